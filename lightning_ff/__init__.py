@@ -1,0 +1,1 @@
+"""Train networks block by block in PyTorch Lightning: Forward-Forward and its local-learning kin."""

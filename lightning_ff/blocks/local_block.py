@@ -1,0 +1,119 @@
+"""LocalBlock: layers with their own objective, the unit that learns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lightning_ff.objectives import Goodness, LocalLoss, Term
+
+Activation = Tensor | tuple[Tensor, ...]
+
+
+def first(h: Activation) -> Tensor:
+    """The tensor that carries the goodness: the activation itself, or the first entry of a tuple."""
+    return h if isinstance(h, Tensor) else h[0]
+
+
+def detach(x: Activation) -> Activation:
+    """The same values without a graph, every entry of a tuple too."""
+    return x.detach() if isinstance(x, Tensor) else tuple(entry.detach() for entry in x)
+
+
+class LocalBlock(nn.Module):
+    """Layers, the objective they learn from, and the normalisation of what they hand on.
+
+    All parameters of a block, those of its goodness and terms too, belong to one optimizer.
+
+    Args:
+        layers: Any module. A tuple from the block before is passed as several arguments.
+        goodness: Goodness of the (first) output; None only where a segment never asks for it.
+        loss: Local loss on the goodness; None under the same condition.
+        normalization: Parameter-free module applied to the (first) output before it is handed on; None = identity.
+        terms: Added to the loss.
+        batch_stats: Train-mode batch norm sees positives and negatives "separate" (two calls, so that statistics do
+            not tell one from the other) or "together".
+
+    Raises:
+        ValueError: goodness and loss are of different modes, or the normalisation has parameters.
+    """
+
+    def __init__(
+        self,
+        layers: nn.Module,
+        goodness: Goodness | None = None,
+        loss: LocalLoss | None = None,
+        normalization: nn.Module | None = None,
+        terms: Iterable[Term] = (),
+        batch_stats: Literal["separate", "together"] = "separate",
+    ) -> None:
+        super().__init__()
+        if goodness is not None and loss is not None and goodness.mode != loss.mode:
+            raise ValueError(
+                f"goodness={goodness} works in {goodness.mode} mode and loss={loss} in {loss.mode} mode: choose two of "
+                "the same mode"
+            )
+        if normalization is not None and next(normalization.parameters(), None) is not None:
+            raise ValueError(
+                f"normalization={normalization} has parameters: the next block's gradient would reach them; "
+                "use a parameter-free one or put it inside the layers"
+            )
+        if batch_stats not in ("separate", "together"):
+            raise ValueError(f"batch_stats={batch_stats!r}: choose 'separate' or 'together'")
+        self.layers = layers
+        self.goodness = goodness
+        self.loss = loss
+        self.normalization = normalization
+        self.terms = nn.ModuleList(terms)
+        self.batch_stats = batch_stats
+        self._splits = batch_stats == "separate" and any(isinstance(m, _BatchNorm) for m in layers.modules())
+
+    def forward(
+        self, x: Activation, positives: int | None = None, measure: bool = True
+    ) -> tuple[Activation, Tensor | None]:
+        """Run the layers and measure the goodness.
+
+        Args:
+            x: Input `(N, ...)`, or a tuple of such.
+            positives: In training, the number of leading rows that are positives; None: one kind of rows.
+            measure: Compute the goodness.
+
+        Returns:
+            The activation, and its goodness `(N,)` or `(N, C)` in float32 (None without `measure`).
+        """
+        inputs = (x,) if isinstance(x, Tensor) else x
+        if positives is not None and self._splits and self.training:
+            h = _join(self.layers(*(i[:positives] for i in inputs)), self.layers(*(i[positives:] for i in inputs)))
+        else:
+            h = self.layers(*inputs)
+        return h, self.measure(first(h)) if measure and self.goodness is not None else None
+
+    def measure(self, h: Tensor) -> Tensor:
+        """Goodness of an activation, in float32 whatever the precision of the training."""
+        assert self.goodness is not None
+        if not torch.is_autocast_enabled(h.device.type):
+            return self.goodness(h if h.dtype in (torch.float32, torch.float64) else h.float())
+        with torch.autocast(h.device.type, enabled=False):
+            return self.goodness(h.float())
+
+    def hand_over(self, h: Activation) -> Activation:
+        """What the next block gets: the activation with its first entry normalised."""
+        if self.normalization is None:
+            return h
+        return self.normalization(h) if isinstance(h, Tensor) else (self.normalization(h[0]), *h[1:])
+
+    @property
+    def trainable(self) -> bool:
+        """Whether anything in the block asks for a gradient."""
+        return any(p.requires_grad for p in self.parameters())
+
+
+def _join(a: Activation, b: Activation) -> Activation:
+    if isinstance(a, Tensor):
+        assert isinstance(b, Tensor)
+        return torch.cat((a, b))
+    return tuple(torch.cat(pair) for pair in zip(a, b, strict=True))

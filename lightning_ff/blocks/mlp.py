@@ -1,0 +1,84 @@
+"""Fully connected stacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+ActivationName = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid"]
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0]
+
+
+class FullGradientReLU(nn.Module):
+    """ReLU whose backward passes the gradient of inactive units through unchanged (straight-through).
+
+    With a goodness of squares alone it changes nothing, since the gradient at a zero activation is zero; it acts
+    together with another term, such as peer normalisation.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _StraightThrough.apply(x)
+
+
+def mlp(
+    inputs: int,
+    widths: Sequence[int],
+    activation: ActivationName = "relu",
+    full_gradient: bool = False,
+    dropout: float = 0.0,
+) -> list[nn.Sequential]:
+    """Fully connected layers, one `nn.Sequential` per width; the first flattens its input.
+
+    Args:
+        inputs: Number of input features.
+        widths: Units of each layer, at least one, each at least 1.
+        activation: Non-linearity.
+        full_gradient: Pass gradients through inactive ReLU units, see :class:`FullGradientReLU`.
+        dropout: Share of activities dropped after the non-linearity.
+
+    Returns:
+        One module per layer: `(N, inputs)` to `(N, widths[0])`, and so on.
+
+    Raises:
+        ValueError: widths is empty or has a value below 1, the activation is unknown, or `full_gradient` is asked for
+            with another activation than ReLU.
+
+    Example::
+
+        >>> [layer[1] for layer in mlp(64, [10, 5])]
+        [Linear(in_features=64, out_features=10, bias=True), Linear(in_features=10, out_features=5, bias=True)]
+    """
+    if not widths or min(widths) < 1:
+        raise ValueError(f"widths={list(widths)}: give one number of units per layer, each at least 1")
+    if activation not in _ACTIVATIONS:
+        raise ValueError(f"activation={activation!r}: choose one of {', '.join(get_args(ActivationName))}")
+    if full_gradient and activation != "relu":
+        raise ValueError(f"full_gradient=True works with activation='relu', not {activation!r}")
+    layers = []
+    for fan_in, fan_out in zip([inputs, *widths], widths, strict=False):
+        nonlinearity = FullGradientReLU() if full_gradient else _ACTIVATIONS[activation]()
+        parts: list[nn.Module] = [nn.Flatten(), nn.Linear(fan_in, fan_out), nonlinearity]
+        if dropout:
+            parts.append(nn.Dropout(dropout))
+        layers.append(nn.Sequential(*parts))
+    return layers

@@ -1,0 +1,52 @@
+"""Parameter-free normalisation of what one block hands to the next, so that goodness is not simply copied."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Normalization = Literal["l2", "rms", "layer", "none"]
+
+
+class Normalize(nn.Module):
+    """Normalise every sample over all its features, in float32, without parameters.
+
+    Args:
+        kind: "l2" (length 1), "rms" (root mean square 1), "layer" (mean 0, variance 1) or "none".
+        eps: Added to the square before the root ("l2" and "rms": to the mean square), against division by zero.
+
+    Raises:
+        ValueError: `kind` is unknown.
+
+    Example::
+
+        >>> Normalize("l2", eps=0.0)(torch.tensor([[3.0, 4.0]]))
+        tensor([[0.6000, 0.8000]])
+        >>> Normalize("rms", eps=0.0)(torch.tensor([[3.0, 4.0]])).square().mean()
+        tensor(1.)
+    """
+
+    def __init__(self, kind: Normalization = "rms", eps: float = 1e-8) -> None:
+        super().__init__()
+        if kind not in get_args(Normalization):
+            raise ValueError(f"normalization={kind!r}: choose one of {', '.join(get_args(Normalization))}")
+        self.kind = kind
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "none":
+            return x
+        wide = x if x.dtype == torch.float64 else x.float()
+        if self.kind == "layer":
+            return F.layer_norm(wide, wide.shape[1:], eps=self.eps).to(x.dtype)
+        flat = wide.flatten(1)
+        scale = torch.rsqrt(flat.square().mean(1) + self.eps)
+        if self.kind == "l2":
+            scale = scale / flat.shape[1] ** 0.5
+        return (wide * scale.view(-1, *[1] * (x.dim() - 1))).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return repr(self.kind)

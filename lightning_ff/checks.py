@@ -1,0 +1,150 @@
+"""Checks of a learner's arguments and surroundings: every message names argument, value and remedy."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging
+from torch import Tensor
+
+from lightning_ff.labels import Unlabelled
+
+if TYPE_CHECKING:
+    from lightning_ff.learner import LocalLearner
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "backward": ("per_block", "summed"),
+    "step": ("batch", "block"),
+    "scheduler_interval": ("epoch", "step"),
+    "gradient_clip_algorithm": ("norm", "value"),
+}
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss or a weight became NaN or infinite."""
+
+
+class CorruptCheckpoint(RuntimeError):
+    """A checkpoint file cannot be read."""
+
+
+def choices(**arguments: str) -> None:
+    """Check arguments that are one of a few words."""
+    for name, value in arguments.items():
+        if value not in _CHOICES[name]:
+            raise ValueError(f"{name}={value!r}: choose one of {', '.join(map(repr, _CHOICES[name]))}")
+
+
+def arguments(learner: LocalLearner) -> None:
+    """Check a learner's arguments against each other."""
+    if learner.step_mode == "block" and learner.backward_mode == "summed":
+        raise ValueError("step='block' needs a backward per block: use backward='per_block', or step='batch'")
+    if learner.gradient_clip_val is not None and learner.gradient_clip_val <= 0:
+        raise ValueError(f"gradient_clip_val={learner.gradient_clip_val}: must be above 0, or None for no clipping")
+    if learner.accumulate_grad_batches < 1:
+        raise ValueError(f"accumulate_grad_batches={learner.accumulate_grad_batches}: must be at least 1")
+    network = learner.network
+    needed = range(len(network.blocks)) if learner.objective != "last" else [len(network.blocks) - 1]
+    for k in needed:
+        block = learner.blocks[k]
+        if block.goodness is None or block.loss is None:
+            raise ValueError(f"{network.names[k]} has no goodness or no loss, which segments={learner.objective!r} needs")
+
+
+def negatives(learner: LocalLearner) -> None:
+    """Check at `setup()` that the sampler fits the mode and the label encoding."""
+    sampler, network = learner.negatives, learner.network
+    if network.mode == "class":
+        if sampler is not None:
+            raise ValueError(f"negatives={sampler}: class mode has no negatives, leave the argument out")
+        return
+    if sampler is None:
+        raise ValueError("negatives=None: pair mode needs a sampler, such as WrongLabel()")
+    if isinstance(network.labels, Unlabelled):
+        if sampler.writes_label:
+            raise ValueError(
+                f"negatives={sampler} differ from positives by their label, and labels=Unlabelled writes none: "
+                "use HybridImages, or a label encoding"
+            )
+        if network.readout.needs == "scores":
+            raise ValueError(
+                f"readout={network.readout} scans candidate labels, and labels=Unlabelled writes none: use LinearReadout"
+            )
+    if not sampler.writes_label and len(network.input_shape) != 3:
+        raise ValueError(f"negatives={sampler} needs images (C, H, W), got input_shape={network.input_shape}")
+
+
+def trainer(learner: LocalLearner, flags: Trainer) -> None:
+    """Check Trainer flags before Lightning refuses them without naming the remedy."""
+    if flags.gradient_clip_val:
+        raise ValueError(
+            f"Trainer(gradient_clip_val={flags.gradient_clip_val}) does not act on several optimizers: remove it and "
+            f"give the learner gradient_clip_val={flags.gradient_clip_val}, which clips each block"
+        )
+    if flags.accumulate_grad_batches != 1:
+        raise ValueError(
+            f"Trainer(accumulate_grad_batches={flags.accumulate_grad_batches}) does not act here: remove it and give "
+            f"the learner accumulate_grad_batches={flags.accumulate_grad_batches}"
+        )
+    if any(isinstance(callback, StochasticWeightAveraging) for callback in flags.callbacks):  # type: ignore[attr-defined]
+        raise ValueError(
+            "StochasticWeightAveraging replaces the scheduler and the backward of automatic optimisation, which this "
+            "learner does not use: remove it and use lightning.pytorch.callbacks.EMAWeightAveraging"
+        )
+    if flags.precision == "16-mixed" and learner.step_mode == "block":
+        raise ValueError(
+            "step='block' with precision='16-mixed' would update the loss scale once per block: use step='batch' or "
+            "precision='bf16-mixed'"
+        )
+
+
+def checkpoint(path: Any) -> None:
+    """Check that a local checkpoint file is whole before anything is loaded from it."""
+    file = Path(str(path))
+    if not file.is_file():
+        return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise CorruptCheckpoint(f"ckpt_path={str(path)!r} is damaged ({error}): use an earlier one beside it") from None
+    if damaged:
+        raise CorruptCheckpoint(f"ckpt_path={str(path)!r} is damaged (at {damaged}): use an earlier one beside it")
+
+
+def labels(label: Tensor, num_classes: int, batch_idx: int) -> None:
+    """Check the range of labels: every batch on the CPU, elsewhere the first one, since it asks the device."""
+    if label.is_cpu or batch_idx == 0:
+        if label.dtype not in (torch.int64, torch.int32, torch.uint8, torch.int16, torch.int8) or label.dim() != 1:
+            raise ValueError(f"labels of shape {tuple(label.shape)} and type {label.dtype}: give class numbers (N,)")
+        low, high = (int(v) for v in torch.aminmax(label))
+        if low < 0 or high >= num_classes:
+            raise ValueError(
+                f"labels lie in [{low}, {high}] but num_classes={num_classes}: number the classes from 0 or raise "
+                "num_classes"
+            )
+
+
+def finite(values: dict[str, float]) -> None:
+    """Stop when a loss is not finite, naming the block."""
+    bad = [name for name, value in values.items() if value != value or abs(value) == float("inf")]
+    if bad:
+        raise NonFiniteLoss(
+            f"the loss of {bad[0]} is {values[bad[0]]}: training stops, the last checkpoint holds good weights; "
+            "lower the learning rate, clip gradients (gradient_clip_val) or use precision='32-true'"
+        )
+
+
+def finite_weights(learner: LocalLearner) -> None:
+    """Stop before weights that are not finite are saved, naming the block."""
+    for name, block in zip(learner.network.names, learner.network.blocks, strict=True):
+        parameters = list(block.parameters())
+        if parameters and not bool(torch.stack([p.detach().isfinite().all() for p in parameters]).all()):
+            raise NonFiniteLoss(
+                f"the weights of {name} are no longer finite: training stops and nothing is saved over the last "
+                "checkpoint; lower the learning rate or clip gradients (gradient_clip_val)"
+            )

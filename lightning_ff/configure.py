@@ -1,0 +1,145 @@
+"""Building what a learner runs with: segments, optimizers, schedulers, and the record of its arguments."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_ff.hybrid import HybridImages
+from lightning_ff.labels import Unlabelled
+from lightning_ff.negatives import NegativeSampler, WrongLabel
+from lightning_ff.network import LocalNetwork
+from lightning_ff.optim import BlockOptimizers, BlockSchedulers, CosineToEnd
+from lightning_ff.spec import NotDescribable, describe
+from lightning_ff.sweep import Segment
+
+if TYPE_CHECKING:
+    from lightning_ff.learner import LocalLearner
+
+_FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
+# Batches per epoch and samples per batch that a foreign loader's positions are kept apart for.
+_ROWS, _RANKS = 2**20, 2**44
+
+
+def segments(network: LocalNetwork, kind: str) -> list[Segment]:
+    """One segment per block for local learning, else one for the whole network."""
+    if kind == "local":
+        return [Segment(k, (k,), name) for k, name in enumerate(network.names)]
+    if kind not in ("sum_of_losses", "loss_of_sum", "last"):
+        raise ValueError(f"segments={kind!r}: choose 'local', 'sum_of_losses', 'loss_of_sum' or 'last'")
+    blocks = list(network.blocks)
+    if kind == "loss_of_sum" and network.mode == "pair":
+        # one threshold for the summed goodness, so it fits the sum of the blocks' scales
+        unit = sum(b.goodness.unit(shape[0].numel()) for b, shape in zip(blocks, network.shapes, strict=True))  # type: ignore[union-attr, operator, misc]
+        blocks[-1].loss.bind(unit)  # type: ignore[union-attr, operator]
+    return [Segment(0, tuple(range(len(blocks))), "network")]
+
+
+def default_negatives(network: LocalNetwork, given: NegativeSampler | None) -> NegativeSampler | None:
+    """Wrong labels where a label is written into the input, hybrid images where none is."""
+    if given is not None or network.mode == "class":
+        return given
+    if not isinstance(network.labels, Unlabelled):
+        return WrongLabel()
+    return HybridImages() if len(network.input_shape) == 3 else None
+
+
+def optimizers(learner: LocalLearner) -> BlockOptimizers:
+    """One optimizer per block that has trainable parameters, and one for a readout that has."""
+    owners: dict[str, torch.nn.Module] = dict(zip(learner.network.names, learner.network.blocks, strict=True))
+    owners["readout"] = learner.network.readout
+    trainable = {name: [p for p in m.parameters() if p.requires_grad] for name, m in owners.items()}
+    for pattern in learner.block_optimizers:
+        if not any(fnmatchcase(name, pattern) for name in owners):
+            raise ValueError(f"block_optimizers has {pattern!r}: it fits none of {', '.join(owners)}")
+    made = {name: _fuse(_factory(learner, name)(ps)) for name, ps in trainable.items() if ps}
+    if not made:
+        raise ValueError("no block has a trainable parameter: unfreeze at least one")
+    return BlockOptimizers(made)
+
+
+def _factory(learner: LocalLearner, name: str) -> Any:
+    fitting = [made for pattern, made in learner.block_optimizers.items() if fnmatchcase(name, pattern)]
+    return fitting[-1] if fitting else learner.optimizer
+
+
+def _fuse(optimizer: Optimizer) -> Optimizer:
+    """One fused kernel per step where torch has one and the factory left the choice open."""
+    for group in optimizer.param_groups:
+        open_choice = group.get("fused", False) is None and group.get("foreach") is None
+        if open_choice and all(p.is_floating_point() and p.device.type in _FUSED_DEVICES for p in group["params"]):
+            group["fused"] = not group.get("differentiable", False)
+    return optimizer
+
+
+def schedulers(learner: LocalLearner, facade: BlockOptimizers) -> BlockSchedulers | None:
+    """One scheduler per optimizer; those that end with the run are told its length."""
+    if learner.scheduler is None:
+        return None
+    inner = {name: learner.scheduler(optimizer) for name, optimizer in facade.inner.items()}
+    for scheduler in inner.values():
+        if isinstance(scheduler, CosineToEnd) and scheduler.total is None:
+            scheduler.total = _length(learner)
+    return BlockSchedulers(facade, inner)
+
+
+def _length(learner: LocalLearner) -> int:
+    """Number of scheduler steps in the run."""
+    trainer = learner.trainer
+    batches = trainer.estimated_stepping_batches
+    if not math.isfinite(batches) or batches < 1:
+        raise ValueError("scheduler=CosineToEnd(total=None) follows the run's length: set max_epochs or max_steps")
+    per_epoch = trainer.num_training_batches
+    if learner.scheduler_interval == "epoch":
+        return max(1, math.ceil(batches / per_epoch)) if math.isfinite(per_epoch) else int(trainer.max_epochs or 1)
+    accumulated = learner.accumulate_grad_batches
+    if not math.isfinite(per_epoch):
+        return max(1, math.ceil(batches / accumulated))
+    return max(1, math.ceil(batches / per_epoch) * math.ceil(per_epoch / accumulated))
+
+
+def monitored(learner: LocalLearner, metrics: Mapping[str, Tensor]) -> Tensor:
+    """The metric a plateau scheduler waits for."""
+    if learner.scheduler_monitor not in metrics:
+        raise ValueError(
+            f"scheduler_monitor={learner.scheduler_monitor!r} is not logged: choose one of {', '.join(sorted(metrics))}"
+        )
+    return metrics[learner.scheduler_monitor]
+
+
+def fallback_index(learner: LocalLearner, image: Tensor) -> Tensor:
+    """Stand-in for the sample index of a foreign loader: rank, batch and row, distinct within an epoch."""
+    if learner.negatives is not None and learner.negatives.needs_index:
+        raise ValueError(
+            f"negatives={learner.negatives} remembers samples by their index, which this loader's batches lack: yield "
+            "(image, label, index), use a data module of lightning_ff.data, or WrongLabel"
+        )
+    start = learner.global_rank * _RANKS + learner.batch_number * _ROWS
+    return torch.arange(start, start + len(image), device=image.device)
+
+
+def remember(learner: LocalLearner, ignore: list[str]) -> None:
+    """Save the constructor's arguments as plain data, so that checkpoints load weights-only."""
+    frame = inspect.currentframe()
+    assert frame is not None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is an instance of `nn.Module`.*")
+        learner.save_hyperparameters(ignore=ignore, frame=frame.f_back)
+    plain = {key: _plain(value) for key, value in learner.hparams.items()}
+    if plain:
+        learner.save_hyperparameters(plain, frame=frame.f_back)
+
+
+def _plain(value: Any) -> Any:
+    try:
+        return describe(value)
+    except NotDescribable as error:
+        return {"class_path": "lightning_ff.spec.missing", "init_args": {"what": str(error)}}

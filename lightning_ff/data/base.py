@@ -1,0 +1,245 @@
+"""The data module that all data sets share: splits, scaling and loaders over images in memory.
+
+Shapes: S stored images of a split, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from typing_extensions import override
+
+from lightning_ff.data import scaling as scales
+from lightning_ff.data.loader import BatchLoader, generator, require
+from lightning_ff.data.split import draw_per_class, proportional, without
+
+Images = tuple[Tensor, Tensor]
+"""Images ``(S, C, H, W)``, uint8, and their class numbers ``(S,)``, int64."""
+
+
+class _Split(NamedTuple):
+    """Stored images, their labels, and the positions that belong to the split (``None``: all)."""
+
+    images: Tensor
+    labels: Tensor
+    rows: Tensor | None = None
+
+
+class ImageData(LightningDataModule, ABC):
+    """Images in memory for training, validation, test and prediction.
+
+    A subclass names its classes and shape and says how to read a split:
+
+    >>> class Noise(ImageData):
+    ...     classes = ("dark", "light")
+    ...     input_shape = (1, 4, 4)
+    ...
+    ...     def read(self, train: bool) -> Images:
+    ...         return torch.randint(0, 256, (20, 1, 4, 4)).byte(), torch.arange(20) % 2
+    >>> data = Noise(batch_size=8, val_size=4)
+    >>> data.setup("fit")
+    >>> [tuple(batch.image.shape) for batch in data.train_dataloader()]
+    [(8, 1, 4, 4), (8, 1, 4, 4)]
+
+    Training and validation come from the training set; the test set is read for test and prediction alone.
+
+    Attributes:
+        classes: Name of each class, set by the subclass.
+        input_shape: Shape ``(C, H, W)`` of an image, set by the subclass.
+        pixel_max: Largest stored pixel.
+        mean: Mean of each channel, pixels in 0..1; needed for ``scaling="standard"``.
+        std: Standard deviation of each channel, likewise.
+
+    Args:
+        root: Folder where the data lies.
+        batch_size: Images of a training batch on each process.
+        eval_batch_size: Images of a validation, test or prediction batch.
+        val_size: Validation images, drawn from the training set with each class in proportion: a share below 1, or
+            else a number of images. 0 means no validation.
+        train_size: Training images of each class, for small-data runs, drawn after the validation split. ``None`` means
+            all.
+        seed: Seed of the order in which training images are drawn.
+        split_seed: Seed of the validation split and of ``train_size``, which do not change with ``seed``.
+        scaling: ``unit`` brings pixels to 0..1, ``standard`` each channel to mean 0 and deviation 1.
+        drop_last: Leave out a last training batch that is smaller than ``batch_size``.
+        download: Fetch files that are not there, where torchvision can.
+    """
+
+    classes: Sequence[str]
+    input_shape: tuple[int, int, int]
+    pixel_max: float = 255.0
+    mean: Sequence[float] = ()
+    std: Sequence[float] = ()
+
+    def __init__(
+        self,
+        root: str = "data",
+        batch_size: int = 128,
+        eval_batch_size: int = 512,
+        val_size: float = 0.1,
+        train_size: int | None = None,
+        seed: int = 0,
+        split_seed: int = 0,
+        scaling: Literal["unit", "standard"] = "unit",
+        drop_last: bool = False,
+        download: bool = True,
+    ) -> None:
+        super().__init__()
+        self.root = str(root)
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.val_size, self.train_size = val_size, train_size
+        self.seed, self.split_seed = seed, split_seed
+        self.scaling = scaling
+        self.drop_last, self.download = drop_last, download
+        self._splits: dict[str, _Split] = {}
+        self._check_arguments()
+
+    @abstractmethod
+    def read(self, train: bool) -> Images:
+        """Return the images and labels of the training set, or else of the test set, in stored order."""
+
+    def read_validation(self) -> Images | None:
+        """Return a validation set that comes with the data, in which case ``val_size`` draws none."""
+        return None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Name of each class."""
+        return list(self.classes)
+
+    @property
+    def input_max(self) -> float:
+        """Largest value that a scaled pixel can have."""
+        if self.scaling == "unit":
+            return 1.0
+        return max((1 - mean) / std for mean, std in zip(self.mean, self.std, strict=True))
+
+    @override
+    def setup(self, stage: str) -> None:
+        if stage in ("fit", "validate") and "train" not in self._splits:
+            self._setup_train()
+        if stage in ("test", "predict") and "test" not in self._splits:
+            self._splits["test"] = _Split(*self._checked(self.read(train=False)))
+
+    @override
+    def train_dataloader(self) -> BatchLoader:
+        # Lightning wants the same batches each epoch for overfit_batches, and can only arrange it for a torch DataLoader.
+        shuffle = self.trainer is None or not self.trainer.overfit_batches  # type: ignore[attr-defined]
+        return self._loader("train", self.batch_size, shuffle=shuffle, drop_last=self.drop_last, even=True)
+
+    @override
+    def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
+        if "train" in self._splits and "val" not in self._splits:
+            return []
+        return self._loader("val", self.eval_batch_size)
+
+    @override
+    def test_dataloader(self) -> BatchLoader:
+        return self._loader("test", self.eval_batch_size)
+
+    @override
+    def predict_dataloader(self) -> BatchLoader:
+        return self._loader("test", self.eval_batch_size)
+
+    def _loader(
+        self, name: str, batch_size: int, shuffle: bool = False, drop_last: bool = False, even: bool = False
+    ) -> BatchLoader:
+        if name not in self._splits:
+            stage = "test" if name == "test" else "fit"
+            raise RuntimeError(f"{type(self).__name__} has not read its {name} images: call setup({stage!r}) first.")
+        rank, world_size = self._process()
+        return BatchLoader(
+            *self._splits[name],
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=self.seed,
+            drop_last=drop_last,
+            scale=self._scale(),
+            rank=rank,
+            world_size=world_size,
+            even=even,
+        )
+
+    def _process(self) -> tuple[int, int]:
+        """Return which share of the data this process draws, and of how many; the strategy decides."""
+        share = None if self.trainer is None else self.trainer.distributed_sampler_kwargs
+        return (share["rank"], share["num_replicas"]) if share else (0, 1)
+
+    def _scale(self) -> scales.Affine:
+        if self.scaling == "unit":
+            return scales.unit(self.pixel_max)
+        return scales.standard(self.pixel_max, self.mean, self.std)
+
+    def _setup_train(self) -> None:
+        images, labels = self._checked(self.read(train=True))
+        own = self.read_validation()
+        if own is not None:
+            self._splits["val"] = _Split(*self._checked(own))
+        train, val = self._split(labels, self._val_images(len(labels)) if own is None else 0)
+        if len(val):
+            self._splits["val"] = _Split(images, labels, val)
+        self._splits["train"] = _Split(images, labels, train)
+
+    def _split(self, labels: Tensor, val_images: int) -> Images:
+        """Return the positions of training and of validation images, each ascending."""
+        counts = labels.bincount(minlength=self.num_classes)
+        quota = proportional(counts, val_images)
+        val = draw_per_class(labels, quota, generator(self.split_seed, 0))
+        train = without(len(labels), val)
+        self._check_split(counts, counts - quota)
+        if self.train_size is not None:
+            each = torch.full_like(quota, self.train_size)
+            train = train[draw_per_class(labels[train], each, generator(self.split_seed, 1))]
+        return train, val
+
+    def _val_images(self, n: int) -> int:
+        """Return how many of ``n`` training images ``val_size`` asks for."""
+        size = round(self.val_size * n) if self.val_size < 1 else int(self.val_size)
+        enough = size > 0 or self.val_size == 0
+        require(enough, "val_size", self.val_size, f"is less than one of {n} training images: raise it, or give 0")
+        require(size < n, "val_size", self.val_size, f"leaves none of {n} training images: lower it")
+        return size
+
+    def _check_split(self, counts: Tensor, left: Tensor) -> None:
+        for name, all_, rest in zip(self.classes, counts.tolist(), left.tolist(), strict=True):
+            remedy = f"leaves no training image of class {name!r}, which has {all_}: lower it"
+            require(rest > 0 or all_ == 0, "val_size", self.val_size, remedy)
+            remedy = f"is more than the {rest} images that are left of class {name!r}: lower it or val_size"
+            require(self.train_size is None or self.train_size <= rest, "train_size", self.train_size, remedy)
+
+    def _checked(self, images_and_labels: Images) -> Images:
+        """Refuse images that do not fit what the class says of itself."""
+        images, labels = images_and_labels
+        name, shape = type(self).__name__, tuple(images.shape[1:])
+        if shape != self.input_shape:
+            raise ValueError(f"{name} read images of shape {shape}: input_shape must be that, not {self.input_shape}.")
+        if len(images) != len(labels) or len(labels) == 0:
+            raise ValueError(f"{name} read {len(images)} images and {len(labels)} labels: give one label an image.")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= self.num_classes:
+            raise ValueError(f"{name} read labels {low}..{high}: they must be in 0..{self.num_classes - 1}.")
+        return images, labels
+
+    def _check_arguments(self) -> None:
+        for name in ("batch_size", "eval_batch_size"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
+        for name in ("seed", "split_seed"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "must be 0 or larger")
+        val = self.val_size
+        fits = 0 <= val < 1 or (val >= 1 and float(val).is_integer())
+        require(fits, "val_size", val, "must be a share in 0..1 or a whole number of images, 0 for no validation")
+        small = self.train_size is None or self.train_size >= 1
+        require(small, "train_size", self.train_size, "must be at least 1 image a class, or None for all")
+        require(self.scaling in ("unit", "standard"), "scaling", self.scaling, "must be 'unit' or 'standard'")
+        known = self.scaling == "unit" or bool(self.mean)
+        require(known, "scaling", self.scaling, f"needs mean and std, which {type(self).__name__} lacks: use 'unit'")

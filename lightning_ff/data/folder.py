@@ -1,0 +1,151 @@
+"""The user's own pictures, one folder a class.
+
+Shapes: S pictures of a split, C channels, H = W = image_size.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from typing_extensions import override
+
+from lightning_ff.data.base import ImageData, Images
+from lightning_ff.data.loader import require
+
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
+
+
+class ImageFolder(ImageData):
+    """Pictures in ``root/train/<class>/``, ``root/test/<class>/`` and, if there is one, ``root/val/<class>/``.
+
+    Each is scaled to cover ``image_size`` by ``image_size`` pixels, cropped in the middle and kept in memory as uint8.
+    Classes are the sorted names of the folders in ``train``. Without a ``val`` folder, validation images are drawn from
+    ``train``; without a ``test`` folder there is no test run. ``scaling="standard"`` uses ImageNet's mean and deviation.
+
+    Args:
+        root: Folder that holds ``train`` and the others.
+        image_size: Rows and columns of an image.
+        channels: 3 for colour, 1 for grey.
+        max_memory_gb: Largest size of all images in memory, in 10^9 bytes; more is refused before anything is read.
+        batch_size: Images of a training batch on each process.
+        eval_batch_size: Images of a validation, test or prediction batch.
+        val_size: Validation images, drawn from ``train`` with each class in proportion: a share below 1, or else a
+            number of images. 0 means no validation. Without effect if there is a ``val`` folder.
+        train_size: Training images of each class, for small-data runs. ``None`` means all.
+        seed: Seed of the order in which training images are drawn.
+        split_seed: Seed of the validation split and of ``train_size``, which do not change with ``seed``.
+        scaling: ``unit`` brings pixels to 0..1, ``standard`` each channel to about mean 0 and deviation 1.
+        drop_last: Leave out a last training batch that is smaller than ``batch_size``.
+    """
+
+    def __init__(
+        self,
+        root: str = "data",
+        image_size: int = 64,
+        channels: Literal[1, 3] = 3,
+        max_memory_gb: float = 4.0,
+        batch_size: int = 128,
+        eval_batch_size: int = 512,
+        val_size: float = 0.1,
+        train_size: int | None = None,
+        seed: int = 0,
+        split_seed: int = 0,
+        scaling: Literal["unit", "standard"] = "unit",
+        drop_last: bool = False,
+    ) -> None:
+        require(image_size >= 1, "image_size", image_size, "must be at least 1")
+        require(channels in (1, 3), "channels", channels, "must be 1 (grey) or 3 (colour)")
+        self.mean, self.std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if channels == 3 else ((0.449,), (0.226,))
+        self.input_shape = (channels, image_size, image_size)
+        self.max_memory_gb = max_memory_gb
+        super().__init__(
+            root, batch_size, eval_batch_size, val_size, train_size, seed, split_seed, scaling, drop_last, False
+        )
+        self.classes = self._classes("train")
+
+    @override
+    def read(self, train: bool) -> Images:
+        return self._read("train" if train else "test")
+
+    @override
+    def read_validation(self) -> Images | None:
+        return self._read("val") if (Path(self.root) / "val").is_dir() else None
+
+    def _classes(self, split: str) -> list[str]:
+        """Return the sorted names of a split's class folders."""
+        folder = Path(self.root) / split
+        if not folder.is_dir():
+            raise FileNotFoundError(f"ImageFolder: no folder '{folder}': root needs {split}/<class>/ with pictures.")
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        if not names:
+            raise FileNotFoundError(f"ImageFolder: no class folder in '{folder}': make one folder a class.")
+        return names
+
+    def _read(self, split: str) -> Images:
+        self._check_classes(split)
+        files = [self._files(split, name) for name in self.classes]
+        for name, found in zip(self.classes, files, strict=True):
+            if not found:
+                raise ValueError(f"ImageFolder: class {name!r} has no picture in '{Path(self.root) / split / name}'.")
+        self._check_memory()
+        labels = torch.arange(len(files)).repeat_interleave(torch.tensor([len(found) for found in files]))
+        return decode([path for found in files for path in found], self.input_shape), labels
+
+    def _files(self, split: str, name: str) -> list[Path]:
+        """Return the pictures of a class, sorted, those in folders below it included."""
+        folder = Path(self.root) / split / name
+        found = (path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+        return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+
+    def _check_classes(self, split: str) -> None:
+        names = set(self._classes(split))
+        only, lacking = sorted(names - set(self.classes)), sorted(set(self.classes) - names)
+        if only or lacking:
+            raise ValueError(
+                f"ImageFolder: the classes of '{split}' are not those of 'train' (only in {split}: {only}, only in"
+                f" train: {lacking}): give both the same folders."
+            )
+
+    def _check_memory(self) -> None:
+        count = sum(len(self._files(split, name)) for split in ("train", "val", "test") for name in self.classes)
+        size = count * int(np.prod(self.input_shape)) / 1e9
+        remedy = f"is less than the {size:.3g} GB that {count} images take: raise it or lower image_size or channels"
+        require(size <= self.max_memory_gb, "max_memory_gb", self.max_memory_gb, remedy)
+
+
+def decode(paths: list[Path], shape: tuple[int, int, int]) -> torch.Tensor:
+    """Read pictures into memory with a pool of threads.
+
+    Args:
+        paths: The S files.
+        shape: ``(C, H, W)`` to bring them to.
+
+    Returns:
+        Images, uint8, shape ``(S, C, H, W)``.
+    """
+    images = np.empty((len(paths), *shape), dtype=np.uint8)
+
+    def place(number: int) -> None:
+        images[number] = _pixels(paths[number], shape)
+
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(place, range(len(paths))):
+            pass
+    return torch.from_numpy(images)
+
+
+def _pixels(path: Path, shape: tuple[int, int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    from PIL import Image, ImageOps
+
+    channels, height, width = shape
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGB" if channels == 3 else "L")
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's own for damaged files
+        raise RuntimeError(f"ImageFolder: '{path}' cannot be read ({error}): replace or remove it.") from None
+    image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image, dtype=np.uint8).reshape(height, width, channels).transpose(2, 0, 1)

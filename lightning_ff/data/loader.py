@@ -1,0 +1,184 @@
+"""An in-memory loader that draws whole batches and can resume in the middle of an epoch.
+
+Shapes: S stored samples, n of them drawn in an epoch over all processes, N samples in a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import SequentialSampler
+from typing_extensions import override
+
+from lightning_ff.data.batch import Batch
+
+
+def require(holds: bool, argument: str, value: object, remedy: str) -> None:
+    """Raise a ``ValueError`` that names argument, value and remedy unless ``holds``."""
+    if not holds:
+        raise ValueError(f"{argument}={value!r} {remedy}")
+
+
+def generator(*keys: int) -> torch.Generator:
+    """Return a generator that depends on ``keys`` alone, so that the global one is never touched.
+
+    >>> torch.randperm(5, generator=generator(0, 3)).equal(torch.randperm(5, generator=generator(0, 3)))
+    True
+    """
+    mixed = np.random.SeedSequence(keys).generate_state(1)[0]
+    return torch.Generator().manual_seed(int(mixed))
+
+
+class BatchLoader(Iterable[Batch]):
+    """Draws batches out of tensors in memory: a few tensor operations a batch, no Python per sample.
+
+    The order of an epoch is a function of ``(seed, epoch)``. Every process takes each ``world_size``-th sample of it, so
+    batch ``b`` of all processes together is batch ``b`` of one process with a ``world_size`` times larger
+    ``batch_size``. Every pass starts the epoch anew; :meth:`set_epoch` (called by Lightning) moves on to the next, and
+    only the first pass after :meth:`load_state_dict` starts where the state was taken.
+
+    Args:
+        images: Stored images, uint8 or float, shape ``(S, *input_shape)``.
+        labels: Their class numbers, int64, shape ``(S,)``.
+        index: Which stored samples to draw, int64, shape ``(n,)``; ``None`` means all. These positions are also what
+            the batches carry as ``index``, so a split needs no copy of its images.
+        batch_size: Samples of a batch on this process.
+        shuffle: Draw in a new random order each epoch.
+        seed: Seed of the order.
+        drop_last: Leave out a last batch smaller than ``batch_size``.
+        scale: Turns stored images into float32; may work in place. ``None`` only casts.
+        rank: Number of this process.
+        world_size: Number of processes that share the samples.
+        even: Give every process equally many samples by leaving out the last ``n % world_size`` of the order; otherwise
+            every sample is drawn once and the last processes may have one fewer. ``None`` means: when shuffled.
+
+    >>> loader = BatchLoader(torch.arange(5.0).view(5, 1), torch.zeros(5, dtype=torch.int64), batch_size=2)
+    >>> [batch.index.tolist() for batch in loader]
+    [[0, 1], [2, 3], [4]]
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        index: Tensor | None = None,
+        batch_size: int = 128,
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_last: bool = False,
+        scale: Callable[[Tensor], Tensor] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        even: bool | None = None,
+    ) -> None:
+        self.images, self.labels = images, labels
+        self.index = torch.arange(len(images)) if index is None else index
+        self.batch_size = batch_size
+        self.shuffle, self.seed = shuffle, seed
+        self.drop_last = drop_last
+        self.scale = scale or Tensor.float
+        self.rank, self.world_size = rank, world_size
+        self.even = shuffle if even is None else even
+        self._epoch = 0
+        self._position = 0  # batches of this epoch that were handed out
+        self._resuming = False
+        self._check()
+
+    def _check(self) -> None:
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "must be at least 1")
+        require(self.seed >= 0, "seed", self.seed, "must be 0 or larger")
+        require(0 <= self.rank < self.world_size, "rank", self.rank, f"must be in 0..{self.world_size - 1}")
+        images, labels = len(self.images), len(self.labels)
+        require(images == labels, "labels", f"{labels} labels", f"must be {images}, one an image")
+        for position in (int(self.index.min()), int(self.index.max())) if len(self.index) else ():
+            require(0 <= position < images, "index", position, f"must be in 0..{images - 1}, the stored images")
+        if self.even:
+            require(self._samples() >= 1, "world_size", self.world_size, f"is too many for {len(self.index)} images")
+        if self.drop_last:
+            remedy = f"is more than the {self._samples()} images of a process: lower it or set drop_last=False"
+            require(len(self) >= 1, "batch_size", self.batch_size, remedy)
+
+    def _samples(self) -> int:
+        """Return the number of samples of this process in an epoch."""
+        n = len(self.index)
+        return n // self.world_size if self.even else len(range(self.rank, n, self.world_size))
+
+    @override
+    def __iter__(self) -> Iterator[Batch]:
+        # A generator, so that nothing happens before the first batch is asked for: Lightning calls iter() on a loader
+        # more than once, before and after it loads the state, and sets the epoch after that.
+        first = self._position if self._resuming else 0
+        self._resuming = False
+        rows = self._order()
+        for number in range(first, len(self)):
+            # Counted before the batch is out: nobody asks a loader of known length for the batch after the last.
+            self._position = number + 1
+            yield self._draw(rows[number * self.batch_size : (number + 1) * self.batch_size])
+
+    def __len__(self) -> int:
+        """Return the number of batches of a whole epoch on this process."""
+        samples = self._samples()
+        return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
+
+    def _order(self) -> Tensor:
+        """Return the stored positions that this process draws in the present epoch, in order."""
+        index, n = self.index, len(self.index)
+        if self.shuffle:
+            index = index[torch.randperm(n, generator=generator(self.seed, self._epoch))]
+        return index[: n - n % self.world_size if self.even else n][self.rank :: self.world_size]
+
+    def _draw(self, rows: Tensor) -> Batch:
+        # index_select is three to five times faster than indexing here; it also returns new memory, free to scale in.
+        image = self.scale(self.images.index_select(0, rows))
+        return Batch(image, self.labels.index_select(0, rows), rows.clone())
+
+    @property
+    def sampler(self) -> BatchLoader | _InOrder:
+        """The object whose ``set_epoch`` Lightning calls before each epoch."""
+        return self if self.shuffle else _InOrder(self)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Move on to ``epoch``; its number decides the order. The present epoch's number changes nothing."""
+        if epoch != self._epoch:
+            self._epoch, self._position, self._resuming = epoch, 0, False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch, the number of its batches that were drawn, and what they depend on."""
+        return {"epoch": self._epoch, "position": self._position, **self._identity()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the next pass go on where ``state_dict`` was taken.
+
+        Raises:
+            ValueError: If it was taken with other data, another global batch size or another order.
+        """
+        for name, ours in self._identity().items():
+            theirs = state_dict.get(name)
+            if theirs != ours:
+                raise ValueError(
+                    f"Cannot go on in the middle of an epoch: the checkpoint has {name}={theirs}, this loader has"
+                    f" {name}={ours}. Resume with the same data, batch size, seed and number of processes"
+                    " (batch_size here is that of all processes together), or load only the weights."
+                )
+        self._epoch, self._position = state_dict["epoch"], state_dict["position"]
+        self._resuming = True
+
+    def _identity(self) -> dict[str, int | None]:
+        """Return all that decides which samples lie before a position."""
+        return {
+            "samples": len(self.index),
+            "batch_size": self.batch_size * self.world_size,
+            "seed": self.seed if self.shuffle else None,
+        }
+
+
+class _InOrder(SequentialSampler):
+    """Tells Lightning that a loader does not shuffle, by the type it looks for, and passes the epoch on."""
+
+    def __init__(self, loader: BatchLoader) -> None:
+        super().__init__(loader.index)
+        self.set_epoch = loader.set_epoch

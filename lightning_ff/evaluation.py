@@ -1,0 +1,104 @@
+"""Evaluation: scores, features and predictions of a learner, with torchmetrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassAccuracy
+from typing_extensions import override
+
+from lightning_ff import checks
+from lightning_ff.batch import unpack, unpack_image
+from lightning_ff.network import LocalNetwork
+
+
+class Evaluation(LightningModule):
+    """What a learner does outside of training; shapes: N samples, C classes, K blocks."""
+
+    network: LocalNetwork
+
+    def _build_metrics(self) -> None:
+        scored = len(self.network.scored)
+        self.accuracy = nn.ModuleDict(
+            {
+                stage: nn.ModuleList(
+                    MulticlassAccuracy(self.network.num_classes, average="micro", validate_args=False)
+                    for _ in range(1 + scored)
+                )
+                for stage in ("val", "test")
+            }
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class scores `(N, C)` of inputs `(N, *input_shape)`, in eval mode."""
+        with self.evaluating():
+            return self.network(x)
+
+    @torch.no_grad()
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Activation of every block `(N, ...)`, for inputs `(N, *input_shape)` with the neutral label."""
+        with self.evaluating():
+            return self.network.features(x)
+
+    @torch.no_grad()
+    def block_scores(self, x: Tensor) -> list[Tensor]:
+        """Class scores `(N, C)` of each block on its own."""
+        with self.evaluating():
+            return self.network.block_scores(x)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Eval mode for the network, put back afterwards module by module."""
+        training = [module for module in self.network.modules() if module.training]
+        for module in training:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
+
+    @override
+    def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self._evaluate("val", batch, batch_idx)
+
+    @override
+    def test_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self._evaluate("test", batch, batch_idx)
+
+    def _evaluate(self, stage: str, batch: Any, batch_idx: int) -> Tensor:
+        image, label, _ = unpack(batch)
+        checks.labels(label, self.network.num_classes, batch_idx)
+        scores, per_block = self.network.join(image)
+        loss = F.cross_entropy(scores.float(), label)
+        self.log(f"{stage}/loss", loss, batch_size=len(label), on_epoch=True, sync_dist=True)
+        names = [f"{stage}/acc", *(f"{stage}/acc/{name}" for name in self.network.scored)]
+        for name, metric, answer in zip(names, self.accuracy[stage], [scores, *per_block], strict=True):  # type: ignore[arg-type]
+            metric(answer, label)
+            self.log(name, metric, on_step=False, on_epoch=True, prog_bar=name == f"{stage}/acc", batch_size=len(label))
+        return loss
+
+    @override
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Labels `(N,)`, scores `(N, C)` and goodness of a batch.
+
+        The goodness is `(N, K, C)` of every candidate label or class, or `(N, K)` of the neutral view where the
+        readout reads features in pair mode.
+        """
+        image, index = unpack_image(batch)
+        network = self.network
+        if network.readout.needs == "scores":
+            outputs = network.scores(image)
+            scores, goodness = network.readout(outputs), torch.stack(outputs, 1)
+        else:
+            scores = network(image)
+            view = network.labels.neutral(image) if network.labels is not None else image
+            goodness = torch.stack(network.goodness(view), 1)
+        answer = {"label": scores.argmax(1), "scores": scores, "goodness": goodness}
+        return answer if index is None else {"index": index, **answer}

@@ -1,0 +1,104 @@
+"""Hinton's Forward-Forward (arXiv 2212.13345), and with other parts the pair-mode methods after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from math import prod
+from typing import Any
+
+from torch import nn
+
+from lightning_ff.blocks import LocalBlock, Normalize, mlp
+from lightning_ff.blocks.mlp import ActivationName
+from lightning_ff.blocks.normalization import Normalization
+from lightning_ff.labels import LabelEncoding, PixelOverlay
+from lightning_ff.learner import LocalLearner
+from lightning_ff.network import LocalNetwork
+from lightning_ff.objectives import Goodness, LocalLoss, MeanSquare, Term, ThresholdLoss
+from lightning_ff.readouts import Readout, SumReadout
+from lightning_ff.spec import part
+
+
+class ForwardForward(LocalLearner):
+    """Forward-Forward: every block tells positives from negatives by its goodness (arXiv 2212.13345).
+
+    Give `widths` for fully connected layers, or `blocks` for any list of modules.
+
+    Args:
+        num_classes: Number of classes.
+        input_shape: Shape of one input, without the batch axis.
+        widths: Units of each fully connected layer.
+        blocks: Any modules instead, in order; they stay out of the checkpoint's arguments, so loading needs them.
+        activation: Non-linearity after each fully connected layer.
+        full_gradient: Pass gradients through inactive ReLU units. With squared goodness it acts only together with
+            another term, such as :class:`~lightning_ff.objectives.PeerNormalization`.
+        dropout: Share of activities dropped, for `widths`.
+        goodness: Goodness of every block; None is the mean of squares.
+        loss: Local loss of every block; None is the softplus around a threshold that fits the goodness.
+        normalization: What a block hands on, and the encoded input, is normalised: "l2", "rms", "layer" or "none".
+        terms: Added to every block's loss.
+        labels: Label encoding; None overwrites the first pixels.
+        readout: How blocks' answers are joined; None is the sum of goodness over all blocks.
+        scan_memory: Bound in MiB on the widest activation of a class scan.
+        **kwargs: See :class:`~lightning_ff.learner.LocalLearner`.
+
+    Raises:
+        ValueError: an argument does not fit; the message names it.
+
+    Example::
+
+        >>> model = ForwardForward(num_classes=10, input_shape=(1, 8, 8), widths=[32, 16])
+        >>> import torch
+        >>> model(torch.zeros(4, 1, 8, 8)).shape
+        torch.Size([4, 10])
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        input_shape: Sequence[int],
+        widths: Sequence[int] | None = None,
+        blocks: Iterable[nn.Module] | None = None,
+        activation: ActivationName = "relu",
+        full_gradient: bool = False,
+        dropout: float = 0.0,
+        goodness: Goodness | None = None,
+        loss: LocalLoss | None = None,
+        normalization: Normalization = "rms",
+        terms: list[Term] | None = None,
+        labels: LabelEncoding | None = None,
+        readout: Readout | None = None,
+        scan_memory: float = 256.0,
+        **kwargs: Any,
+    ) -> None:
+        labels = part(labels) or PixelOverlay()
+        measure, objective = part(goodness) or MeanSquare(), part(loss) or ThresholdLoss()
+        if (widths is None) == (blocks is None):
+            raise ValueError(f"widths={widths}, blocks={blocks}: give one of the two")
+        if widths is not None:
+            inputs = prod(labels.build(num_classes, input_shape))
+            layers: list[nn.Module] = list(mlp(inputs, widths, activation, full_gradient, dropout))
+        else:
+            layers = list(blocks or [])
+        if measure.mode != "pair":
+            raise ValueError(f"goodness={measure}: Forward-Forward compares pairs, give a goodness of pair mode")
+        network = LocalNetwork(
+            [
+                LocalBlock(
+                    layer,
+                    deepcopy(measure),
+                    deepcopy(objective),
+                    Normalize(normalization),
+                    [deepcopy(term) for term in part(list(terms or []))],
+                )
+                for layer in layers
+            ],
+            input_shape,
+            num_classes,
+            readout=part(readout) or SumReadout(),
+            labels=labels,
+            input_normalization=Normalize(normalization),
+            scan_memory=scan_memory,
+        )
+        super().__init__(network, **kwargs)

@@ -1,0 +1,229 @@
+"""Negative samplers: what a positive is told apart from (pair mode).
+
+A sampler is a part of the learner; callbacks change it during training. Draws are a hash of (seed, epoch, index of the
+sample), so they are the same on one process or eight and after a resume, and no global random state is touched.
+Shapes: N samples, C classes.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lightning_ff.labels import LabelEncoding
+from lightning_ff.random import hash_bits, hash_uniform, host_uniform
+
+
+class Learner(Protocol):
+    """What a sampler may ask of the learner it serves."""
+
+    @property
+    def num_classes(self) -> int: ...
+    @property
+    def labels(self) -> LabelEncoding: ...
+    @property
+    def current_epoch(self) -> int: ...
+    @property
+    def batch_number(self) -> int: ...
+    def block_scores(self, x: Tensor) -> list[Tensor]: ...
+    def forward(self, x: Tensor) -> Tensor: ...
+
+
+def wrong_labels(y: Tensor, num_classes: int, index: Tensor, seed: int = 0, epoch: int = 0) -> Tensor:
+    """A wrong class for every sample, uniform over the other C - 1, never the true one.
+
+    Args:
+        y: True classes `(N,)`.
+        num_classes: C.
+        index: Index of each sample in its data set `(N,)`.
+        seed: Seed of the draw.
+        epoch: Another epoch is another draw.
+
+    Returns:
+        Wrong classes `(N,)`.
+
+    Example::
+
+        >>> wrong_labels(torch.tensor([0, 1, 0]), 2, torch.arange(3))
+        tensor([1, 0, 1])
+    """
+    return (y + 1 + hash_bits(index, seed, epoch) % (num_classes - 1)) % num_classes
+
+
+def hard_labels(scores: Tensor, y: Tensor, index: Tensor, seed: int = 0, epoch: int = 0) -> Tensor:
+    """A wrong class for every sample, drawn in proportion to the softmax of the scores, never the true one.
+
+    Args:
+        scores: Class scores `(N, C)`.
+        y: True classes `(N,)`.
+        index: Index of each sample `(N,)`.
+        seed: Seed of the draw.
+        epoch: Another epoch is another draw.
+
+    Returns:
+        Wrong classes `(N,)`.
+
+    Example::
+
+        >>> hard_labels(torch.tensor([[9.0, 0.0, 90.0]]), torch.tensor([0]), torch.tensor([5]))
+        tensor([2])
+    """
+    wrong = scores.float().scatter(1, y.unsqueeze(1), -torch.inf)
+    cells = index.unsqueeze(1) * scores.shape[1] + torch.arange(scores.shape[1], device=y.device)
+    uniform = hash_uniform(cells, seed, epoch)
+    return (wrong - torch.log(-torch.log(uniform))).argmax(1)
+
+
+class NegativeSampler(nn.Module):
+    """Base of all samplers: override `forward(x, y, index, learner)`.
+
+    It returns negatives as the network's input `(k N, ...)`: k groups in the order of the positives.
+
+    Args:
+        seed: Seed of the draws.
+
+    Attributes:
+        needs_index: Only works with loaders that give the samples' index.
+        writes_label: Negatives differ from positives by the label in the input.
+    """
+
+    needs_index = False
+    writes_label = True
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def positives(self, x: Tensor, y: Tensor, learner: Learner) -> Tensor:
+        """The positives that go with these negatives: the true class written into the input."""
+        return learner.labels(x, y)
+
+    def forward(self, x: Tensor, y: Tensor, index: Tensor, learner: Learner) -> Tensor:
+        """Make the negatives of a batch: inputs `(N, ...)`, classes `(N,)`, indexes `(N,)`."""
+        raise TypeError(f"{type(self).__name__} must override forward(x, y, index, learner)")
+
+    def extra_repr(self) -> str:
+        return f"seed={self.seed}"
+
+
+class WrongLabel(NegativeSampler):
+    """The same image with a wrong label, uniform over the other classes, drawn anew every epoch.
+
+    Args:
+        seed: Seed of the draws.
+    """
+
+    def forward(self, x: Tensor, y: Tensor, index: Tensor, learner: Learner) -> Tensor:
+        wrong = wrong_labels(y, learner.num_classes, index, self.seed, learner.current_epoch)
+        return learner.labels(x, wrong)
+
+
+class FixedPool(NegativeSampler):
+    """Every sample keeps the wrong label it is first given, until the pool is redrawn.
+
+    Args:
+        seed: Seed of the draws.
+        draw: Number of the pool; :class:`~lightning_ff.callbacks.RefreshNegatives` raises it.
+    """
+
+    needs_index = True
+
+    def __init__(self, seed: int = 0, draw: int = 0) -> None:
+        super().__init__(seed)
+        self.draw = draw
+
+    def forward(self, x: Tensor, y: Tensor, index: Tensor, learner: Learner) -> Tensor:
+        return learner.labels(x, wrong_labels(y, learner.num_classes, index, self.seed, self.draw))
+
+
+class HardLabel(NegativeSampler):
+    """A wrong label drawn in proportion to the network's own scores (arXiv 2212.13345, section 3.3).
+
+    The scan runs in eval mode without gradients. Other batches, and earlier epochs, get plain wrong labels.
+
+    Args:
+        seed: Seed of the draws.
+        fraction: Share of the batches that get hard labels; a scan costs about as much as C forward passes.
+        start_epoch: First epoch with hard labels: the scores mean nothing before the network is above chance.
+
+    Raises:
+        ValueError: fraction outside (0, 1], or start_epoch negative.
+    """
+
+    def __init__(self, seed: int = 0, fraction: float = 0.25, start_epoch: int = 1) -> None:
+        super().__init__(seed)
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fraction={fraction}: must lie in (0, 1]")
+        if start_epoch < 0:
+            raise ValueError(f"start_epoch={start_epoch}: must be 0 or more")
+        self.fraction = fraction
+        self.start_epoch = start_epoch
+
+    def forward(self, x: Tensor, y: Tensor, index: Tensor, learner: Learner) -> Tensor:
+        epoch = learner.current_epoch
+        if epoch < self.start_epoch or host_uniform(self.seed, epoch, learner.batch_number) >= self.fraction:
+            return learner.labels(x, wrong_labels(y, learner.num_classes, index, self.seed, epoch))
+        with torch.no_grad():
+            scores = learner.forward(x)
+        return learner.labels(x, hard_labels(scores, y, index, self.seed, epoch))
+
+    def extra_repr(self) -> str:
+        return f"seed={self.seed}, fraction={self.fraction}, start_epoch={self.start_epoch}"
+
+
+class AllWrongLabels(NegativeSampler):
+    """All C - 1 wrong labels of every image: C - 1 negatives for each positive."""
+
+    def __init__(self) -> None:
+        super().__init__(seed=0)
+
+    def forward(self, x: Tensor, y: Tensor, index: Tensor, learner: Learner) -> Tensor:
+        others = learner.num_classes - 1
+        wrong = (y + torch.arange(1, others + 1, device=y.device).unsqueeze(1)) % learner.num_classes
+        return learner.labels(x.repeat(others, *[1] * (x.dim() - 1)), wrong.flatten())
+
+    def extra_repr(self) -> str:
+        return ""
+
+
+class Mixture(NegativeSampler):
+    """One of several samplers per batch, drawn by weight.
+
+    Args:
+        samplers: The samplers.
+        weights: Their shares, 0 or more, not all 0.
+        seed: Seed of the draw between them.
+
+    Raises:
+        ValueError: lengths differ, or weights are negative or all 0.
+    """
+
+    def __init__(self, samplers: list[NegativeSampler], weights: list[float], seed: int = 0) -> None:
+        super().__init__(seed)
+        if len(samplers) != len(weights) or not samplers:
+            raise ValueError(f"weights={weights}: give one for each of the {len(samplers)} samplers")
+        if min(weights) < 0 or sum(weights) == 0:
+            raise ValueError(f"weights={weights}: must be 0 or more and not all 0")
+        self.samplers = nn.ModuleList(samplers)
+        self.weights = list(weights)
+
+    @property
+    def needs_index(self) -> bool:  # type: ignore[override]
+        return any(bool(sampler.needs_index) for sampler in self.samplers)
+
+    @property
+    def writes_label(self) -> bool:  # type: ignore[override]
+        return any(bool(sampler.writes_label) for sampler in self.samplers)
+
+    def forward(self, x: Tensor, y: Tensor, index: Tensor, learner: Learner) -> Tensor:
+        mark = host_uniform(self.seed, learner.current_epoch, learner.batch_number) * sum(self.weights)
+        for sampler, weight in zip(self.samplers, self.weights, strict=True):
+            mark -= weight
+            if mark < 0:
+                break
+        return sampler(x, y, index, learner)
+
+    def extra_repr(self) -> str:
+        return f"weights={self.weights}"

@@ -1,0 +1,181 @@
+"""LocalNetwork: blocks, label encoding and readout as one plain module that predicts.
+
+Shapes: N samples, C classes, K blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lightning_ff.blocks.local_block import Activation, LocalBlock, first
+from lightning_ff.labels import LabelEncoding
+from lightning_ff.objectives import Mode
+from lightning_ff.readouts import Readout
+
+
+class LocalNetwork(nn.Module):
+    """An ordered list of blocks and what is needed to predict with them; plain torch, no Trainer.
+
+    Parts that depend on shapes (class heads, readouts, default thresholds) are built here by a dry run on zeros in
+    eval mode, which leaves batch-norm statistics alone.
+
+    Args:
+        blocks: The blocks, in order.
+        input_shape: Shape of one input, without the batch axis.
+        num_classes: C.
+        readout: Joins the blocks' answers.
+        labels: Label encoding; pair mode needs one, class mode has none.
+        input_normalization: Parameter-free module applied to the encoded input of the first block.
+        scan_memory: Bound in MiB on the widest activation of a class scan; larger batches are scanned in chunks.
+
+    Attributes:
+        mode: "pair" or "class", from the blocks' goodness.
+        names: Zero-padded names of the blocks: block00, block01, ...
+        scored: Names of the blocks that have class scores of their own.
+        shapes: Output shapes of every block, without the batch axis.
+
+    Raises:
+        ValueError: any of these does not fit the others; the message names the argument.
+    """
+
+    def __init__(
+        self,
+        blocks: Iterable[LocalBlock],
+        input_shape: Sequence[int],
+        num_classes: int,
+        readout: Readout,
+        labels: LabelEncoding | None = None,
+        input_normalization: nn.Module | None = None,
+        scan_memory: float = 256.0,
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.input_shape = tuple(input_shape)
+        self.num_classes = num_classes
+        self.readout = readout
+        self.labels = labels
+        self.input_normalization = input_normalization
+        self.scan_memory = scan_memory
+        digits = max(2, len(str(len(self.blocks) - 1)))
+        self.names = [f"block{k:0{digits}d}" for k in range(len(self.blocks))]
+        self.mode = self._check_mode()
+        self.encoded_shape = labels.build(num_classes, self.input_shape) if labels else self.input_shape
+        self.shapes = self._dry_run()
+        readout.build([shape[0] for shape in self.shapes], num_classes)
+        self.scored = self._scored()
+
+    def _scored(self) -> list[str]:
+        """Names of the blocks that have class scores of their own, in the order of `block_scores`."""
+        if self.readout.needs == "scores":
+            return [n for n, block in zip(self.names, self.blocks, strict=True) if block.goodness is not None]
+        outputs = [torch.zeros(1, *shape[0]) for shape in self.shapes]
+        return self.names[len(self.names) - len(self.readout.block_scores(outputs)) :]
+
+    def _check_mode(self) -> Mode:
+        if not len(self.blocks):
+            raise ValueError("blocks=[]: give at least one block")
+        if self.num_classes < 2:
+            raise ValueError(f"num_classes={self.num_classes}: must be at least 2")
+        if not self.input_shape or min(self.input_shape) < 1:
+            raise ValueError(f"input_shape={self.input_shape}: give the shape of one input, every size at least 1")
+        if self.scan_memory <= 0:
+            raise ValueError(f"scan_memory={self.scan_memory}: give a positive number of MiB")
+        modes = {block.goodness.mode for block in self.blocks if block.goodness is not None}
+        if len(modes) != 1:
+            found = f"goodness of modes {sorted(modes)}" if modes else "no goodness at all"
+            raise ValueError(f"blocks have {found}: give every block one of the same mode, 'pair' or 'class'")
+        mode: Mode = modes.pop()
+        if (mode == "pair") != (self.labels is not None):
+            want = "needs a label encoding, such as PixelOverlay()" if mode == "pair" else "takes no label encoding"
+            raise ValueError(f"labels={self.labels}: {mode} mode {want}")
+        return mode
+
+    @torch.no_grad()
+    def _dry_run(self) -> list[tuple[torch.Size, ...]]:
+        """Send zeros through, build what depends on shapes, and record every block's output shapes."""
+        x: Activation = self.normalize(torch.zeros(1, *self.encoded_shape))
+        shapes = []
+        for name, block in zip(self.names, self.blocks, strict=True):
+            was_training = block.training
+            block.eval()
+            try:
+                h, _ = block(x, measure=False)
+            except (RuntimeError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{name} cannot take its input of shape {tuple(first(x).shape[1:])} "
+                    f"(input_shape={self.input_shape}): {error}"
+                ) from error
+            shape = first(h).shape[1:]
+            if block.goodness is not None:
+                block.goodness.build(shape, self.num_classes)
+                if block.loss is not None and block.goodness.mode == "pair":
+                    block.loss.bind(block.goodness.unit(shape.numel()))
+            for term in block.terms:
+                term.build(shape)
+            block.train(was_training)
+            shapes.append(tuple(entry.shape[1:] for entry in ((h,) if isinstance(h, Tensor) else h)))
+            x = block.hand_over(h)
+        return shapes
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """The encoded input as the first block gets it."""
+        return x if self.input_normalization is None else self.input_normalization(x)
+
+    def view(self, x: Tensor) -> Tensor:
+        """A batch of plain inputs as a feature readout sees it: with the neutral label, or as it is."""
+        return self.normalize(self.labels.neutral(x) if self.labels is not None else x)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Activation of every block, `(N, ...)` each, for inputs `(N, *input_shape)` with the neutral label."""
+        return [first(h) for h, _ in self._run(self.view(x), measure=False)]
+
+    def handed_over(self, x: Tensor) -> list[Tensor]:
+        """What every block hands on, normalised: the features a readout gets."""
+        return [first(block.hand_over(h)) for block, (h, _) in zip(self.blocks, self._run(self.view(x)), strict=True)]
+
+    def goodness(self, x: Tensor) -> list[Tensor]:
+        """Goodness of every block for encoded inputs: `(N,)` each in pair mode, `(N, C)` in class mode."""
+        return [g for _, g in self._run(self.normalize(x)) if g is not None]
+
+    def _run(self, x: Activation, measure: bool = True) -> list[tuple[Activation, Tensor | None]]:
+        answers = []
+        for block in self.blocks:
+            h, g = block(x, measure=measure)
+            answers.append((h, g))
+            x = block.hand_over(h)
+        return answers
+
+    def block_scores(self, x: Tensor) -> list[Tensor]:
+        """Class scores `(N, C)` of each block on its own; in pair mode by a scan over all candidate labels."""
+        if self.readout.needs == "features":
+            return self.readout.block_scores(self.handed_over(x))
+        return self.scores(x)
+
+    def scores(self, x: Tensor) -> list[Tensor]:
+        """Goodness per class `(N, C)` of every block that measures it."""
+        if self.labels is None:
+            return self.goodness(x)
+        parts = [self._scan(chunk) for chunk in x.split(self.scan_rows)]
+        return parts[0] if len(parts) == 1 else [torch.cat(chunks) for chunks in zip(*parts, strict=True)]
+
+    @property
+    def scan_rows(self) -> int:
+        """Samples per chunk of a class scan, so that its widest activation stays under `scan_memory`."""
+        widest = max(torch.Size(s).numel() for s in [self.encoded_shape, *(shape[0] for shape in self.shapes)])
+        return max(1, int(self.scan_memory * 2**20 / (4 * widest * self.num_classes)))
+
+    def _scan(self, x: Tensor) -> list[Tensor]:
+        assert self.labels is not None
+        return [g.view(self.num_classes, -1).T for g in self.goodness(self.labels.candidates(x))]
+
+    def join(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Class scores of the network `(N, C)`, and of each block on its own `(N, C)`."""
+        outputs = self.handed_over(x) if self.readout.needs == "features" else self.scores(x)
+        return self.readout(outputs), self.readout.block_scores(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class scores `(N, C)` of inputs `(N, *input_shape)`."""
+        return self.join(x)[0]

@@ -1,0 +1,148 @@
+"""Goodness: how strongly a block answers.
+
+Shapes: N samples, D features, C classes. Pair mode: (N,). Class mode: (N, C).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Mode = Literal["pair", "class"]
+
+
+def sum_square(h: Tensor) -> Tensor:
+    """Sum of squared activities per sample, Hinton's goodness (arXiv 2212.13345, section 2).
+
+    Args:
+        h: Activations `(N, ...)`.
+
+    Returns:
+        Goodness `(N,)`.
+
+    Example::
+
+        >>> sum_square(torch.tensor([[1.0, 2.0], [0.0, 3.0]]))
+        tensor([5., 9.])
+    """
+    return h.flatten(1).square().sum(1)
+
+
+def mean_square(h: Tensor) -> Tensor:
+    """Mean of squared activities per sample: :func:`sum_square` divided by the number of features.
+
+    Args:
+        h: Activations `(N, ...)`.
+
+    Returns:
+        Goodness `(N,)`.
+
+    Example::
+
+        >>> mean_square(torch.tensor([[1.0, 2.0], [0.0, 3.0]]))
+        tensor([2.5000, 4.5000])
+    """
+    return h.flatten(1).square().mean(1)
+
+
+def norm_goodness(h: Tensor, p: float = 2.0) -> Tensor:
+    """Lp norm of the activities per sample, not squared (arXiv 2305.18353 uses p = 2, variants 1 and inf).
+
+    Args:
+        h: Activations `(N, ...)`.
+        p: Order of the norm.
+
+    Returns:
+        Goodness `(N,)`.
+
+    Example::
+
+        >>> norm_goodness(torch.tensor([[3.0, 4.0]]))
+        tensor([5.])
+        >>> norm_goodness(torch.tensor([[3.0, 4.0]]), float("inf"))
+        tensor([4.])
+    """
+    return torch.linalg.vector_norm(h.flatten(1), p, dim=1)
+
+
+class Goodness(nn.Module):
+    """Base of all goodness functions: override `forward`, and `unit` if a threshold is to be derived from it.
+
+    A block hands its activation over in float32 (float64 stays) with autocast off, so `forward` needs no care for
+    precision. Arguments of `__init__` are kept under their own names, so that checkpoints can describe the part.
+    """
+
+    mode: Mode = "pair"
+
+    def build(self, shape: torch.Size, num_classes: int) -> None:
+        """Create parameters, if any, for an activation of `shape` (without the batch axis)."""
+
+    def unit(self, features: int) -> float:
+        """Goodness of an activation of `features` ones: the scale a default threshold is set to."""
+        return float(self(torch.ones(1, features)))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Map an activation `(N, ...)` to goodness `(N,)` in pair mode or `(N, C)` in class mode."""
+        raise TypeError(f"{type(self).__name__} must override forward(h)")
+
+
+class SumSquare(Goodness):
+    """Sum of squares, see :func:`sum_square`; its default threshold is the number of features."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return sum_square(h)
+
+
+class MeanSquare(Goodness):
+    """Mean of squares, see :func:`mean_square`; its default threshold is 1."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return mean_square(h)
+
+
+class NormGoodness(Goodness):
+    """L1, L2 or Linf norm, see :func:`norm_goodness`.
+
+    Args:
+        p: 1, 2 or "inf". The default threshold is D, sqrt(D) or 1 for D features.
+
+    Raises:
+        ValueError: `p` is something else.
+    """
+
+    def __init__(self, p: Literal[1, 2, "inf"] = 2) -> None:
+        super().__init__()
+        if p not in (1, 2, "inf"):
+            raise ValueError(f"p={p!r}: choose 1, 2 or 'inf'")
+        self.p = p
+
+    def forward(self, h: Tensor) -> Tensor:
+        return norm_goodness(h, float(self.p))
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+class LinearGoodness(Goodness):
+    """One linear projection per class of the flattened activation (Mono-Forward, arXiv 2501.09238): class mode.
+
+    Args:
+        bias: Learn an offset per class.
+    """
+
+    mode: Mode = "class"
+
+    def __init__(self, bias: bool = True) -> None:
+        super().__init__()
+        self.bias = bias
+        self.projection: nn.Linear | None = None
+
+    def build(self, shape: torch.Size, num_classes: int) -> None:
+        self.projection = nn.Linear(shape.numel(), num_classes, bias=self.bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        if self.projection is None:
+            raise RuntimeError("LinearGoodness has no weights yet: LocalNetwork builds them from its input_shape")
+        return self.projection(h.flatten(1))

@@ -1,0 +1,63 @@
+"""Terms: scalars added to a block's loss. They see the block's input x, its activation h and the target."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Term(nn.Module):
+    """Base of all terms: override `forward(x, h, target)`; buffers may be made in `build`."""
+
+    def build(self, shape: torch.Size) -> None:
+        """Create buffers for an activation of `shape` (without the batch axis)."""
+
+    def forward(self, x: Tensor, h: Tensor, target: Tensor | int) -> Tensor:
+        """Map input `(N, ...)`, activation `(N, ...)` and the loss's target to a scalar that includes its weight."""
+        raise TypeError(f"{type(self).__name__} must override forward(x, h, target)")
+
+
+def peer_normalization(mean: Tensor) -> Tensor:
+    """Mean squared distance of the units' mean activities `(D,)` from the layer's mean.
+
+    Example::
+
+        >>> peer_normalization(torch.tensor([0.0, 2.0]))
+        tensor(1.)
+    """
+    return (mean - mean.mean()).square().mean()
+
+
+class PeerNormalization(Term):
+    """Pull every unit's running mean activity on positives towards the mean of its layer (arXiv 2212.13345, sec. 3.3).
+
+    It guards against units that never or always fire. The gradient flows through this batch's share of the running
+    mean. In class mode all rows count.
+
+    Args:
+        weight: Factor of the term; the published reimplementation uses 0.03.
+        momentum: Share of the old running mean that is kept, in [0, 1).
+    """
+
+    running_mean: Tensor
+
+    def __init__(self, weight: float = 0.03, momentum: float = 0.9) -> None:
+        super().__init__()
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum={momentum}: must lie in [0, 1)")
+        self.weight = weight
+        self.momentum = momentum
+
+    def build(self, shape: torch.Size) -> None:
+        self.register_buffer("running_mean", torch.full((shape.numel(),), 0.5))
+
+    def forward(self, x: Tensor, h: Tensor, target: Tensor | int) -> Tensor:
+        rows = h[:target] if isinstance(target, int) else h
+        batch_mean = rows.flatten(1).float().mean(0)
+        mean = torch.lerp(batch_mean, self.running_mean.to(batch_mean.dtype), self.momentum)
+        if self.training:
+            self.running_mean.copy_(mean.detach())
+        return self.weight * peer_normalization(mean)
+
+    def extra_repr(self) -> str:
+        return f"weight={self.weight}, momentum={self.momentum}"

@@ -1,0 +1,120 @@
+"""Readouts: per-block scores or features become class scores of the network.
+
+Shapes: N samples, C classes, K blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+class Readout(nn.Module):
+    """Base of all readouts: override `contributions`, one `(N, C)` per block; their sum is the network's answer.
+
+    Attributes:
+        needs: "scores" (per-block class scores) or "features" (what each block hands on).
+        view: What a learning readout learns from in pair mode: the image with the "neutral" label, in a pass of its
+            own, or the "positive" rows of the sweep. It always predicts from the neutral view. Class mode has one view.
+    """
+
+    needs: Literal["scores", "features"] = "scores"
+    view: Literal["neutral", "positive"] = "neutral"
+
+    def build(self, shapes: Sequence[torch.Size], num_classes: int) -> None:
+        """Create parameters for the blocks' outputs, given their shapes without the batch axis."""
+
+    def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
+        """Each block's share of the answer, `(N, C)`; blocks that are left out do not appear."""
+        raise TypeError(f"{type(self).__name__} must override contributions(outputs)")
+
+    def block_scores(self, outputs: list[Tensor]) -> list[Tensor]:
+        """Class scores `(N, C)` of each block on its own, for per-block metrics."""
+        return outputs
+
+    def forward(self, outputs: list[Tensor]) -> Tensor:
+        """Map the blocks' scores, or features, to class scores `(N, C)`."""
+        return torch.stack(self.contributions(outputs)).sum(0)
+
+
+def _kept(outputs: list[Tensor], skip_first: bool) -> list[Tensor]:
+    return outputs[1:] if skip_first and len(outputs) > 1 else outputs
+
+
+class SumReadout(Readout):
+    """Sum of the blocks' goodness (arXiv 2212.13345, section 3.3).
+
+    Args:
+        skip_first: Leave the first block out, as Hinton does.
+
+    Example::
+
+        >>> scores = [torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 1.0]])]
+        >>> SumReadout()(scores)
+        tensor([[4., 3.]])
+        >>> SumReadout(skip_first=True)(scores)
+        tensor([[3., 1.]])
+    """
+
+    def __init__(self, skip_first: bool = False) -> None:
+        super().__init__()
+        self.skip_first = skip_first
+
+    def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
+        return _kept(outputs, self.skip_first)
+
+
+class SoftmaxReadout(SumReadout):
+    """Softmax over the classes per block, then the sum: every block has one vote (arXiv 2305.18353).
+
+    Args:
+        skip_first: Leave the first block out.
+    """
+
+    def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
+        return [scores.softmax(1) for scores in super().contributions(outputs)]
+
+
+class LastReadout(Readout):
+    """The last block's scores."""
+
+    def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
+        return outputs[-1:]
+
+
+class LinearReadout(Readout):
+    """One linear layer on the detached, normalised features of the blocks, learning beside them.
+
+    Hinton's one-pass classifier (arXiv 2212.13345, section 3.3): the image carries the neutral label. Its own
+    optimizer is named "readout" in `block_optimizers`.
+
+    Args:
+        skip_first: Leave the first block's features out, as Hinton does.
+        view: "neutral" costs one more forward pass a step; "positive" costs none and is the same where the input
+            carries no label (`labels=Unlabelled`).
+    """
+
+    needs: Literal["scores", "features"] = "features"
+
+    def __init__(self, skip_first: bool = True, view: Literal["neutral", "positive"] = "neutral") -> None:
+        super().__init__()
+        if view not in ("neutral", "positive"):
+            raise ValueError(f"view={view!r}: choose 'neutral' or 'positive'")
+        self.skip_first = skip_first
+        self.view = view
+        self.linear = nn.ModuleList()
+
+    def build(self, shapes: Sequence[torch.Size], num_classes: int) -> None:
+        sizes = [shape.numel() for shape in shapes]
+        sizes = sizes[1:] if self.skip_first and len(sizes) > 1 else sizes
+        self.linear = nn.ModuleList(nn.Linear(size, num_classes, bias=k == 0) for k, size in enumerate(sizes))
+
+    def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
+        kept = _kept(outputs, self.skip_first)
+        return [linear(h.flatten(1)) for linear, h in zip(self.linear, kept, strict=True)]
+
+    def block_scores(self, outputs: list[Tensor]) -> list[Tensor]:
+        return self.contributions(outputs)

@@ -1,0 +1,109 @@
+"""Recording: what a learner logs, checks and saves around its training steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelSummary
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from typing_extensions import Self, override
+
+from lightning_ff import checks
+from lightning_ff._lightning import batches_seen
+from lightning_ff.evaluation import Evaluation
+from lightning_ff.sweep import SweepResult
+
+_SAMPLES = 32
+
+
+class Recording(Evaluation):
+    """Loss and accuracy from sums kept on the device, read at log intervals; checkpoints that hold good weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._rng: dict[str, Any] = {}
+
+    def _record(self, result: SweepResult, image: Tensor, label: Tensor) -> None:
+        for name, loss in result.losses.items():
+            self._sums[name] = self._sums[name] + loss if name in self._sums else loss
+            self._counts[name] = self._counts.get(name, 0) + 1
+        every = self.trainer.log_every_n_steps
+        if every and (batches_seen(self.trainer) + 1) % every == 0:
+            self._log_interval(image, label)
+
+    def _log_interval(self, image: Tensor, label: Tensor) -> None:
+        means = self._means()
+        blocks = {name: value for name, value in means.items() if name != "readout"}
+        self.log("train/loss", sum(blocks.values()), prog_bar=True)
+        if means.keys() != {"network"}:
+            self.log_dict({f"train/loss/{name}": value for name, value in means.items() if name != "network"})
+        with torch.no_grad():
+            hits = self(image[:_SAMPLES]).argmax(1) == label[:_SAMPLES]
+        self.log("train/acc", hits.float().mean(), prog_bar=True)
+
+    def _means(self) -> dict[str, float]:
+        """Mean losses since the last call; stops the run when one is not finite."""
+        if not self._sums:
+            return {}
+        means = torch.stack([self._sums[name] / self._counts[name] for name in self._sums]).tolist()
+        named = dict(zip(self._sums, means, strict=True))
+        self._sums, self._counts = {}, {}
+        checks.finite(named)
+        return named
+
+    @override
+    def setup(self, stage: str) -> None:
+        checks.negatives(self)  # type: ignore[arg-type]
+        labels = self.network.labels
+        if labels is not None:
+            labels.fix(float(getattr(self.trainer.datamodule, "input_max", 1.0)))  # type: ignore[attr-defined]
+
+    @override
+    def configure_callbacks(self) -> list[Callback]:
+        from lightning_ff.callbacks.summary import BlockSummary
+
+        if self.trainer.state.fn == "fit":
+            checks.trainer(self, self.trainer)  # type: ignore[arg-type]
+        checks.checkpoint(self.trainer.ckpt_path)
+        plain = [c for c in self.trainer.callbacks if isinstance(c, ModelSummary)]  # type: ignore[attr-defined]
+        return [BlockSummary()] if plain and not isinstance(plain[0], BlockSummary) else []
+
+    @override
+    def on_fit_start(self) -> None:
+        self._sums, self._counts = {}, {}
+        if self.negatives is not None:
+            rank_zero_info(f"negatives: {self.negatives}")
+
+    @override
+    def on_train_start(self) -> None:
+        if self._rng:
+            torch.set_rng_state(self._rng["cpu"].cpu())
+            if "cuda" in self._rng and torch.cuda.is_available():
+                torch.cuda.set_rng_state(self._rng["cuda"].cpu())
+            self._rng = {}
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._sums:
+            checks.finite({name: float(value) for name, value in self._sums.items()})
+        checks.finite_weights(self)  # type: ignore[arg-type]
+        checkpoint["rng"] = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            checkpoint["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._trainer is not None and self.trainer.state.fn == "fit":
+            self._rng = checkpoint.get("rng", {})
+
+    @classmethod
+    @override
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
+        """Load weights and arguments; a network given as an object has to be given again (`network=...`)."""
+        checks.checkpoint(checkpoint_path)
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)

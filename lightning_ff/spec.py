@@ -1,0 +1,100 @@
+"""Parts as plain data, `{"class_path": ..., "init_args": {...}}`, so that checkpoints load weights-only.
+
+It is the form LightningCLI writes too. A part keeps every argument of its `__init__` under the argument's own name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+
+class NotDescribable(TypeError):
+    """An object cannot be turned into plain data; it has to be given again when a checkpoint is loaded."""
+
+
+def describe(value: Any) -> Any:
+    """Turn a part, a class, a function, a `functools.partial` or a collection of them into plain data.
+
+    Raises:
+        NotDescribable: the value is none of these, or does not keep an argument under its own name.
+
+    Example::
+
+        >>> from lightning_ff.objectives import SymBa
+        >>> describe(SymBa(alpha=2.0))
+        {'class_path': 'lightning_ff.objectives.losses.SymBa', 'init_args': {'alpha': 2.0}}
+        >>> import torch
+        >>> describe(partial(torch.optim.Adam, lr=0.1))
+        {'class_path': 'torch.optim.adam.Adam', 'init_args': {'lr': 0.1}}
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): describe(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [describe(entry) for entry in value]
+    if isinstance(value, partial):
+        if value.args:
+            raise NotDescribable(f"{value}: a partial with positional arguments; name them")
+        return {"class_path": _path(value.func), "init_args": describe(value.keywords)}
+    if inspect.isclass(value) or inspect.isfunction(value):
+        return {"class_path": _path(value), "init_args": {}}
+    return {"class_path": _path(type(value)), "init_args": _arguments(value)}
+
+
+def _path(value: Callable[..., Any]) -> str:
+    module, name = getattr(value, "__module__", ""), getattr(value, "__qualname__", "")
+    if not name or "<" in name or module == "__main__":
+        raise NotDescribable(f"{value} cannot be imported by name: put it at the top level of a module")
+    return f"{module}.{name}"
+
+
+def _arguments(value: Any) -> dict[str, Any]:
+    arguments = {}
+    for name, parameter in inspect.signature(type(value)).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or not hasattr(value, name):
+            raise NotDescribable(f"{type(value).__name__} does not keep its argument {name!r} as an attribute")
+        arguments[name] = describe(list(entry) if _is_list(entry := getattr(value, name)) else entry)
+    return arguments
+
+
+def _is_list(value: Any) -> bool:
+    from torch.nn import ModuleList
+
+    return isinstance(value, ModuleList)
+
+
+def is_spec(value: Any) -> bool:
+    """Whether a value is a part in its plain form."""
+    return isinstance(value, Mapping) and "class_path" in value
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"class_path={path!r} cannot be imported: {error}") from None
+
+
+def part(value: Any) -> Any:
+    """A part from its plain form, with the parts inside it; anything else is returned as it is."""
+    if isinstance(value, list):
+        return [part(entry) for entry in value]
+    if not is_spec(value):
+        return value
+    return _load(value["class_path"])(**{key: part(entry) for key, entry in value.get("init_args", {}).items()})
+
+
+def factory(value: Any) -> Any:
+    """A factory (of optimizers, say) from its plain form; a callable is returned as it is."""
+    return partial(_load(value["class_path"]), **value.get("init_args", {})) if is_spec(value) else value
+
+
+def missing(*_: Any, what: str) -> Any:
+    """Stands in a checkpoint for a part that could not be described."""
+    raise ValueError(f"this part was not saved in the checkpoint ({what}): give it again to load_from_checkpoint")
