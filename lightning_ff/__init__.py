@@ -1,1 +1,95 @@
 """Train networks block by block in PyTorch Lightning: Forward-Forward and its local-learning kin."""
+
+from lightning_ff.blocks import LocalBlock, Normalize, mlp
+from lightning_ff.callbacks import (
+    BlockSummary,
+    GoodnessMonitor,
+    MineNegatives,
+    MixNegatives,
+    NegativePictures,
+    PredictionWriter,
+    RefreshNegatives,
+    RunReport,
+    SwitchNegatives,
+)
+from lightning_ff.checks import CorruptCheckpoint, NonFiniteLoss
+from lightning_ff.hybrid import HybridImages
+from lightning_ff.labels import AppendOneHot, LabelChannel, LabelEncoding, PixelOverlay, Unlabelled
+from lightning_ff.learner import LocalLearner
+from lightning_ff.loggers import log_figure
+from lightning_ff.methods import ForwardForward
+from lightning_ff.negatives import AllWrongLabels, FixedPool, HardLabel, Mixture, NegativeSampler, WrongLabel
+from lightning_ff.network import LocalNetwork
+from lightning_ff.objectives import (
+    CrossEntropy,
+    Goodness,
+    LinearGoodness,
+    LocalLoss,
+    MeanSquare,
+    NormGoodness,
+    PairLoss,
+    PeerNormalization,
+    SumSquare,
+    SymBa,
+    Term,
+    ThresholdLoss,
+)
+from lightning_ff.optim import BlockOptimizers, CosineToEnd
+from lightning_ff.readouts import LastReadout, LinearReadout, Readout, SoftmaxReadout, SumReadout
+from lightning_ff.sweep import Placement, Schedule
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AllWrongLabels",
+    "AppendOneHot",
+    "BlockOptimizers",
+    "BlockSummary",
+    "CorruptCheckpoint",
+    "CosineToEnd",
+    "CrossEntropy",
+    "FixedPool",
+    "ForwardForward",
+    "Goodness",
+    "GoodnessMonitor",
+    "HardLabel",
+    "HybridImages",
+    "LabelChannel",
+    "LabelEncoding",
+    "LastReadout",
+    "LinearGoodness",
+    "LinearReadout",
+    "LocalBlock",
+    "LocalLearner",
+    "LocalLoss",
+    "LocalNetwork",
+    "MeanSquare",
+    "MineNegatives",
+    "MixNegatives",
+    "Mixture",
+    "NegativePictures",
+    "NegativeSampler",
+    "NonFiniteLoss",
+    "NormGoodness",
+    "Normalize",
+    "PairLoss",
+    "PeerNormalization",
+    "PixelOverlay",
+    "Placement",
+    "PredictionWriter",
+    "Readout",
+    "RefreshNegatives",
+    "RunReport",
+    "Schedule",
+    "SoftmaxReadout",
+    "SumReadout",
+    "SumSquare",
+    "SwitchNegatives",
+    "SymBa",
+    "Term",
+    "ThresholdLoss",
+    "Unlabelled",
+    "WrongLabel",
+    "log_figure",
+    "mlp",
+]

@@ -1,5 +1,23 @@
 """Callbacks that change, watch or report a learner's training."""
 
+from lightning_ff.callbacks.goodness import GoodnessMonitor
+from lightning_ff.callbacks.mine import MineNegatives
+from lightning_ff.callbacks.mix import MixNegatives
+from lightning_ff.callbacks.pictures import NegativePictures
+from lightning_ff.callbacks.predictions import PredictionWriter
+from lightning_ff.callbacks.refresh import RefreshNegatives
+from lightning_ff.callbacks.report import RunReport
 from lightning_ff.callbacks.summary import BlockSummary
+from lightning_ff.callbacks.switch import SwitchNegatives
 
-__all__ = ["BlockSummary"]
+__all__ = [
+    "BlockSummary",
+    "GoodnessMonitor",
+    "MineNegatives",
+    "MixNegatives",
+    "NegativePictures",
+    "PredictionWriter",
+    "RefreshNegatives",
+    "RunReport",
+    "SwitchNegatives",
+]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
+
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelSummary
+from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from lightning_ff.learner import LocalLearner
 
-log = logging.getLogger(__name__)
 
 
 def block_table(learner: LocalLearner) -> str:
@@ -35,6 +35,6 @@ class BlockSummary(ModelSummary):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if isinstance(pl_module, LocalLearner) and trainer.is_global_zero:
+        if isinstance(pl_module, LocalLearner):
             total = sum(p.numel() for p in pl_module.parameters())
-            log.info("\n%s\n%s parameters in all", block_table(pl_module), f"{total:,}")
+            rank_zero_info(f"\n{block_table(pl_module)}\n{total:,} parameters in all")

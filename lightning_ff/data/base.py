@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
@@ -28,6 +28,20 @@ class _Split(NamedTuple):
     images: Tensor
     labels: Tensor
     rows: Tensor | None = None
+
+
+class _TrainerLoader(BatchLoader):
+    """Counts epochs as its Trainer does.
+
+    The number that Lightning hands to samplers runs one ahead of ``current_epoch`` after it resumes a run with
+    ``max_steps`` from the end of an epoch, or from where ``max_steps`` ended one early.
+    """
+
+    trainer: Trainer | None = None
+
+    @override
+    def set_epoch(self, epoch: int) -> None:
+        super().set_epoch(epoch if self.trainer is None else self.trainer.current_epoch)
 
 
 class ImageData(LightningDataModule, ABC):
@@ -158,7 +172,7 @@ class ImageData(LightningDataModule, ABC):
             stage = "test" if name == "test" else "fit"
             raise RuntimeError(f"{type(self).__name__} has not read its {name} images: call setup({stage!r}) first.")
         rank, world_size = self._process()
-        return BatchLoader(
+        loader = _TrainerLoader(
             *self._splits[name],
             batch_size=batch_size,
             shuffle=shuffle,
@@ -169,6 +183,8 @@ class ImageData(LightningDataModule, ABC):
             world_size=world_size,
             even=even,
         )
+        loader.trainer = self.trainer
+        return loader
 
     def _process(self) -> tuple[int, int]:
         """Return which share of the data this process draws, and of how many; the strategy decides."""

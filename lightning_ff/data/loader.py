@@ -61,6 +61,8 @@ class BatchLoader(Iterable[Batch]):
     [[0, 1], [2, 3], [4]]
     """
 
+    batch_sampler = None  # Lightning asks whatever has a sampler for it
+
     def __init__(
         self,
         images: Tensor,

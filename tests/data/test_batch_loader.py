@@ -147,7 +147,7 @@ def test_state_resumes_exactly(position: int, shuffle: bool) -> None:
     second.sampler.set_epoch(2)  # as Lightning does
     iter(second)  # asked for and left alone, as Lightning does too
     assert second.state_dict() == first.state_dict()
-    assert sum(begun, []) + drawn(second) == expected
+    assert [number for batch in begun for number in batch] + drawn(second) == expected
     assert len(second) == 5
     assert drawn(second) == expected  # only the first pass is a rest
     second.sampler.set_epoch(3)

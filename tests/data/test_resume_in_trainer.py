@@ -81,7 +81,7 @@ def test_epochs_differ_and_each_sees_every_training_image_once(tmp_path: Path, f
     assert set(model.validated) == set(range(100)) - set(epochs[0])
 
 
-SETTINGS: dict[str, tuple[bool, dict[str, Any], dict[str, Any], ImageData | dict[str, Any]]] = {
+SETTINGS: dict[str, tuple[bool, dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "epochs": (False, {"max_epochs": 3}, {"every_n_train_steps": 1}, {}),
     "manual": (True, {"max_epochs": 3}, {"every_n_train_steps": 1}, {}),
     "steps": (True, {"max_steps": 3 * BATCHES}, {"every_n_train_steps": 1}, {}),
@@ -121,29 +121,55 @@ def test_resume_from_every_checkpoint_sees_exactly_the_rest(tmp_path: Path, fake
         assert torch.equal(resumed.weight, straight.weight), checkpoint.name
 
 
+class Stop(Exception):
+    """The power went out."""
+
+
+class Stopped(Recorder):
+    """Stops before its eighth batch is learned."""
+
+    @override
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if len(self.seen) == BATCHES + 2:
+            raise Stop
+        return super().training_step(batch, batch_idx)
+
+
 def test_stopping_in_the_middle_of_epoch_1_and_resuming_sees_the_rest(tmp_path: Path, fake: type[ImageData]) -> None:
     straight = Recorder(manual=True)
     trainer(tmp_path, max_epochs=3).fit(straight, data(fake))
 
-    stopped = Recorder(manual=True)
-    first = trainer(tmp_path, max_steps=BATCHES + 2)
-    first.fit(stopped, data(fake))
-    first.save_checkpoint(tmp_path / "middle.ckpt")
+    stopped = Stopped(manual=True)
+    keep = ModelCheckpoint(tmp_path, "stopped", every_n_train_steps=1)
+    with pytest.raises(Stop):
+        trainer(tmp_path, keep, max_epochs=3).fit(stopped, data(fake))
     resumed = Recorder(manual=True)
-    trainer(tmp_path, max_epochs=3).fit(resumed, data(fake), ckpt_path=tmp_path / "middle.ckpt")
+    trainer(tmp_path, max_epochs=3).fit(resumed, data(fake), ckpt_path=tmp_path / "stopped.ckpt")
 
     assert [epoch for epoch, _ in resumed.seen] == [1] * 3 + [2] * 5
     assert stopped.seen + resumed.seen == straight.seen
+    assert torch.equal(resumed.weight, straight.weight)
+
+
+def ended_by_max_steps(folder: Path, module: ImageData, steps: int) -> tuple[Recorder, Path]:
+    model, keep = Recorder(manual=True), ModelCheckpoint(folder, f"end{steps}", save_on_train_epoch_end=True)
+    trainer(folder, keep, max_steps=steps).fit(model, module)
+    return model, folder / f"end{steps}.ckpt"
+
+
+@pytest.mark.parametrize("steps", [2, BATCHES, BATCHES + 2])
+def test_raising_max_steps_goes_on_where_the_run_ended(tmp_path: Path, fake: type[ImageData], steps: int) -> None:
+    straight, _ = ended_by_max_steps(tmp_path, data(fake), 3 * BATCHES)
+    first, checkpoint = ended_by_max_steps(tmp_path, data(fake), steps)
+    resumed = Recorder(manual=True)
+    trainer(tmp_path, max_steps=3 * BATCHES).fit(resumed, data(fake), ckpt_path=checkpoint)
+    assert first.seen + resumed.seen == straight.seen
 
 
 def test_resume_with_another_batch_size_is_refused(tmp_path: Path, fake: type[ImageData]) -> None:
-    first = trainer(tmp_path, max_steps=2)
-    first.fit(Recorder(), data(fake))
-    first.save_checkpoint(tmp_path / "middle.ckpt")
+    _, checkpoint = ended_by_max_steps(tmp_path, data(fake), 2)
     with pytest.raises(ValueError, match="the checkpoint has batch_size=18, this loader has batch_size=9"):
-        trainer(tmp_path, max_epochs=2).fit(
-            Recorder(), fake(batch_size=9, val_size=10), ckpt_path=tmp_path / "middle.ckpt"
-        )
+        trainer(tmp_path, max_steps=4).fit(Recorder(True), fake(batch_size=9, val_size=10), ckpt_path=checkpoint)
 
 
 def test_a_second_fit_goes_on_with_the_next_epochs(tmp_path: Path, fake: type[ImageData]) -> None:
@@ -196,3 +222,34 @@ def test_fit_never_reads_the_test_set(tmp_path: Path, fake: type[ImageData]) -> 
     module = data(fake)
     trainer(tmp_path).predict(Recorder(), module)
     assert module.reads == [False]
+
+
+class Filing(Recorder):
+    """Writes what each process saw to a file."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    @override
+    def on_fit_end(self) -> None:
+        torch.save((self.seen, self.validated), self.folder / f"rank{self.global_rank}.pt")
+
+
+def test_two_processes_share_each_epoch(tmp_path: Path, fake: type[ImageData]) -> None:
+    module = fake(batch_size=9, val_size=9)  # 91 training images
+    runner = trainer(tmp_path, strategy="ddp_fork", devices=2, max_epochs=2, num_sanity_val_steps=0)
+    runner.fit(Filing(tmp_path), module)
+    (first, first_val), (second, second_val) = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
+
+    assert sorted([*first_val, *second_val]) == sorted(2 * sorted({*first_val, *second_val}))
+    assert (len(first_val), len(second_val)) == (10, 8)
+    for epoch in range(2):
+        parts = [[number for e, batch in seen if e == epoch for number in batch] for seen in (first, second)]
+        assert [len(part) for part in parts] == [45, 45]
+        assert len({*parts[0], *parts[1]}) == 90
+        assert not {*parts[0], *parts[1]} & {*first_val}
+    one = Recorder()
+    trainer(tmp_path, max_epochs=2).fit(one, fake(batch_size=18, val_size=9))
+    together = [sorted([*a, *b]) for (_, a), (_, b) in zip(first, second, strict=True)]
+    assert together[:5] == [sorted(batch) for _, batch in one.seen[:5]]

@@ -1,0 +1,94 @@
+"""How far apart positives and negatives are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from typing_extensions import override
+
+from lightning_ff.callbacks.base import logs_now
+from lightning_ff.figures import goodness_histograms
+from lightning_ff.loggers import log_figure
+
+_KEPT = 20
+
+
+def split(goodness: Tensor, target: Tensor | int) -> tuple[Tensor, Tensor]:
+    """Goodness of positives and of negatives.
+
+    Args:
+        goodness: `(P + M,)` in pair mode, `(N, C)` in class mode.
+        target: P, or the labels `(N,)`; the true class counts as the positive, all others as negatives.
+
+    Returns:
+        Both as flat tensors.
+
+    Example::
+
+        >>> split(torch.tensor([3.0, 4.0, 1.0]), 2)
+        (tensor([3., 4.]), tensor([1.]))
+        >>> split(torch.tensor([[5.0, 6.0, 7.0]]), torch.tensor([1]))
+        (tensor([6.]), tensor([5., 7.]))
+    """
+    if isinstance(target, int):
+        return goodness[:target], goodness[target:]
+    classes = goodness.shape[1]
+    others = (target.unsqueeze(1) + torch.arange(1, classes, device=target.device)) % classes
+    return goodness.gather(1, target.unsqueeze(1)).flatten(), goodness.gather(1, others.sort(1).values).flatten()
+
+
+class GoodnessMonitor(Callback):
+    """Log each block's mean goodness of positives and negatives, their difference, and histograms as a picture.
+
+    Keys: `goodness/pos/block00`, `goodness/neg/block00`, `goodness/separation/block00`; picture: `goodness`.
+
+    Args:
+        every_n_steps: Batches between values; None is the Trainer's `log_every_n_steps`.
+        histogram_every_n_epochs: Epochs between pictures; 0 draws none. The last epoch always has one otherwise.
+
+    Raises:
+        ValueError: a negative number.
+    """
+
+    def __init__(self, every_n_steps: int | None = None, histogram_every_n_epochs: int = 10) -> None:
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ValueError(f"every_n_steps={every_n_steps}: must be at least 1, or None")
+        if histogram_every_n_epochs < 0:
+            raise ValueError(f"histogram_every_n_epochs={histogram_every_n_epochs}: must be 0 or more")
+        self.every_n_steps = every_n_steps
+        self.histogram_every_n_epochs = histogram_every_n_epochs
+        self._kept: list[dict[str, tuple[Tensor, Tensor]]] = []
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not logs_now(trainer, self.every_n_steps) or not outputs["goodness"]:
+            return
+        sides = {name: split(g, outputs["target"]) for name, g in outputs["goodness"].items()}
+        means = torch.stack([side.mean() for pair in sides.values() for side in pair]).tolist()
+        values = {}
+        for i, name in enumerate(sides):
+            positive, negative = means[2 * i : 2 * i + 2]
+            values[f"goodness/pos/{name}"] = positive
+            values[f"goodness/neg/{name}"] = negative
+            values[f"goodness/separation/{name}"] = positive - negative
+        pl_module.log_dict(values)
+        if self.histogram_every_n_epochs:
+            self._kept = [*self._kept, sides][-_KEPT:]
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        every, epoch = self.histogram_every_n_epochs, trainer.current_epoch + 1
+        if not self._kept or (epoch % every and epoch != trainer.max_epochs):
+            return
+        names = self._kept[-1]
+        joined = {
+            name: tuple(torch.cat([sides[name][i] for sides in self._kept if name in sides]) for i in (0, 1))
+            for name in names
+        }
+        log_figure(trainer, "goodness", goodness_histograms(joined))  # type: ignore[arg-type]
+        self._kept = []

@@ -1,0 +1,59 @@
+"""A mixture of samplers whose shares change over the epochs."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
+
+from lightning_ff.callbacks.base import pair_learner
+from lightning_ff.negatives import Mixture, NegativeSampler
+
+
+class MixNegatives(Callback):
+    """Draw every batch's sampler from a mixture; the weights go linearly from `start` to `end` in `epochs` epochs.
+
+    Weights follow from the epoch, so a resumed run agrees.
+
+    Args:
+        samplers: The samplers.
+        start: Weights in epoch 0.
+        end: Weights from epoch `epochs` on; None keeps `start`.
+        epochs: Length of the way from `start` to `end`.
+        seed: Seed of the draw between samplers.
+
+    Raises:
+        ValueError: lengths differ, weights are negative or all 0, or epochs is below 1.
+    """
+
+    def __init__(
+        self,
+        samplers: list[NegativeSampler],
+        start: list[float],
+        end: list[float] | None = None,
+        epochs: int = 1,
+        seed: int = 0,
+    ) -> None:
+        if epochs < 1:
+            raise ValueError(f"epochs={epochs}: must be at least 1")
+        self.start = start
+        self.end = start if end is None else end
+        Mixture(samplers, self.end)
+        self.epochs = epochs
+        self.mixture = Mixture(samplers, start, seed)
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            pair_learner(pl_module, self).negatives = self.mixture
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._weigh(trainer.current_epoch)
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._weigh(trainer.current_epoch)
+
+    def _weigh(self, epoch: int) -> None:
+        share = min(1.0, epoch / self.epochs)
+        self.mixture.weights = [(1 - share) * a + share * b for a, b in zip(self.start, self.end, strict=True)]
