@@ -53,12 +53,13 @@ def _picture(image: Tensor) -> np.ndarray:
 
 
 def _with_strip(picture: np.ndarray, code: np.ndarray) -> np.ndarray:
-    width = picture.shape[1]
-    cells = np.minimum(np.arange(width) * len(code) // width, len(code) - 1)
+    """The picture, enlarged until every entry of the code has cells of its own in the strip below."""
+    factor = -(-3 * len(code) // picture.shape[1])
+    large = picture.repeat(factor, 0).repeat(factor, 1)
+    width = large.shape[1]
     high = code.max()
-    strip = np.repeat((code / (high if high > 0 else 1.0))[None, cells], max(1, width // 8), 0)
-    strip = strip if picture.ndim == 2 else strip[..., None].repeat(3, 2)
-    return np.concatenate((picture, strip))
+    strip = np.repeat((code / (high if high > 0 else 1.0))[None, np.arange(width) * len(code) // width], width // 8, 0)
+    return np.concatenate((large, strip if picture.ndim == 2 else strip[..., None].repeat(3, 2)))
 
 
 def pairs(positive: Tensor, negative: Tensor, input_shape: Sequence[int]) -> Figure:

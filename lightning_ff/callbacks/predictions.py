@@ -22,7 +22,7 @@ class PredictionWriter(BasePredictionWriter):
     """
 
     def __init__(self, path: str | None = None) -> None:
-        super().__init__(write_interval="batch_and_epoch")
+        super().__init__(write_interval="batch")
         self.path = path
         self._rows = 0
 
@@ -57,12 +57,6 @@ class PredictionWriter(BasePredictionWriter):
         self._rows += len(labels)
 
     @override
-    def write_on_epoch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        predictions: Sequence[Any],
-        batch_indices: Sequence[Any],
-    ) -> None:
-        if trainer.is_global_zero:
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and self._rows:
             print(f"predictions  {self.file(trainer)}", flush=True)
