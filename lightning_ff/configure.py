@@ -81,29 +81,42 @@ def _fuse(optimizer: Optimizer) -> Optimizer:
 
 
 def schedulers(learner: LocalLearner, facade: BlockOptimizers) -> BlockSchedulers | None:
-    """One scheduler per optimizer; those that end with the run are told its length."""
+    """One scheduler per optimizer."""
     if learner.scheduler is None:
         return None
-    inner = {name: learner.scheduler(optimizer) for name, optimizer in facade.inner.items()}
-    for scheduler in inner.values():
-        if isinstance(scheduler, CosineToEnd) and scheduler.total is None:
-            scheduler.total = _length(learner)
-    return BlockSchedulers(facade, inner)
+    return BlockSchedulers(facade, {name: learner.scheduler(optimizer) for name, optimizer in facade.inner.items()})
+
+
+def tell_length(learner: LocalLearner) -> None:
+    """Tell schedulers that end with the run how long it is.
+
+    Not before training starts: the length needs the loader, and a loader that is made before Lightning has read the
+    checkpoint never gets its state, so that a run resumed in the middle of an epoch would start the epoch again.
+    """
+    for config in learner.trainer.lr_scheduler_configs:
+        if isinstance(config.scheduler, BlockSchedulers):
+            for scheduler in config.scheduler.inner.values():
+                if isinstance(scheduler, CosineToEnd) and scheduler.total is None:
+                    scheduler.total = _length(learner)
 
 
 def _length(learner: LocalLearner) -> int:
     """Number of scheduler steps in the run."""
     trainer = learner.trainer
-    batches = trainer.estimated_stepping_batches
-    if not math.isfinite(batches) or batches < 1:
-        raise ValueError("scheduler=CosineToEnd(total=None) follows the run's length: set max_epochs or max_steps")
-    per_epoch = trainer.num_training_batches
-    if learner.scheduler_interval == "epoch":
-        return max(1, math.ceil(batches / per_epoch)) if math.isfinite(per_epoch) else int(trainer.max_epochs or 1)
-    accumulated = learner.accumulate_grad_batches
-    if not math.isfinite(per_epoch):
-        return max(1, math.ceil(batches / accumulated))
-    return max(1, math.ceil(batches / per_epoch) * math.ceil(per_epoch / accumulated))
+    epochs, steps = (math.inf if limit in (None, -1) else limit for limit in (trainer.max_epochs, trainer.max_steps))
+    batches = trainer.num_training_batches
+    per_epoch = math.ceil(batches / learner.accumulate_grad_batches) if math.isfinite(batches) else math.inf
+    if learner.scheduler_interval == "step":
+        length = min(steps, epochs * per_epoch)
+    else:
+        length = epochs if math.isinf(per_epoch) else min(epochs, steps / per_epoch)
+    if math.isinf(length):
+        raise ValueError(
+            f"scheduler=CosineToEnd(total=None) follows the run's length, which max_epochs={trainer.max_epochs}, "
+            f"max_steps={trainer.max_steps} and a loader of {batches} batches leave open for "
+            f"scheduler_interval={learner.scheduler_interval!r}: set max_epochs or max_steps, or give total"
+        )
+    return max(1, math.ceil(length))
 
 
 def monitored(learner: LocalLearner, metrics: Mapping[str, Tensor]) -> Tensor:

@@ -275,6 +275,10 @@ class LocalLearner(Recording):
                 self._learn_readout(image, label, result)
         if self._steps_now:
             self._step()
+        if self.trainer.is_last_batch:
+            # Not in on_train_epoch_end: a resumed run skips it after a checkpoint of the epoch's last batch, and under
+            # max_steps it comes twice after a checkpoint of the epoch's end.
+            self._step_schedulers("epoch")
         self._record(result, image, label)
         loss = torch.stack([v for name, v in result.losses.items() if name != "readout"]).sum()
         return {"loss": loss, "losses": result.losses, "goodness": result.goodness, "target": target}
@@ -335,10 +339,6 @@ class LocalLearner(Recording):
         """Names of the optimizers that learn now: a scheduler counts only its own block's epochs and steps."""
         segments = [s for s in self.segments if self.schedule.learns(s)]
         return [name for s in segments for name in self._owners(s)] + ["readout"] * self.reads_out
-
-    @override
-    def on_train_epoch_end(self) -> None:
-        self._step_schedulers("epoch")
 
     @override
     def on_validation_epoch_end(self) -> None:

@@ -63,4 +63,5 @@ def hash_bits(index: Tensor, seed: int, epoch: int) -> Tensor:
 
 def hash_uniform(index: Tensor, seed: int, epoch: int) -> Tensor:
     """A float32 number in (0, 1) for every entry of an int64 tensor."""
-    return (hash_bits(index, seed, epoch) >> 38).float().add_(0.5).mul_(2.0**-24)
+    # 23 bits and the half fit a float32 exactly; with 24 the largest would round up to 1
+    return (hash_bits(index, seed, epoch) >> 39).float().add_(0.5).mul_(2.0**-23)

@@ -93,12 +93,13 @@ class LocalBlock(nn.Module):
         return h, self.measure(first(h)) if measure and self.goodness is not None else None
 
     def measure(self, h: Tensor) -> Tensor:
-        """Goodness of an activation, in float32 whatever the precision of the training."""
+        """Goodness of an activation, in float32 whatever the precision of the training (float64 stays)."""
         assert self.goodness is not None
+        wide = h if h.dtype in (torch.float32, torch.float64) else h.float()
         if not torch.is_autocast_enabled(h.device.type):
-            return self.goodness(h if h.dtype in (torch.float32, torch.float64) else h.float())
+            return self.goodness(wide)
         with torch.autocast(h.device.type, enabled=False):
-            return self.goodness(h.float())
+            return self.goodness(wide)
 
     def hand_over(self, h: Activation) -> Activation:
         """What the next block gets: the activation with its first entry normalised."""

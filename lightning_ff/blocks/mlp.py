@@ -40,6 +40,11 @@ class FullGradientReLU(nn.Module):
         return _StraightThrough.apply(x)
 
 
+def _nonlinearity(name: str) -> nn.Module:
+    # the linear layer's backward does not need its output
+    return nn.ReLU(inplace=True) if name == "relu" else _ACTIVATIONS[name]()
+
+
 def mlp(
     inputs: int,
     widths: Sequence[int],
@@ -76,7 +81,7 @@ def mlp(
         raise ValueError(f"full_gradient=True works with activation='relu', not {activation!r}")
     layers = []
     for fan_in, fan_out in zip([inputs, *widths], widths, strict=False):
-        nonlinearity = FullGradientReLU() if full_gradient else _ACTIVATIONS[activation]()
+        nonlinearity = FullGradientReLU() if full_gradient else _nonlinearity(activation)
         parts: list[nn.Module] = [nn.Flatten(), nn.Linear(fan_in, fan_out), nonlinearity]
         if dropout:
             parts.append(nn.Dropout(dropout))
