@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch import Tensor
 
@@ -43,7 +46,7 @@ def arguments(learner: LocalLearner) -> None:
     """Check a learner's arguments against each other."""
     if learner.step_mode == "block" and learner.backward_mode == "summed":
         raise ValueError("step='block' needs a backward per block: use backward='per_block', or step='batch'")
-    if learner.gradient_clip_val is not None and learner.gradient_clip_val <= 0:
+    if learner.gradient_clip_val is not None and not learner.gradient_clip_val > 0:
         raise ValueError(f"gradient_clip_val={learner.gradient_clip_val}: must be above 0, or None for no clipping")
     if learner.accumulate_grad_batches < 1:
         raise ValueError(f"accumulate_grad_batches={learner.accumulate_grad_batches}: must be at least 1")
@@ -52,7 +55,10 @@ def arguments(learner: LocalLearner) -> None:
     for k in needed:
         block = learner.blocks[k]
         if block.goodness is None or block.loss is None:
-            raise ValueError(f"{network.names[k]} has no goodness or no loss, which segments={learner.objective!r} needs")
+            missing = "goodness" if block.goodness is None else "loss"
+            raise ValueError(
+                f"{network.names[k]} has {missing}=None, which segments={learner.objective!r} needs: give the block one"
+            )
 
 
 def negatives(learner: LocalLearner) -> None:
@@ -63,7 +69,10 @@ def negatives(learner: LocalLearner) -> None:
             raise ValueError(f"negatives={sampler}: class mode has no negatives, leave the argument out")
         return
     if sampler is None:
-        raise ValueError("negatives=None: pair mode needs a sampler, such as WrongLabel()")
+        remedy = "WrongLabel()"
+        if isinstance(network.labels, Unlabelled):
+            remedy = f"HybridImages() for images (C, H, W), which input_shape={network.input_shape} is not"
+        raise ValueError(f"negatives=None: pair mode needs a sampler, such as {remedy}")
     if isinstance(network.labels, Unlabelled):
         if sampler.writes_label:
             raise ValueError(
@@ -116,6 +125,30 @@ def checkpoint(path: Any) -> None:
         raise CorruptCheckpoint(f"ckpt_path={str(path)!r} is damaged (at {damaged}): use an earlier one beside it")
 
 
+def given_again(learner: type[LightningModule], given: dict[str, Any]) -> None:
+    """Check that a network given as an object is given again, since a checkpoint holds only its weights."""
+    network = inspect.signature(learner).parameters.get("network")
+    if network is not None and network.default is network.empty and "network" not in given:
+        raise ValueError(
+            f"{learner.__name__} got network=... as an object, of which a checkpoint holds only the weights: give it "
+            "again, load_from_checkpoint(path, network=...)"
+        )
+
+
+@contextmanager
+def fitting(image: Tensor, input_shape: tuple[int, ...]) -> Iterator[None]:
+    """Name the cause where a network fails on inputs of another shape than it was built for."""
+    try:
+        yield
+    except (RuntimeError, ValueError, IndexError) as error:
+        if tuple(image.shape[1:]) == input_shape:
+            raise
+        raise ValueError(
+            f"inputs of shape {tuple(image.shape[1:])} do not fit the network, built for input_shape={input_shape}: "
+            f"change one of the two ({error})"
+        ) from error
+
+
 def labels(label: Tensor, num_classes: int, batch_idx: int) -> None:
     """Check the range of labels: every batch on the CPU, elsewhere the first one, since it asks the device."""
     if label.is_cpu or batch_idx == 0:
@@ -141,8 +174,9 @@ def finite(values: dict[str, float]) -> None:
 
 def finite_weights(learner: LocalLearner) -> None:
     """Stop before weights that are not finite are saved, naming the block."""
-    for name, block in zip(learner.network.names, learner.network.blocks, strict=True):
-        parameters = list(block.parameters())
+    network = learner.network
+    for name, module in zip([*network.names, "readout"], [*network.blocks, network.readout], strict=True):
+        parameters = list(module.parameters())
         if parameters and not bool(torch.stack([p.detach().isfinite().all() for p in parameters]).all()):
             raise NonFiniteLoss(
                 f"the weights of {name} are no longer finite: training stops and nothing is saved over the last "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from typing_extensions import override
 
 import lightning_ff  # noqa: F401  short class names resolve to what has been imported
@@ -38,23 +40,74 @@ class SaveConfig(SaveConfigCallback):
 
 
 class CLI(LightningCLI):
-    """Data sets the number of classes and the input's shape of the model; the best and last checkpoints are kept."""
+    """Data sets the number of classes and the input's shape of the model; the best and last checkpoints are kept.
+
+    Where no logger is asked for, metrics and pictures go to CSV and PNG files below `logs`.
+    """
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name in ("num_classes", "input_shape"):
-            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+            parser.link_arguments("data", f"model.init_args.{name}", self._from_data(name), apply_on="instantiate")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
-            {
-                "checkpoint.monitor": "val/acc",
-                "checkpoint.mode": "max",
-                "checkpoint.save_last": True,
-                "checkpoint.filename": "best-{epoch:03d}",
-            }
+            {"checkpoint.monitor": "val/acc", "checkpoint.mode": "max", "checkpoint.filename": "best-{epoch:03d}"}
         )
+        # save_last=True of a callback that monitors a metric leaves last.ckpt at the epoch that was best last
+        parser.add_lightning_class_args(ModelCheckpoint, "last")
+        parser.set_defaults(
+            {"last.filename": "last", "last.enable_version_counter": False, "last.save_on_train_epoch_end": True}
+        )
+        parser.link_arguments("checkpoint.dirpath", "last.dirpath")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.add_lightning_class_args(RunReport, "report")
+
+    def _from_data(self, name: str) -> Callable[[LightningDataModule], Any]:
+        """What the data module says of itself, where the model asks for it."""
+
+        def value(data: LightningDataModule) -> Any:
+            kind, model = type(data).__name__, self._get(self.config, "model")
+            try:
+                found, reason = getattr(data, name), f"data={kind} has {name}=None"
+            except AttributeError as error:
+                found, reason = None, f"data={kind} has no {name} ({error})"
+            if found is None and name in model.init_args:
+                taker = model.class_path.rpartition(".")[2]
+                raise ValueError(
+                    f"{reason}, and {taker} takes it from the data: set self.{name} in the __init__ of {kind}, or make it "
+                    "a property"
+                )
+            return found
+
+        return value
+
+    @override
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except Exception as error:
+            raise _cause(error) from None
+
+    @override
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        # no default of the parser, whose arguments would be handed on to another logger of the user's choice
+        if self._get(self.config_init, "trainer.logger") is None:
+            kwargs["logger"] = CSVLogger("logs")
+        return super().instantiate_trainer(**kwargs)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error of the part that could not be built, without what jsonargparse wraps around it."""
+    inner: BaseException | None = error
+    while inner is not None and _module(inner).startswith("jsonargparse"):
+        inner = inner.__cause__
+    return error if inner is None else inner
+
+
+def _module(error: BaseException) -> str:
+    """Name of the module that raised an error."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__", ""))
 
 
 def main(args: ArgsType = None) -> CLI:
@@ -67,6 +120,5 @@ def main(args: ArgsType = None) -> CLI:
         save_config_callback=SaveConfig,
         seed_everything_default=0,
         auto_configure_optimizers=False,
-        trainer_defaults={"logger": {"class_path": "CSVLogger", "init_args": {"save_dir": "logs"}}},
         args=args,
     )

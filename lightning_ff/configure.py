@@ -18,7 +18,7 @@ from lightning_ff.labels import Unlabelled
 from lightning_ff.negatives import NegativeSampler, WrongLabel
 from lightning_ff.network import LocalNetwork
 from lightning_ff.optim import BlockOptimizers, BlockSchedulers, CosineToEnd
-from lightning_ff.spec import NotDescribable, describe
+from lightning_ff.spec import NotDescribable, describe, is_spec
 from lightning_ff.sweep import Segment
 
 if TYPE_CHECKING:
@@ -84,7 +84,13 @@ def schedulers(learner: LocalLearner, facade: BlockOptimizers) -> BlockScheduler
     """One scheduler per optimizer."""
     if learner.scheduler is None:
         return None
-    return BlockSchedulers(facade, {name: learner.scheduler(optimizer) for name, optimizer in facade.inner.items()})
+    made = BlockSchedulers(facade, {name: learner.scheduler(optimizer) for name, optimizer in facade.inner.items()})
+    if made.on_plateau and not learner.trainer.enable_validation:
+        raise ValueError(
+            "scheduler=ReduceLROnPlateau steps after validation, and this run has none: give validation data, or a "
+            "scheduler that counts epochs or steps"
+        )
+    return made
 
 
 def tell_length(learner: LocalLearner) -> None:
@@ -146,13 +152,20 @@ def remember(learner: LocalLearner, ignore: list[str]) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is an instance of `nn.Module`.*")
         learner.save_hyperparameters(ignore=ignore, frame=frame.f_back)
-    plain = {key: _plain(value) for key, value in learner.hparams.items()}
+        if "_instantiator" in learner.hparams:  # from the command line every argument is plain data
+            learner.save_hyperparameters(frame=frame.f_back)
+    plain = {key: _plain(key, value) for key, value in learner.hparams.items()}
     if plain:
         learner.save_hyperparameters(plain, frame=frame.f_back)
 
 
-def _plain(value: Any) -> Any:
+def _plain(name: str, value: Any) -> Any:
+    """Plain data for an argument; what cannot be described says so when it is asked for after loading."""
+    if isinstance(value, Mapping) and not is_spec(value):
+        return {str(key): _plain(f"{name}[{key!r}]", entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(f"{name}[{i}]", entry) for i, entry in enumerate(value)]
     try:
         return describe(value)
     except NotDescribable as error:
-        return {"class_path": "lightning_ff.spec.missing", "init_args": {"what": str(error)}}
+        return {"class_path": "lightning_ff.spec.missing", "init_args": {"what": f"{name}: {error}"}}

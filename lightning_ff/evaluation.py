@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from typing_extensions import override
 
 from lightning_ff import checks
 from lightning_ff.batch import unpack, unpack_image
-from lightning_ff.network import LocalNetwork
+from lightning_ff.network import LocalNetwork, evaluating
 
 
 class Evaluation(LightningModule):
@@ -52,17 +51,9 @@ class Evaluation(LightningModule):
         with self.evaluating():
             return self.network.block_scores(x)
 
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> AbstractContextManager[None]:
         """Eval mode for the network, put back afterwards module by module."""
-        training = [module for module in self.network.modules() if module.training]
-        for module in training:
-            module.training = False
-        try:
-            yield
-        finally:
-            for module in training:
-                module.training = True
+        return evaluating(self.network)
 
     @override
     def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -75,7 +66,8 @@ class Evaluation(LightningModule):
     def _evaluate(self, stage: str, batch: Any, batch_idx: int) -> Tensor:
         image, label, _ = unpack(batch)
         checks.labels(label, self.network.num_classes, batch_idx)
-        scores, per_block = self.network.join(image)
+        with checks.fitting(image, self.network.input_shape):
+            scores, per_block = self.network.join(image)
         loss = F.cross_entropy(scores.float(), label)
         self.log(f"{stage}/loss", loss, batch_size=len(label), on_epoch=True, sync_dist=True)
         names = [f"{stage}/acc", *(f"{stage}/acc/{name}" for name in self.network.scored)]

@@ -38,6 +38,8 @@ def tile(encoded: Tensor, input_shape: Sequence[int]) -> np.ndarray:
         image, code = values[:size], values[size:].numpy()
         plain = _picture(image.view(*input_shape) if len(input_shape) == 3 else image.view(1, 1, -1))
         return _with_strip(plain, code) if len(code) else plain
+    if values.dim() == 2:
+        return _picture(values.unsqueeze(0))
     channels = input_shape[0]
     plain = _picture(values[:channels])
     if values.shape[0] == channels:
@@ -58,7 +60,8 @@ def _with_strip(picture: np.ndarray, code: np.ndarray) -> np.ndarray:
     large = picture.repeat(factor, 0).repeat(factor, 1)
     width = large.shape[1]
     high = code.max()
-    strip = np.repeat((code / (high if high > 0 else 1.0))[None, np.arange(width) * len(code) // width], width // 8, 0)
+    cells = (code / (high if high > 0 else 1.0))[None, np.arange(width) * len(code) // width]
+    strip = cells.repeat(max(1, width // 8), 0)
     return np.concatenate((large, strip if picture.ndim == 2 else strip[..., None].repeat(3, 2)))
 
 
@@ -87,7 +90,7 @@ def pairs(positive: Tensor, negative: Tensor, input_shape: Sequence[int]) -> Fig
 
 
 def goodness_histograms(sides: Mapping[str, tuple[Tensor, Tensor]], bins: int = 40) -> Figure:
-    """One histogram per block: goodness of positives and of negatives.
+    """One histogram per block: goodness of positives and of negatives, as far as it is finite.
 
     Args:
         sides: Name of the block to goodness of positives `(P,)` and of negatives `(M,)`.
@@ -96,13 +99,15 @@ def goodness_histograms(sides: Mapping[str, tuple[Tensor, Tensor]], bins: int = 
     figure = new_figure(2.6 * len(sides) + 0.8, 2.6)
     axes = figure.subplots(1, len(sides), squeeze=False)[0]
     for axis, (name, (positive, negative)) in zip(axes, sides.items(), strict=True):
-        values = [side.detach().float().cpu().numpy() for side in (positive, negative)]
+        # float64, since bars between neighbouring float32 values are no distinct float32 values
+        values = [side[side.isfinite()].detach().cpu().double().numpy() for side in (positive, negative)]
         edges = np.histogram_bin_edges(np.concatenate(values), bins)
-        axis.hist(values[0], edges, density=True, color=_POSITIVE, alpha=0.7, label="positive")
-        axis.hist(values[1], edges, density=True, color=_NEGATIVE, alpha=0.7, label="negative")
+        for finite, color, label in zip(values, (_POSITIVE, _NEGATIVE), ("positive", "negative"), strict=True):
+            weights = np.full(len(finite), 1 / max(1, len(finite)))
+            axis.hist(finite, edges, weights=weights, color=color, alpha=0.7, label=label)
         axis.set_title(name)
         axis.set_xlabel("goodness")
         axis.set_yticks([])
-    axes[0].set_ylabel("density")
+    axes[0].set_ylabel("share")
     axes[-1].legend(frameon=False)
     return figure

@@ -19,7 +19,8 @@ _BITS = 62
 def blurred_masks(index: Tensor, height: int, width: int, blurs: int, seed: int = 0, epoch: int = 0) -> Tensor:
     """Masks with large regions of ones and zeros: random bits, blurred again and again, thresholded at one half.
 
-    Each blur is the filter [1/4, 1/2, 1/4] in both directions; at the border it is renormalised.
+    Each blur is the filter [1/4, 1/2, 1/4] in both directions; all of them together are one binomial filter, which is
+    cut off at the border and renormalised. Computed in float32 whatever the precision of the training.
 
     Args:
         index: Index of each image `(N,)`.
@@ -37,14 +38,16 @@ def blurred_masks(index: Tensor, height: int, width: int, blurs: int, seed: int 
     shifts = torch.arange(_BITS, device=index.device)
     bits = (hash_bits(cells, seed, epoch).unsqueeze(2) >> shifts) & 1
     noise = bits.flatten(1)[:, : height * width].view(-1, height, width).float()
-    return _blur(height, blurs, index.device) @ noise @ _blur(width, blurs, index.device).T > 0.5
+    with torch.autocast(index.device.type, enabled=False):
+        return _blur(height, blurs, index.device) @ noise @ _blur(width, blurs, index.device).T > 0.5
 
 
 def _blur(size: int, blurs: int, device: torch.device) -> Tensor:
     """All blurs along one axis as a matrix (size, size): a binomial filter with rows that sum to 1."""
     reach = torch.arange(size, device=device)
     distance = (reach - reach.unsqueeze(1)).abs()
-    binomial = torch.tensor([float(math.comb(2 * blurs, blurs + d)) for d in range(blurs + 1)] + [0.0], device=device)
+    weights = [math.comb(2 * blurs, blurs + d) / 4**blurs for d in range(blurs + 1)]
+    binomial = torch.tensor([*weights, 0.0], dtype=torch.float32, device=device)
     matrix = binomial[distance.clamp(max=blurs + 1)]
     return matrix / matrix.sum(1, keepdim=True)
 

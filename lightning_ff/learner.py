@@ -268,7 +268,7 @@ class LocalLearner(Recording):
         if self.augment is not None:
             image = self.augment(image)
         self._steps_now = (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch
-        with self._hold_reductions():
+        with self._hold_reductions(), checks.fitting(image, self.network.input_shape):
             x, target = self.schedule.input(image, label, index) or self.inputs(image, label, index)
             result = self.sweep(x, target)
             if self.reads_out:

@@ -34,15 +34,17 @@ def send_figure(logger: Logger, key: str, figure: Figure, step: int) -> None:
 
     Without one, a PNG file is written to `figures/<key>/<step>.png` in the logger's folder, if it has one.
     """
-    folder = getattr(logger, "log_dir", None) or logger.save_dir
-    if folder:
-        path = Path(folder) / "figures" / key / f"{step:08d}.png"
+    folder = logger_folder(logger)
+    if folder is not None:
+        path = folder / "figures" / key / f"{step:08d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=120)
 
 
 @send_figure.register(WandbLogger)
 def _(logger: WandbLogger, key: str, figure: Figure, step: int) -> None:
+    from matplotlib import pyplot  # noqa: F401  wandb looks at this attribute of matplotlib before it takes a figure
+
     logger.log_image(key, [figure], step=step)
 
 
@@ -52,11 +54,15 @@ def _(logger: TensorBoardLogger, key: str, figure: Figure, step: int) -> None:
 
 
 def run_folder(trainer: Trainer) -> Path | None:
-    """Where metrics, pictures and configuration of this run lie: the first logger's folder, if there is a logger."""
-    if not trainer.loggers:
+    """Where checkpoints, predictions and configuration of a run lie: its first logger's folder, if it has a logger."""
+    return logger_folder(trainer.loggers[0]) if trainer.loggers else None
+
+
+def logger_folder(logger: Logger) -> Path | None:
+    """A logger's own folder for this run, or else the one where Lightning puts its checkpoints."""
+    if logger.log_dir:
+        return Path(logger.log_dir)
+    if not logger.save_dir:
         return None
-    logger = trainer.loggers[0]
-    if isinstance(logger, WandbLogger):
-        return Path(logger.experiment.dir) if trainer.is_global_zero else None
-    folder = logger.log_dir or logger.save_dir
-    return Path(folder) if folder else None
+    version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+    return Path(logger.save_dir, str(logger.name), version)

@@ -217,13 +217,24 @@ class Mixture(NegativeSampler):
     def writes_label(self) -> bool:  # type: ignore[override]
         return any(bool(sampler.writes_label) for sampler in self.samplers)
 
-    def forward(self, x: Tensor, y: Tensor, index: Tensor, learner: Learner) -> Tensor:
-        mark = host_uniform(self.seed, learner.current_epoch, learner.batch_number) * sum(self.weights)
+    @property
+    def level(self) -> int:
+        """Key of the draw, so that mixtures in mixtures, and samplers in them with the same seed, draw on their own."""
+        return 1 + max((sampler.level for sampler in self.samplers if isinstance(sampler, Mixture)), default=0)
+
+    def _drawn(self, learner: Learner) -> NegativeSampler:
+        mark = host_uniform(self.seed, learner.current_epoch, learner.batch_number, self.level) * sum(self.weights)
         for sampler, weight in zip(self.samplers, self.weights, strict=True):
             mark -= weight
             if mark < 0:
                 break
-        return sampler(x, y, index, learner)
+        return sampler  # type: ignore[return-value]
+
+    def positives(self, x: Tensor, y: Tensor, learner: Learner) -> Tensor:
+        return self._drawn(learner).positives(x, y, learner)
+
+    def forward(self, x: Tensor, y: Tensor, index: Tensor, learner: Learner) -> Tensor:
+        return self._drawn(learner)(x, y, index, learner)
 
     def extra_repr(self) -> str:
         return f"weights={self.weights}"

@@ -5,7 +5,8 @@ Shapes: N samples, C classes, K blocks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,19 @@ from lightning_ff.blocks.local_block import Activation, LocalBlock, first
 from lightning_ff.labels import LabelEncoding
 from lightning_ff.objectives import Mode
 from lightning_ff.readouts import Readout
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode for a module, put back afterwards submodule by submodule."""
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 class LocalNetwork(nn.Module):
@@ -99,10 +113,9 @@ class LocalNetwork(nn.Module):
         x: Activation = self.normalize(torch.zeros(1, *self.encoded_shape))
         shapes = []
         for name, block in zip(self.names, self.blocks, strict=True):
-            was_training = block.training
-            block.eval()
             try:
-                h, _ = block(x, measure=False)
+                with evaluating(block):
+                    h, _ = block(x, measure=False)
             except (RuntimeError, TypeError, ValueError) as error:
                 raise ValueError(
                     f"{name} cannot take its input of shape {tuple(first(x).shape[1:])} "
@@ -115,7 +128,6 @@ class LocalNetwork(nn.Module):
                     block.loss.bind(block.goodness.unit(shape.numel()))
             for term in block.terms:
                 term.build(shape)
-            block.train(was_training)
             shapes.append(tuple(entry.shape[1:] for entry in ((h,) if isinstance(h, Tensor) else h)))
             x = block.hand_over(h)
         return shapes
@@ -134,7 +146,8 @@ class LocalNetwork(nn.Module):
 
     def handed_over(self, x: Tensor) -> list[Tensor]:
         """What every block hands on, normalised: the features a readout gets."""
-        return [first(block.hand_over(h)) for block, (h, _) in zip(self.blocks, self._run(self.view(x)), strict=True)]
+        answers = self._run(self.view(x), measure=False)
+        return [first(block.hand_over(h)) for block, (h, _) in zip(self.blocks, answers, strict=True)]
 
     def goodness(self, x: Tensor) -> list[Tensor]:
         """Goodness of every block for encoded inputs: `(N,)` each in pair mode, `(N, C)` in class mode."""
@@ -164,7 +177,8 @@ class LocalNetwork(nn.Module):
     @property
     def scan_rows(self) -> int:
         """Samples per chunk of a class scan, so that its widest activation stays under `scan_memory`."""
-        widest = max(torch.Size(s).numel() for s in [self.encoded_shape, *(shape[0] for shape in self.shapes)])
+        shapes = [self.encoded_shape, *(shape for of_block in self.shapes for shape in of_block)]
+        widest = max(torch.Size(shape).numel() for shape in shapes)
         return max(1, int(self.scan_memory * 2**20 / (4 * widest * self.num_classes)))
 
     def _scan(self, x: Tensor) -> list[Tensor]:

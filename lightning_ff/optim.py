@@ -25,7 +25,8 @@ class BlockOptimizers(Optimizer):
 
     Attributes:
         inner: The optimizers by name.
-        learned: Names of those with new gradients; the learning loop fills it, `step` and `zero_grad` use it.
+        learned: Names of those with new gradients; the learning loop fills it, `step` and `zero_grad` use it. Empty,
+            as in torch's checkpoint tools or a loop of your own, it stands for all that hold gradients.
 
     Raises:
         ValueError: two optimizers hold the same parameter.
@@ -67,20 +68,36 @@ class BlockOptimizers(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 result = closure()
-        for name in self.learned:
+        for name in self._learners():
             self.inner[name].step()
         return result
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of every optimizer that learned."""
-        for name in self.learned:
+        for name in self._learners():
             self.inner[name].zero_grad(set_to_none)
         self.learned.clear()
+
+    def _learners(self) -> list[str]:
+        return list(self.learned) or [n for n in self.inner if any(p.grad is not None for p in self.parameters(n))]
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refused, once the facade is made: no inner optimizer would step the new group."""
+        if self.param_groups:
+            raise RuntimeError(
+                f"add_param_group({sorted(param_group)}): no block's optimizer would step the new parameters; let them "
+                "require gradients before fit, so that the optimizer of their block holds them"
+            )
+        super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load, and share state and groups with the inner optimizers again."""
         super().load_state_dict(state_dict)
         self._share()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State for a copy or a pickle: torch's own would leave the inner optimizers out."""
+        return {**super().__getstate__(), "inner": self.inner, "learned": self.learned}
 
     def __repr__(self) -> str:
         rows = "\n".join(f"  {name}: {type(o).__name__}(lr={o.param_groups[0]['lr']})" for name, o in self.inner.items())

@@ -7,16 +7,26 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelSummary
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from typing_extensions import Self, override
 
-from lightning_ff import checks
+from lightning_ff import checks, configure
 from lightning_ff._lightning import batches_seen
 from lightning_ff.evaluation import Evaluation
 from lightning_ff.sweep import SweepResult
 
 _SAMPLES = 32
+
+
+class WholeFileIO(TorchCheckpointIO):
+    """Lightning's own reader and writer of checkpoints, which reads a file only after it was found to be whole."""
+
+    @override
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        checks.checkpoint(path)
+        return super().load_checkpoint(path, *args, **kwargs)
 
 
 class Recording(Evaluation):
@@ -27,6 +37,8 @@ class Recording(Evaluation):
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._rng: dict[str, Any] = {}
+        self._gradients: dict[str, Tensor] = {}
+        self._steps_now = True
 
     def _record(self, result: SweepResult, image: Tensor, label: Tensor) -> None:
         for name, loss in result.losses.items():
@@ -69,41 +81,63 @@ class Recording(Evaluation):
 
         if self.trainer.state.fn == "fit":
             checks.trainer(self, self.trainer)  # type: ignore[arg-type]
-        checks.checkpoint(self.trainer.ckpt_path)
+        strategy = self.trainer.strategy
+        if type(strategy.checkpoint_io) is TorchCheckpointIO:
+            strategy.checkpoint_io = WholeFileIO()
         plain = [c for c in self.trainer.callbacks if isinstance(c, ModelSummary)]  # type: ignore[attr-defined]
         return [BlockSummary()] if plain and not isinstance(plain[0], BlockSummary) else []
 
     @override
     def on_fit_start(self) -> None:
         self._sums, self._counts = {}, {}
+        self.zero_grad()  # a run that was stopped between two steps leaves its gradients behind
+        if not self.trainer.ckpt_path:
+            self._rng, self._gradients = {}, {}
         if self.negatives is not None:
             rank_zero_info(f"negatives: {self.negatives}")
 
     @override
     def on_train_start(self) -> None:
+        configure.tell_length(self)  # type: ignore[arg-type]
+        for name, gradient in self._gradients.items():
+            parameter = self.get_parameter(name)
+            parameter.grad = gradient.to(parameter.device)
         if self._rng:
             torch.set_rng_state(self._rng["cpu"].cpu())
             if "cuda" in self._rng and torch.cuda.is_available():
                 torch.cuda.set_rng_state(self._rng["cuda"].cpu())
-            self._rng = {}
+        self._rng, self._gradients = {}, {}
+
+    @override
+    def on_fit_end(self) -> None:
+        self._check_sums()
+
+    def _check_sums(self) -> None:
+        checks.finite({name: float(value) for name, value in self._sums.items()})
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self._sums:
-            checks.finite({name: float(value) for name, value in self._sums.items()})
+        self._check_sums()
         checks.finite_weights(self)  # type: ignore[arg-type]
         checkpoint["rng"] = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             checkpoint["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)
+        if not self._steps_now and self.trainer.world_size == 1:  # of several processes, each has its own
+            pending = {name: p.grad for name, p in self.named_parameters() if p.grad is not None}
+            checkpoint["gradients"] = pending
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._trainer is not None and self.trainer.state.fn == "fit":
-            self._rng = checkpoint.get("rng", {})
+            self._rng, self._gradients = checkpoint.get("rng", {}), checkpoint.get("gradients", {})
 
     @classmethod
     @override
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
         """Load weights and arguments; a network given as an object has to be given again (`network=...`)."""
         checks.checkpoint(checkpoint_path)
-        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        try:
+            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        except TypeError:  # of a missing argument; checkpoints of the command line hold the network's description
+            checks.given_again(cls, kwargs)
+            raise

@@ -9,7 +9,10 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
+from numbers import Integral, Real
 from typing import Any
+
+from torch import nn
 
 
 class NotDescribable(TypeError):
@@ -31,8 +34,10 @@ def describe(value: Any) -> Any:
         >>> describe(partial(torch.optim.Adam, lr=0.1))
         {'class_path': 'torch.optim.adam.Adam', 'init_args': {'lr': 0.1}}
     """
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None or isinstance(value, (bool, str)):
         return value
+    if isinstance(value, Real):  # NumPy's numbers too, which a weights-only checkpoint cannot hold
+        return int(value) if isinstance(value, Integral) else float(value)
     if isinstance(value, Mapping):
         return {str(key): describe(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -41,31 +46,32 @@ def describe(value: Any) -> Any:
         if value.args:
             raise NotDescribable(f"{value}: a partial with positional arguments; name them")
         return {"class_path": _path(value.func), "init_args": describe(value.keywords)}
-    if inspect.isclass(value) or inspect.isfunction(value):
+    if inspect.isclass(value) or inspect.isroutine(value):
         return {"class_path": _path(value), "init_args": {}}
     return {"class_path": _path(type(value)), "init_args": _arguments(value)}
 
 
 def _path(value: Callable[..., Any]) -> str:
     module, name = getattr(value, "__module__", ""), getattr(value, "__qualname__", "")
-    if not name or "<" in name or module == "__main__":
+    if not module or not name or "." in name or "<" in name or module == "__main__":
         raise NotDescribable(f"{value} cannot be imported by name: put it at the top level of a module")
     return f"{module}.{name}"
 
 
 def _arguments(value: Any) -> dict[str, Any]:
-    arguments = {}
-    for name, parameter in inspect.signature(type(value)).parameters.items():
+    arguments: dict[str, Any] = {}
+    if type(value).__init__ is nn.Module.__init__:  # takes anything by its signature, and nothing in truth
+        return arguments
+    try:
+        signature = inspect.signature(type(value))
+    except ValueError as error:
+        raise NotDescribable(f"{type(value).__name__}: {error}") from None
+    for name, parameter in signature.parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or not hasattr(value, name):
             raise NotDescribable(f"{type(value).__name__} does not keep its argument {name!r} as an attribute")
-        arguments[name] = describe(list(entry) if _is_list(entry := getattr(value, name)) else entry)
+        entry = getattr(value, name)
+        arguments[name] = describe(list(entry) if isinstance(entry, nn.ModuleList) else entry)
     return arguments
-
-
-def _is_list(value: Any) -> bool:
-    from torch.nn import ModuleList
-
-    return isinstance(value, ModuleList)
 
 
 def is_spec(value: Any) -> bool:
@@ -85,14 +91,29 @@ def part(value: Any) -> Any:
     """A part from its plain form, with the parts inside it; anything else is returned as it is."""
     if isinstance(value, list):
         return [part(entry) for entry in value]
-    if not is_spec(value):
-        return value
-    return _load(value["class_path"])(**{key: part(entry) for key, entry in value.get("init_args", {}).items()})
+    return _load(value["class_path"])(**_arguments_of(value)) if is_spec(value) else value
 
 
 def factory(value: Any) -> Any:
     """A factory (of optimizers, say) from its plain form; a callable is returned as it is."""
-    return partial(_load(value["class_path"]), **value.get("init_args", {})) if is_spec(value) else value
+    return partial(_load(value["class_path"]), **_arguments_of(value)) if is_spec(value) else value
+
+
+def _arguments_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _argument(entry) for key, entry in spec.get("init_args", {}).items()}
+
+
+def _argument(value: Any) -> Any:
+    """An argument of a part or factory: a part inside it is built, a function inside it is meant itself."""
+    if isinstance(value, list):
+        return [_argument(entry) for entry in value]
+    if is_spec(value):
+        loaded = _load(value["class_path"])
+        arguments = _arguments_of(value)
+        if inspect.isroutine(loaded):
+            return partial(loaded, **arguments) if arguments else loaded
+        return loaded(**arguments)
+    return {key: _argument(entry) for key, entry in value.items()} if isinstance(value, Mapping) else value
 
 
 def missing(*_: Any, what: str) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 from lightning_ff.random import hash_bits, hash_uniform, host_hash, host_uniform
 

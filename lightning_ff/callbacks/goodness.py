@@ -13,7 +13,7 @@ from lightning_ff.callbacks.base import logs_now
 from lightning_ff.figures import goodness_histograms
 from lightning_ff.loggers import log_figure
 
-_KEPT = 20
+_KEPT = 20  # batches in a picture
 
 
 def split(goodness: Tensor, target: Tensor | int) -> tuple[Tensor, Tensor]:
@@ -43,11 +43,12 @@ def split(goodness: Tensor, target: Tensor | int) -> tuple[Tensor, Tensor]:
 class GoodnessMonitor(Callback):
     """Log each block's mean goodness of positives and negatives, their difference, and histograms as a picture.
 
-    Keys: `goodness/pos/block00`, `goodness/neg/block00`, `goodness/separation/block00`; picture: `goodness`.
+    Keys: `goodness/pos/block00`, `goodness/neg/block00`, `goodness/separation/block00`; picture: `goodness`, of the last
+    20 batches with values.
 
     Args:
         every_n_steps: Batches between values; None is the Trainer's `log_every_n_steps`.
-        histogram_every_n_epochs: Epochs between pictures; 0 draws none. The last epoch always has one otherwise.
+        histogram_every_n_epochs: Epochs between pictures; 0 draws none. Otherwise the end of training has one too.
 
     Raises:
         ValueError: a negative number.
@@ -61,6 +62,10 @@ class GoodnessMonitor(Callback):
         self.every_n_steps = every_n_steps
         self.histogram_every_n_epochs = histogram_every_n_epochs
         self._kept: list[dict[str, tuple[Tensor, Tensor]]] = []
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._kept = []
 
     @override
     def on_train_batch_end(
@@ -82,13 +87,20 @@ class GoodnessMonitor(Callback):
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        every, epoch = self.histogram_every_n_epochs, trainer.current_epoch + 1
-        if not self._kept or (epoch % every and epoch != trainer.max_epochs):
+        if self.histogram_every_n_epochs and (trainer.current_epoch + 1) % self.histogram_every_n_epochs == 0:
+            self._draw(trainer)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._draw(trainer)
+
+    def _draw(self, trainer: Trainer) -> None:
+        """A picture of the values kept since the last one, if any; of blocks that still learn."""
+        if not self._kept:
             return
-        names = self._kept[-1]
         joined = {
             name: tuple(torch.cat([sides[name][i] for sides in self._kept if name in sides]) for i in (0, 1))
-            for name in names
+            for name in self._kept[-1]
         }
         log_figure(trainer, "goodness", goodness_histograms(joined))  # type: ignore[arg-type]
         self._kept = []

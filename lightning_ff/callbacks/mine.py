@@ -35,6 +35,7 @@ class MineNegatives(Callback):
         self.monitor = monitor
         self.seed = seed
         self.mining = False
+        self._mixture: Mixture | None = None
 
     @property
     def state_key(self) -> str:
@@ -47,8 +48,11 @@ class MineNegatives(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.mining:
-            self._install(pl_module)
+        self._install(pl_module)
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._install(pl_module)  # anew where another callback has put a sampler in its place
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -63,10 +67,12 @@ class MineNegatives(Callback):
 
     def _install(self, pl_module: LightningModule) -> None:
         learner = pair_learner(pl_module, self)
+        if not self.mining or learner.negatives is self._mixture:
+            return
         assert learner.negatives is not None
         hard = HardLabel(self.seed, fraction=1.0, start_epoch=0)
-        mixture = Mixture([learner.negatives, hard], [1 - self.fraction, self.fraction], self.seed)
-        learner.negatives = mixture.to(learner.device)
+        self._mixture = Mixture([learner.negatives, hard], [1 - self.fraction, self.fraction], self.seed)
+        learner.negatives = self._mixture.to(learner.device)
         rank_zero_info(f"negatives: hard ones on a share of {self.fraction} of the batches from now on")
 
     @override

@@ -3,51 +3,54 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_ff.loggers import run_folder
 
 
-class PredictionWriter(BasePredictionWriter):
+class PredictionWriter(Callback):
     """Write every prediction as a row of a CSV file: index, label and one score per class.
 
     Args:
-        path: The file; None is `predictions.csv` in the run's folder. Several processes write one file each.
+        path: The file; None is `predictions.csv` in the run's folder. Several processes write one file each, with the
+            rank in its name.
     """
 
     def __init__(self, path: str | None = None) -> None:
-        super().__init__(write_interval="batch")
         self.path = path
+        self._folder = Path()
         self._rows = 0
 
     def file(self, trainer: Trainer) -> Path:
         """The file this process writes."""
-        folder = run_folder(trainer) or Path(trainer.default_root_dir)
-        file = Path(self.path) if self.path else folder / "predictions.csv"
+        file = Path(self.path) if self.path else self._folder / "predictions.csv"
         return file if trainer.world_size == 1 else file.with_stem(f"{file.stem}-{trainer.global_rank}")
 
     @override
-    def write_on_batch_end(
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "predict":
+            self._folder = trainer.strategy.broadcast(run_folder(trainer) or Path(trainer.default_root_dir))
+            self._rows = 0
+
+    @override
+    def on_predict_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        prediction: Any,
-        batch_indices: Sequence[int] | None,
+        outputs: Any,
         batch: Any,
         batch_idx: int,
-        dataloader_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        if batch_idx == 0 and dataloader_idx == 0:
-            self._rows = 0
-        file, scores = self.file(trainer), prediction["scores"].float().cpu().tolist()
-        labels = prediction["label"].tolist()
-        index = prediction["index"].tolist() if "index" in prediction else range(self._rows, self._rows + len(labels))
+        if trainer.fast_dev_run and self.path is None:  # type: ignore[attr-defined]
+            return
+        file, scores = self.file(trainer), outputs["scores"].float().cpu().tolist()
+        labels = outputs["label"].tolist()
+        index = outputs["index"].tolist() if "index" in outputs else range(self._rows, self._rows + len(labels))
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("a" if self._rows else "w", newline="") as out:
             writer = csv.writer(out)

@@ -41,6 +41,9 @@ class RefreshNegatives(Callback):
 
     def _draw(self, pl_module: LightningModule, epoch: int) -> None:
         sampler = pair_learner(pl_module, self).negatives
-        if not isinstance(sampler, FixedPool):
+        assert sampler is not None
+        pools = [module for module in sampler.modules() if isinstance(module, FixedPool)]  # in a mixture too
+        if not pools:
             raise ValueError(f"RefreshNegatives redraws a FixedPool, not negatives={sampler}: remove it or change that")
-        sampler.draw = epoch // self.every_n_epochs
+        for pool in pools:
+            pool.draw = epoch // self.every_n_epochs

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from typing_extensions import override
 
-from lightning_ff.loggers import run_folder
+from lightning_ff.loggers import logger_folder
+
+_FILES = {"metrics": "metrics.csv", "pictures": "figures", "configuration": "config.yaml"}
 
 
 class RunReport(Callback):
@@ -16,32 +19,49 @@ class RunReport(Callback):
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._print(_results(trainer))
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            _print({**_checkpoints(trainer), **_results(trainer)})
 
     @override
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics = trainer.callback_metrics
-        if "test/acc" in metrics:
-            self._print({"test accuracy": f"{float(metrics['test/acc']):.4f}", **_results(trainer)})
+        if trainer.is_global_zero and "test/acc" in metrics:
+            tested = {"tested checkpoint": str(trainer.ckpt_path)} if trainer.ckpt_path else _checkpoints(trainer)
+            _print({"test accuracy": f"{float(metrics['test/acc']):.4f}", **tested, **_results(trainer)})
 
-    @rank_zero_only
-    def _print(self, rows: dict[str, str]) -> None:
-        width = max(map(len, rows), default=0)
-        print("\n".join(f"{name.ljust(width)}  {value}" for name, value in rows.items()), flush=True)
+
+def _checkpoints(trainer: Trainer) -> dict[str, str]:
+    """The last and the best checkpoint; a callback that monitors nothing has the last one as its best."""
+    last = best = ""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint):
+            last = callback.last_model_path or last
+            if callback.monitor is None:
+                last = last or callback.best_model_path
+            else:
+                best = best or callback.best_model_path
+    return {name: path for name, path in (("last checkpoint", last), ("best checkpoint", best)) if path}
 
 
 def _results(trainer: Trainer) -> dict[str, str]:
-    checkpoint = trainer.checkpoint_callback
-    folder = run_folder(trainer)
-    found = {
-        "last checkpoint": getattr(checkpoint, "last_model_path", ""),
-        "best checkpoint": getattr(checkpoint, "best_model_path", ""),
-    }
-    if folder is not None:
-        for name, path in (("metrics", "metrics.csv"), ("pictures", "figures"), ("configuration", "config.yaml")):
-            found[name] = str(folder / path) if (folder / path).exists() else ""
-    return {name: _short(path) for name, path in found.items() if path}
+    """Metrics, pictures and configuration: the first logger that has them in its folder; then what a viewer opens."""
+    found = {}
+    folders = [folder for logger in trainer.loggers if (folder := logger_folder(logger)) is not None]
+    for name, file in _FILES.items():
+        there = [folder / file for folder in folders if (folder / file).exists()]
+        if there:
+            found[name] = str(there[0])
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            found["TensorBoard"] = logger.log_dir
+        elif isinstance(logger, WandbLogger):
+            found["W&B run"] = str(Path(logger.experiment.dir).parent)
+    return found
+
+
+def _print(rows: dict[str, str]) -> None:
+    width = max(map(len, rows), default=0)
+    print("\n".join(f"{name.ljust(width)}  {_short(value)}" for name, value in rows.items()), flush=True)
 
 
 def _short(path: str) -> str:

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-
-
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelSummary
 from lightning.pytorch.utilities import rank_zero_info
+from torch import nn
 from typing_extensions import override
 
 from lightning_ff.learner import LocalLearner
 
 
-
 def block_table(learner: LocalLearner) -> str:
     """The blocks of a learner as a text table; optimizers appear once they are configured."""
     network = learner.network
+    outputs = [str(tuple(shape[0])) for shape in network.shapes]
     rows = [("block", "layers", "output", "parameters", "optimizer")]
-    inner = learner.facade.inner if hasattr(learner, "facade") else {}
-    modules = [*zip(network.names, network.blocks, strict=True), ("readout", network.readout)]
-    outputs = [*(str(tuple(shape[0])) for shape in network.shapes), str((network.num_classes,))]
-    for (name, module), output in zip(modules, outputs, strict=True):
-        layers = getattr(module, "layers", module)
-        kinds = [type(m).__name__ for m in layers.children() if any(True for _ in m.parameters())]
-        count = sum(p.numel() for p in module.parameters())
-        optimizer = f"{type(inner[name]).__name__}(lr={inner[name].param_groups[0]['lr']:g})" if name in inner else "-"
-        rows.append((name, ", ".join(kinds) or type(layers).__name__, output, f"{count:,}", optimizer))
+    for name, block, output in zip(network.names, learner.blocks, outputs, strict=True):
+        kinds = [type(m).__name__ for m in block.layers.children() if any(True for _ in m.parameters())]
+        rows.append((name, ", ".join(kinds) or type(block.layers).__name__, output, *_learning(learner, name, block)))
+    readout = network.readout
+    rows.append(("readout", type(readout).__name__, f"({network.num_classes},)", *_learning(learner, "readout", readout)))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _learning(learner: LocalLearner, name: str, module: nn.Module) -> tuple[str, str]:
+    """Number of parameters, and the optimizer of those that learn."""
+    optimizer = learner.facade.inner.get(name) if hasattr(learner, "facade") else None
+    rate = f"{type(optimizer).__name__}(lr={optimizer.param_groups[0]['lr']:g})" if optimizer is not None else "-"
+    return f"{sum(p.numel() for p in module.parameters()):,}", rate
 
 
 class BlockSummary(ModelSummary):

@@ -24,11 +24,13 @@ class SwitchNegatives(Callback):
         if not samplers or min(samplers) < 0:
             raise ValueError(f"samplers={samplers}: give samplers by their first epoch, 0 or later")
         self.samplers = samplers
+        self._installed: NegativeSampler | None = None
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             pair_learner(pl_module, self)
+            self._installed = None
             self._install(pl_module, trainer.current_epoch)
 
     @override
@@ -41,7 +43,10 @@ class SwitchNegatives(Callback):
 
     def _install(self, pl_module: LightningModule, epoch: int) -> None:
         begun = [first for first in self.samplers if first <= epoch]
+        due = self.samplers[max(begun)] if begun else None
+        if due is self._installed:  # another callback may have wrapped it since
+            return
+        assert due is not None
         learner = pair_learner(pl_module, self)
-        if begun and learner.negatives is not self.samplers[max(begun)]:
-            learner.negatives = self.samplers[max(begun)].to(learner.device)
-            rank_zero_info(f"negatives from epoch {epoch}: {learner.negatives}")
+        self._installed = learner.negatives = due.to(learner.device)
+        rank_zero_info(f"negatives from epoch {epoch}: {due}")

@@ -75,7 +75,10 @@ class ForwardForward(LocalLearner):
         labels = part(labels) or PixelOverlay()
         measure, objective = part(goodness) or MeanSquare(), part(loss) or ThresholdLoss()
         if (widths is None) == (blocks is None):
-            raise ValueError(f"widths={widths}, blocks={blocks}: give one of the two")
+            raise ValueError(
+                f"widths={widths}, blocks={blocks}: give one of the two; a checkpoint holds no blocks, so give them to "
+                "load_from_checkpoint again"
+            )
         if widths is not None:
             inputs = prod(labels.build(num_classes, input_shape))
             layers: list[nn.Module] = list(mlp(inputs, widths, activation, full_gradient, dropout))

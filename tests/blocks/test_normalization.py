@@ -43,7 +43,7 @@ def test_values(shape: tuple[int, ...], kind: Any, eps: float) -> None:
 
 
 def test_what_each_kind_promises() -> None:
-    flat = {kind: Normalize(kind)(rows((5, 3, 4, 2))).flatten(1) for kind in ("l2", "rms", "layer")}  # type: ignore[arg-type]
+    flat = {kind: Normalize(kind)(rows((5, 3, 4, 2))).flatten(1) for kind in ("l2", "rms", "layer")}
     torch.testing.assert_close(flat["l2"].norm(dim=1), torch.ones(5))
     torch.testing.assert_close(flat["rms"].square().mean(1), torch.ones(5))
     torch.testing.assert_close(flat["layer"].mean(1), torch.zeros(5), atol=1e-6, rtol=0)

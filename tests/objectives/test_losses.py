@@ -106,7 +106,9 @@ def test_the_gradient_of_the_threshold_loss_is_the_probability_of_being_wrong() 
 def test_huge_goodness_neither_overflows_nor_loses_its_gradient(size: float) -> None:
     for loss in (ThresholdLoss(2.0), SymBa(4.0)):
         right = torch.tensor([size, 0.0], requires_grad=True)
-        assert float(loss(right, 1).detach()) == pytest.approx(softplus(-2.0) if isinstance(loss, ThresholdLoss) else 0.0)
+        assert float(loss(right, 1).detach()) == pytest.approx(
+            softplus(-2.0) if isinstance(loss, ThresholdLoss) else 0.0
+        )
         wrong = torch.tensor([0.0, size], requires_grad=True)
         value = loss(wrong, 1)
         assert float(value.detach()) == pytest.approx(size * (4 if isinstance(loss, SymBa) else 1), rel=1e-3)
@@ -162,7 +164,7 @@ def test_symba_refuses_a_scale_that_does_not_push(alpha: float) -> None:
 
 
 def test_symba_refuses_negatives_without_a_partner() -> None:
-    with pytest.raises(ValueError, match="5 negatives for 3 positives.*or ThresholdLoss"):
+    with pytest.raises(ValueError, match=r"5 negatives for 3 positives.*or ThresholdLoss"):
         symba_loss(goodness(3), goodness(5))
 
 

@@ -1,0 +1,34 @@
+"""Learning-rate finder, averaged weights, compilation and export."""
+
+# --8<-- [start:model]
+import torch
+from lightning.pytorch import Trainer
+
+from lightning_ff import AppendOneHot, ForwardForward
+from lightning_ff.data import Digits
+
+data = Digits(batch_size=50)
+model = ForwardForward(10, (1, 8, 8), widths=[64, 64], labels=AppendOneHot())
+# --8<-- [end:model]
+
+# --8<-- [start:lr]
+from lightning.pytorch.tuner import Tuner
+
+finder = Tuner(Trainer(max_epochs=5)).lr_find(model, datamodule=data, update_attr=False)
+print(finder.suggestion())
+# --8<-- [end:lr]
+
+# --8<-- [start:ema]
+from lightning.pytorch.callbacks import EMAWeightAveraging
+
+trainer = Trainer(max_epochs=2, callbacks=[EMAWeightAveraging(decay=0.99)])
+trainer.fit(model, data)
+# --8<-- [end:ema]
+
+# --8<-- [start:export]
+model.eval()
+images = torch.rand(16, 1, 8, 8)
+batch = torch.export.Dim("batch", min=2, max=1024)
+exported = torch.export.export(model.network, (images,), dynamic_shapes=({0: batch},))
+scores = exported.module()(images[:3])  # equal to model(images[:3])
+# --8<-- [end:export]

@@ -1,0 +1,135 @@
+"""Readouts: how the blocks' answers become one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_ff.readouts import LastReadout, LinearReadout, Readout, SoftmaxReadout, SumReadout
+
+
+def answers(blocks: int, n: int = 6, classes: int = 4) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(blocks)
+    return [torch.randn(n, classes, generator=generator) * 10.0**k for k in range(blocks)]
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 4])
+def test_sum(blocks: int) -> None:
+    scores = answers(blocks)
+    torch.testing.assert_close(SumReadout()(scores), sum(scores))
+    assert SumReadout().block_scores(scores) == scores
+
+
+@pytest.mark.parametrize("kind", [SumReadout, SoftmaxReadout])
+def test_the_first_block_is_left_out_unless_it_is_the_only_one(kind: Any) -> None:
+    scores = answers(3)
+    skipping, all_of_them = kind(skip_first=True), kind()
+    torch.testing.assert_close(skipping(scores), all_of_them(scores[1:]))
+    assert not torch.allclose(skipping(scores), all_of_them(scores))
+    assert torch.equal(skipping(scores[:1]), all_of_them(scores[:1]))
+    assert len(skipping.contributions(scores)) == 2
+    assert len(skipping.block_scores(scores)) == 3
+
+
+def test_softmax_gives_every_block_one_vote() -> None:
+    scores = answers(3)
+    expected = sum(block.exp() / block.exp().sum(1, keepdim=True) for block in (s.double() for s in scores))
+    torch.testing.assert_close(SoftmaxReadout()(scores).double(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(SoftmaxReadout()(scores).sum(1), torch.full((6,), 3.0))
+    assert SoftmaxReadout().block_scores(scores) == scores
+
+
+def test_votes_are_not_outweighed_by_the_scale_of_one_block() -> None:
+    """Two blocks are sure of class 0, one with a huge goodness of class 1."""
+    scores = [torch.tensor([[20.0, 0.0]]), torch.tensor([[20.0, 0.0]]), torch.tensor([[0.0, 1e4]])]
+    assert int(SoftmaxReadout()(scores).argmax()) == 0
+    assert int(SumReadout()(scores).argmax()) == 1
+
+
+def test_last() -> None:
+    scores = answers(3)
+    assert torch.equal(LastReadout()(scores), scores[-1])
+    assert LastReadout().block_scores(scores) == scores
+
+
+SHAPES = [torch.Size((7,)), torch.Size((2, 3, 3)), torch.Size((5,))]
+
+
+def features(n: int = 6, shapes: list[torch.Size] = SHAPES) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(n, *shape, generator=generator) for shape in shapes]
+
+
+def linears(readout: LinearReadout) -> list[Any]:
+    return list(readout.linear)
+
+
+@pytest.mark.parametrize("skip_first", [True, False])
+def test_the_linear_readout_is_one_layer_on_all_features(skip_first: bool) -> None:
+    readout = LinearReadout(skip_first=skip_first)
+    readout.build(SHAPES, 4)
+    kept = features()[skip_first:]
+    width = sum(h[0].numel() for h in kept)
+    assert sum(p.numel() for p in readout.parameters()) == (width + 1) * 4
+    whole = nn.Linear(width, 4)
+    with torch.no_grad():
+        whole.weight.copy_(torch.cat([part.weight for part in linears(readout)], 1))
+        whole.bias.copy_(linears(readout)[0].bias)
+    torch.testing.assert_close(readout(features()), whole(torch.cat([h.flatten(1) for h in kept], 1)))
+
+
+def test_the_parts_of_the_linear_readout_learn_as_one_layer_would() -> None:
+    readout = LinearReadout(skip_first=False)
+    readout.build(SHAPES, 4)
+    joined = torch.cat([h.flatten(1) for h in features()], 1)
+    y = torch.tensor([0, 1, 2, 3, 0, 1])
+    nn.functional.cross_entropy(readout(features()), y).backward()
+    parts = linears(readout)
+    weight = torch.cat([part.weight.detach() for part in parts], 1).requires_grad_()
+    bias = parts[0].bias.detach().requires_grad_()
+    nn.functional.cross_entropy(joined @ weight.T + bias, y).backward()
+    torch.testing.assert_close(torch.cat([part.weight.grad for part in parts], 1), weight.grad)
+    torch.testing.assert_close(parts[0].bias.grad, bias.grad)
+
+
+def test_the_answers_of_single_blocks_add_up() -> None:
+    readout = LinearReadout()
+    readout.build(SHAPES, 4)
+    shares = readout.block_scores(features())
+    assert len(shares) == 2
+    torch.testing.assert_close(sum(shares), readout(features()))
+
+
+def test_the_only_block_is_read_even_if_the_first_is_to_be_left_out() -> None:
+    readout = LinearReadout(skip_first=True)
+    readout.build(SHAPES[:1], 4)
+    (part,) = linears(readout)
+    torch.testing.assert_close(readout(features()[:1]), part(features()[0]))
+
+
+def test_features_that_do_not_fit_are_noticed() -> None:
+    readout = LinearReadout()
+    readout.build(SHAPES, 4)
+    with pytest.raises(ValueError, match="zip"):
+        readout(features()[:2])
+
+
+def test_what_each_readout_needs() -> None:
+    assert {kind().needs for kind in (SumReadout, SoftmaxReadout, LastReadout)} == {"scores"}
+    assert LinearReadout().needs == "features"
+    assert LinearReadout().view == "neutral"
+    assert LinearReadout(view="positive").view == "positive"
+
+
+def test_bad_arguments_and_the_base() -> None:
+    with pytest.raises(ValueError, match="view='image': choose 'neutral' or 'positive'"):
+        LinearReadout(view="image")  # type: ignore[arg-type]
+
+    class Mine(Readout):
+        pass
+
+    with pytest.raises(TypeError, match=r"Mine must override contributions\(outputs\)"):
+        Mine()(answers(1))
