@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from lightning.pytorch import Trainer
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+if TYPE_CHECKING:
+    from lightning.pytorch.cli import LightningCLI
 
 
 def batches_seen(trainer: Trainer) -> int:
@@ -11,3 +16,18 @@ def batches_seen(trainer: Trainer) -> int:
     `trainer.global_step` counts optimizer steps, which accumulate over several batches.
     """
     return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def trainer_of(module: LightningModule) -> Trainer | None:
+    """The module's Trainer; None where there is none, for which `module.trainer` is an error."""
+    return module._trainer
+
+
+def state_key(callback: Callback, **arguments: Any) -> str:
+    """Key of a callback's state in a checkpoint that tells instances with other arguments apart."""
+    return callback._generate_state_key(**arguments)
+
+
+def setting(cli: LightningCLI, config: Any, key: str) -> Any:
+    """A value of the command line's configuration, whether there is a subcommand or not."""
+    return cli._get(config, key)

@@ -51,7 +51,7 @@ def _parts(batch: Any) -> tuple[Any, Any, Any]:
             for names in (_IMAGE, _LABEL, _INDEX)
         )
     if isinstance(batch, Sequence) and 1 <= len(batch) <= 3 and all(isinstance(entry, Tensor) for entry in batch):
-        return (*batch, None, None)[:3]  # type: ignore[return-value]
+        return (*batch, None, None)[:3]
     return None, None, None
 
 

@@ -48,8 +48,11 @@ def arguments(learner: LocalLearner) -> None:
         raise ValueError("step='block' needs a backward per block: use backward='per_block', or step='batch'")
     if learner.gradient_clip_val is not None and not learner.gradient_clip_val > 0:
         raise ValueError(f"gradient_clip_val={learner.gradient_clip_val}: must be above 0, or None for no clipping")
-    if learner.accumulate_grad_batches < 1:
-        raise ValueError(f"accumulate_grad_batches={learner.accumulate_grad_batches}: must be at least 1")
+    if learner.accumulate_grad_batches < 1 or learner.accumulate_grad_batches % 1:
+        raise ValueError(
+            f"accumulate_grad_batches={learner.accumulate_grad_batches}: must be a whole number, at least 1"
+        )
+    factories(learner)
     network = learner.network
     needed = range(len(network.blocks)) if learner.objective != "last" else [len(network.blocks) - 1]
     for k in needed:
@@ -59,6 +62,16 @@ def arguments(learner: LocalLearner) -> None:
             raise ValueError(
                 f"{network.names[k]} has {missing}=None, which segments={learner.objective!r} needs: give the block one"
             )
+
+
+def factories(learner: LocalLearner) -> None:
+    """Check that optimizers and schedulers are given as what makes them."""
+    given = {f"block_optimizers[{name!r}]": made for name, made in learner.block_optimizers.items()}
+    for name, made in {"optimizer": learner.optimizer, **given}.items():
+        if not callable(made):
+            raise TypeError(f"{name}={made!r}: give a factory, such as functools.partial(torch.optim.Adam, lr=0.001)")
+    if learner.scheduler is not None and not callable(learner.scheduler):
+        raise TypeError(f"scheduler={learner.scheduler!r}: give a factory, such as lightning_ff.CosineToEnd")
 
 
 def negatives(learner: LocalLearner) -> None:
@@ -81,7 +94,8 @@ def negatives(learner: LocalLearner) -> None:
             )
         if network.readout.needs == "scores":
             raise ValueError(
-                f"readout={network.readout} scans candidate labels, and labels=Unlabelled writes none: use LinearReadout"
+                f"readout={network.readout} scans candidate labels, and labels=Unlabelled writes none: "
+                "use LinearReadout"
             )
     if not sampler.writes_label and len(network.input_shape) != 3:
         raise ValueError(f"negatives={sampler} needs images (C, H, W), got input_shape={network.input_shape}")

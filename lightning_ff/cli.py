@@ -14,8 +14,8 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from typing_extensions import override
 
-import lightning_ff  # noqa: F401  short class names resolve to what has been imported
-import lightning_ff.data
+import lightning_ff.data  # short class names resolve to what has been imported
+from lightning_ff._lightning import setting
 from lightning_ff.callbacks import PredictionWriter, RunReport
 from lightning_ff.learner import LocalLearner
 from lightning_ff.loggers import run_folder
@@ -25,7 +25,7 @@ class SaveConfig(SaveConfigCallback):
     """Write the run's configuration into its folder, and into the config of a W&B run."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs, save_to_log_dir=False)
+        super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
 
     @override
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -66,7 +66,7 @@ class CLI(LightningCLI):
         """What the data module says of itself, where the model asks for it."""
 
         def value(data: LightningDataModule) -> Any:
-            kind, model = type(data).__name__, self._get(self.config, "model")
+            kind, model = type(data).__name__, setting(self, self.config, "model")
             try:
                 found, reason = getattr(data, name), f"data={kind} has {name}=None"
             except AttributeError as error:
@@ -74,8 +74,8 @@ class CLI(LightningCLI):
             if found is None and name in model.init_args:
                 taker = model.class_path.rpartition(".")[2]
                 raise ValueError(
-                    f"{reason}, and {taker} takes it from the data: set self.{name} in the __init__ of {kind}, or make it "
-                    "a property"
+                    f"{reason}, and {taker} takes it from the data: set self.{name} in the __init__ of {kind}, or make "
+                    "it a property"
                 )
             return found
 
@@ -91,7 +91,7 @@ class CLI(LightningCLI):
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         # no default of the parser, whose arguments would be handed on to another logger of the user's choice
-        if self._get(self.config_init, "trainer.logger") is None:
+        if setting(self, self.config_init, "trainer.logger") is None:
             kwargs["logger"] = CSVLogger("logs")
         return super().instantiate_trainer(**kwargs)
 
@@ -120,5 +120,6 @@ def main(args: ArgsType = None) -> CLI:
         save_config_callback=SaveConfig,
         seed_everything_default=0,
         auto_configure_optimizers=False,
+        parser_kwargs={"prog": "lightning-ff", "version": lightning_ff.__version__},
         args=args,
     )

@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,7 +39,7 @@ def segments(network: LocalNetwork, kind: str) -> list[Segment]:
     blocks = list(network.blocks)
     if kind == "loss_of_sum" and network.mode == "pair":
         # one threshold for the summed goodness, so it fits the sum of the blocks' scales
-        unit = sum(b.goodness.unit(shape[0].numel()) for b, shape in zip(blocks, network.shapes, strict=True))  # type: ignore[union-attr, operator, misc]
+        unit = sum(b.goodness.unit(shape[0].numel()) for b, shape in zip(blocks, network.shapes, strict=True))  # type: ignore[union-attr, operator]
         blocks[-1].loss.bind(unit)  # type: ignore[union-attr, operator]
     return [Segment(0, tuple(range(len(blocks))), "network")]
 
@@ -100,8 +101,9 @@ def tell_length(learner: LocalLearner) -> None:
     checkpoint never gets its state, so that a run resumed in the middle of an epoch would start the epoch again.
     """
     for config in learner.trainer.lr_scheduler_configs:
-        if isinstance(config.scheduler, BlockSchedulers):
-            for scheduler in config.scheduler.inner.values():
+        made: Any = config.scheduler
+        if isinstance(made, BlockSchedulers):
+            for scheduler in made.inner.values():
                 if isinstance(scheduler, CosineToEnd) and scheduler.total is None:
                     scheduler.total = _length(learner)
 
@@ -157,6 +159,20 @@ def remember(learner: LocalLearner, ignore: list[str]) -> None:
     plain = {key: _plain(key, value) for key, value in learner.hparams.items()}
     if plain:
         learner.save_hyperparameters(plain, frame=frame.f_back)
+    given = plain.keys() if "_instantiator" in plain else _given(learner, frame.f_back)
+    learner._fixed = {key for key in plain if key not in given}
+
+
+def _given(learner: LocalLearner, frame: FrameType | None) -> set[str]:
+    """Names of the arguments of the outermost constructor, whose frame is `frame` or one around it."""
+    names: set[str] = set()
+    while frame is not None and frame.f_code.co_name == "__init__":
+        inside = inspect.getargvalues(frame)
+        if not inside.args or inside.locals[inside.args[0]] is not learner:
+            break
+        names = {*inside.args[1:], *(inside.locals[inside.keywords] if inside.keywords else ())}
+        frame = frame.f_back
+    return names
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -71,7 +71,7 @@ class Evaluation(LightningModule):
         loss = F.cross_entropy(scores.float(), label)
         self.log(f"{stage}/loss", loss, batch_size=len(label), on_epoch=True, sync_dist=True)
         names = [f"{stage}/acc", *(f"{stage}/acc/{name}" for name in self.network.scored)]
-        for name, metric, answer in zip(names, self.accuracy[stage], [scores, *per_block], strict=True):  # type: ignore[arg-type]
+        for name, metric, answer in zip(names, self.accuracy[stage], [scores, *per_block], strict=True):  # type: ignore[call-overload]
             metric(answer, label)
             self.log(name, metric, on_step=False, on_epoch=True, prog_bar=name == f"{stage}/acc", batch_size=len(label))
         return loss
@@ -84,6 +84,11 @@ class Evaluation(LightningModule):
         readout reads features in pair mode.
         """
         image, index = unpack_image(batch)
+        with checks.fitting(image, self.network.input_shape):
+            answer = self._predict(image)
+        return answer if index is None else {"index": index, **answer}
+
+    def _predict(self, image: Tensor) -> dict[str, Tensor]:
         network = self.network
         if network.readout.needs == "scores":
             outputs = network.scores(image)
@@ -92,5 +97,4 @@ class Evaluation(LightningModule):
             scores = network(image)
             view = network.labels.neutral(image) if network.labels is not None else image
             goodness = torch.stack(network.goodness(view), 1)
-        answer = {"label": scores.argmax(1), "scores": scores, "goodness": goodness}
-        return answer if index is None else {"index": index, **answer}
+        return {"label": scores.argmax(1), "scores": scores, "goodness": goodness}

@@ -35,6 +35,8 @@ class LabelEncoding(nn.Module):
 
     def build(self, num_classes: int, input_shape: Sequence[int]) -> tuple[int, ...]:
         """Fix the number of classes and check the input; returns the encoded shape."""
+        if not input_shape or min(input_shape) < 1:
+            raise ValueError(f"input_shape={input_shape}: give the shape of one input, every size at least 1")
         self.num_classes = num_classes
         return self.shape(tuple(input_shape))
 

@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
 from lightning_ff import checks, configure
+from lightning_ff._lightning import trainer_of
 from lightning_ff.batch import unpack
 from lightning_ff.blocks.local_block import Activation, LocalBlock, detach, first
 from lightning_ff.labels import LabelEncoding
@@ -128,7 +129,8 @@ class LocalLearner(Recording):
     @property
     def placement(self) -> Placement:
         """The strategy's answer to where blocks are; one process has them all."""
-        strategy = self._trainer.strategy if self._trainer is not None else None
+        trainer = trainer_of(self)
+        strategy = trainer.strategy if trainer is not None else None
         return getattr(strategy, "placement", None) or Placement()
 
     # The sweep
@@ -317,7 +319,7 @@ class LocalLearner(Recording):
     # Optimizers and schedulers
 
     @override
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         self.facade = configure.optimizers(self)
         schedulers = configure.schedulers(self, self.facade)
         if schedulers is None:
@@ -328,10 +330,10 @@ class LocalLearner(Recording):
     def _step_schedulers(self, interval: str, metrics: Mapping[str, Tensor] | None = None) -> None:
         """Step the schedulers of this interval; with metrics, those that wait for a plateau."""
         for config in self.trainer.lr_scheduler_configs:
-            scheduler = config.scheduler
+            scheduler: Any = config.scheduler
             plateau = isinstance(scheduler, BlockSchedulers) and scheduler.on_plateau
             if plateau and metrics is not None:
-                scheduler.step(configure.monitored(self, metrics), self._learners())  # type: ignore[arg-type, call-arg]
+                scheduler.step(configure.monitored(self, metrics), self._learners())
             elif not plateau and metrics is None and config.interval == interval:
                 scheduler.step(*([None, self._learners()] if isinstance(scheduler, BlockSchedulers) else []))
 

@@ -188,6 +188,14 @@ class AllWrongLabels(NegativeSampler):
         return ""
 
 
+def check_weights(argument: str, weights: list[float], samplers: list[NegativeSampler]) -> None:
+    """Check the shares of samplers in a mixture, given as `argument`."""
+    if len(samplers) != len(weights) or not samplers:
+        raise ValueError(f"{argument}={weights}: give one for each of the {len(samplers)} samplers")
+    if min(weights) < 0 or sum(weights) == 0:
+        raise ValueError(f"{argument}={weights}: must be 0 or more and not all 0")
+
+
 class Mixture(NegativeSampler):
     """One of several samplers per batch, drawn by weight.
 
@@ -202,10 +210,7 @@ class Mixture(NegativeSampler):
 
     def __init__(self, samplers: list[NegativeSampler], weights: list[float], seed: int = 0) -> None:
         super().__init__(seed)
-        if len(samplers) != len(weights) or not samplers:
-            raise ValueError(f"weights={weights}: give one for each of the {len(samplers)} samplers")
-        if min(weights) < 0 or sum(weights) == 0:
-            raise ValueError(f"weights={weights}: must be 0 or more and not all 0")
+        check_weights("weights", weights, samplers)
         self.samplers = nn.ModuleList(samplers)
         self.weights = list(weights)
 
@@ -227,8 +232,8 @@ class Mixture(NegativeSampler):
         for sampler, weight in zip(self.samplers, self.weights, strict=True):
             mark -= weight
             if mark < 0:
-                break
-        return sampler  # type: ignore[return-value]
+                return sampler  # type: ignore[return-value]
+        return self.samplers[-1]  # type: ignore[return-value]
 
     def positives(self, x: Tensor, y: Tensor, learner: Learner) -> Tensor:
         return self._drawn(learner).positives(x, y, learner)

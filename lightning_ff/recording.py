@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import Self, override
 
 from lightning_ff import checks, configure
-from lightning_ff._lightning import batches_seen
+from lightning_ff._lightning import batches_seen, trainer_of
 from lightning_ff.evaluation import Evaluation
 from lightning_ff.sweep import SweepResult
 
@@ -39,12 +39,13 @@ class Recording(Evaluation):
         self._rng: dict[str, Any] = {}
         self._gradients: dict[str, Tensor] = {}
         self._steps_now = True
+        self._fixed: set[str] = set()
 
     def _record(self, result: SweepResult, image: Tensor, label: Tensor) -> None:
         for name, loss in result.losses.items():
             self._sums[name] = self._sums[name] + loss if name in self._sums else loss
             self._counts[name] = self._counts.get(name, 0) + 1
-        every = self.trainer.log_every_n_steps
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (batches_seen(self.trainer) + 1) % every == 0:
             self._log_interval(image, label)
 
@@ -119,6 +120,8 @@ class Recording(Evaluation):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._check_sums()
         checks.finite_weights(self)  # type: ignore[arg-type]
+        for name in self._fixed:  # a subclass that chooses an argument itself cannot be given it when it is loaded
+            checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}).pop(name, None)
         checkpoint["rng"] = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             checkpoint["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -128,12 +131,13 @@ class Recording(Evaluation):
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self._trainer is not None and self.trainer.state.fn == "fit":
+        trainer = trainer_of(self)
+        if trainer is not None and trainer.state.fn == "fit":
             self._rng, self._gradients = checkpoint.get("rng", {}), checkpoint.get("gradients", {})
 
     @classmethod
     @override
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
         """Load weights and arguments; a network given as an object has to be given again (`network=...`)."""
         checks.checkpoint(checkpoint_path)
         try:

@@ -109,7 +109,7 @@ def test_for_prediction_the_image_is_enough() -> None:
     assert index is INDEX
 
 
-@pytest.mark.parametrize("batch", [{"label": LABEL}, [], (IMAGE, "a"), None, {"image": "a.png"}], ids=str)
+@pytest.mark.parametrize("batch", [{"label": LABEL}, [], (IMAGE, "a"), None, {"image": "a.png"}])
 def test_for_prediction_other_batches_are_named(batch: Any) -> None:
     with pytest.raises(
         TypeError, match=r"a batch must be an image tensor, \(image, \.\.\.\) or a dict with 'image', not a"

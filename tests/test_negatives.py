@@ -152,6 +152,18 @@ def test_hard_labels_follow_the_softmax_of_the_wrong_classes(true: int) -> None:
         assert chi_square(counts[others], n * scores[others].double().softmax(0)) < FAR[2]
 
 
+def test_hard_labels_of_neighbours_are_independent() -> None:
+    n, others = 50_000, 3
+    scores = torch.tensor([0.0, 1.0, 0.5, 0.2]).expand(n, 4)
+    drawn_ones = hard_labels(scores, torch.zeros(n, dtype=torch.int64), torch.arange(n)) - 1
+    shares = scores[0, 1:].double().softmax(0)
+    expected = (n / 2 * shares.unsqueeze(1) * shares).flatten()
+    for step in (1, 2):
+        one, two = drawn_ones.view(-1, 2 * step)[:, :step].flatten(), drawn_ones.view(-1, 2 * step)[:, step:].flatten()
+        counts = torch.bincount(one * others + two, minlength=others**2).double()
+        assert chi_square(counts, expected) < FAR[8]
+
+
 def test_hard_labels_depend_on_the_sample_and_not_on_its_batch() -> None:
     n = 50
     scores = torch.randn(n, 6, generator=torch.Generator().manual_seed(2))
@@ -164,15 +176,16 @@ def test_hard_labels_depend_on_the_sample_and_not_on_its_batch() -> None:
     assert torch.equal(hard_labels(scores + 100, y, index, 1, 1), whole)
 
 
-@pytest.mark.parametrize("size", [1e-30, 1e4, 1e30])
+@pytest.mark.parametrize("size", [1e-30, 1e4, -1e4, 1e30, -1e30])
 def test_hard_labels_of_extreme_scores_are_never_true(size: float) -> None:
     n = 5000
     y = torch.arange(n) % 3
     scores = size * torch.tensor([3.0, 2.0, 1.0]).expand(n, 3)
     wrong = hard_labels(scores.bfloat16(), y, torch.arange(n))
     assert not bool((wrong == y).any())
-    if size > 1:
-        assert torch.equal(wrong, torch.where(y == 0, 1, 0))
+    if abs(size) > 1:
+        best, second = (0, 1) if size > 0 else (2, 1)
+        assert torch.equal(wrong, torch.where(y == best, second, best))
 
 
 def hard_learner(epoch: int = 1) -> Learner:
@@ -205,7 +218,10 @@ def test_a_scan_for_hard_labels_leaves_no_trace() -> None:
     flags = [module.training for module in of.modules()]
     state = torch.get_rng_state()
     x, y, index = images(20), torch.arange(20) % 5, torch.arange(20)
+    recording: list[bool] = []
+    of.network.register_forward_hook(lambda module, inputs, output: recording.append(output.requires_grad))
     negatives = HardLabel(fraction=1.0)(x, y, index, of)
+    assert recording == [False]
     assert torch.equal(torch.get_rng_state(), state)
     assert [module.training for module in of.modules()] == flags
     assert not negatives.requires_grad

@@ -203,17 +203,17 @@ def test_scores_do_not_depend_on_the_rest_of_the_batch(make: Any) -> None:
 
 
 def test_the_dry_run_leaves_statistics_random_state_and_flags_alone() -> None:
-    layers = conv_layers(1)
-    layers[0][1].eval()  # type: ignore[index]
+    layers: list[Any] = conv_layers(1)
+    layers[0][2].eval()  # batch norm and dropout stay in train mode
+    layers[1][1].eval()
     mixed = LocalBlock(layers[0], SumSquare()), LocalBlock(layers[1], SumSquare())
-    mixed[1].layers[2].eval()  # type: ignore[index]
     flags = [part.training for block in mixed for part in block.modules()]
     state = torch.get_rng_state()
     net = LocalNetwork(mixed, SHAPE, CLASSES, SumReadout(), PixelOverlay())
     assert torch.equal(torch.get_rng_state(), state)
     assert [part.training for block in net.blocks for part in block.modules()] == flags
     assert flags.count(False) == 2
-    norm = layers[0][1]  # type: ignore[index]
+    norm = layers[0][1]
     assert torch.equal(norm.running_mean, torch.zeros(3))
     assert torch.equal(norm.running_var, torch.ones(3))
     assert int(norm.num_batches_tracked) == 0

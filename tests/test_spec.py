@@ -240,7 +240,6 @@ class Inner:
         ({1, 2}, "set"),
         (b"bytes", "bytes"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_described_is_named(value: Any, message: str) -> None:
     with pytest.raises(NotDescribable, match=message):

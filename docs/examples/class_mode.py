@@ -8,7 +8,7 @@ from lightning_ff import Goodness
 
 
 class Prototypes(Goodness):
-    """Minus the mean squared distance to one learned prototype per class: class mode, `(N, C)`."""
+    """Minus the mean squared distance to one learned prototype per class."""
 
     mode = "class"
 
@@ -16,8 +16,11 @@ class Prototypes(Goodness):
         self.prototypes = nn.Parameter(torch.rand(num_classes, shape.numel()))
 
     def forward(self, h: Tensor) -> Tensor:
-        prototypes = self.prototypes.to(h.dtype)  # h is float32 also where weights are bfloat16
+        # h is float32 also where weights are bfloat16
+        prototypes = self.prototypes.to(h.dtype)
         return -(h.flatten(1).unsqueeze(1) - prototypes).square().mean(2)
+
+
 # --8<-- [end:goodness]
 
 
@@ -26,7 +29,16 @@ from functools import partial
 
 from lightning.pytorch import Trainer
 
-from lightning_ff import CrossEntropy, LinearGoodness, LocalBlock, LocalLearner, LocalNetwork, Normalize, SumReadout, mlp
+from lightning_ff import (
+    CrossEntropy,
+    LinearGoodness,
+    LocalBlock,
+    LocalLearner,
+    LocalNetwork,
+    Normalize,
+    SumReadout,
+    mlp,
+)
 from lightning_ff.data import Digits
 
 first, second = mlp(64, [64, 64])

@@ -24,7 +24,8 @@ class MyDigits(Dataset):
         return {"image": self.images[index], "label": self.labels[index], "index": index}
 
 
-model = ForwardForward(10, (1, 8, 8), widths=[64, 64], labels=AppendOneHot(), negatives=FixedPool())
+labels, negatives = AppendOneHot(), FixedPool()
+model = ForwardForward(10, (1, 8, 8), widths=[64, 64], labels=labels, negatives=negatives)
 trainer = Trainer(max_epochs=2)
 trainer.fit(model, DataLoader(MyDigits(), batch_size=50, shuffle=True))
 # --8<-- [end:all]

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from lightning_ff import Goodness, NegativeSampler, PairLoss, Readout, Term
 from lightning_ff.random import hash_bits
+
 # --8<-- [end:imports]
 
 
@@ -20,12 +21,14 @@ class TopK(Goodness):
     def forward(self, h: Tensor) -> Tensor:
         squares = h.flatten(1).square()
         return squares.topk(min(self.k, squares.shape[1]), dim=1).values.mean(1)
+
+
 # --8<-- [end:goodness]
 
 
 # --8<-- [start:loss]
 class Margin(PairLoss):
-    """Every positive's goodness exceeds its negative's by a margin, in units of the goodness of an activation of ones."""
+    """A positive's goodness exceeds its negatives' by a margin."""
 
     def __init__(self, margin: float = 1.0) -> None:
         super().__init__()
@@ -36,8 +39,11 @@ class Margin(PairLoss):
         self.unit = unit
 
     def pair(self, positive: Tensor, negative: Tensor) -> Tensor:
-        gap = positive - negative.view(-1, len(positive))  # negatives come in whole groups, in the positives' order
+        # negatives come in whole groups, in the order of the positives
+        gap = positive - negative.view(-1, len(positive))
         return F.relu(self.margin * self.unit - gap).mean()
+
+
 # --8<-- [end:loss]
 
 
@@ -48,6 +54,8 @@ class NeighbourLabel(NegativeSampler):
     def forward(self, x: Tensor, y: Tensor, index: Tensor, learner) -> Tensor:
         side = 1 - 2 * (hash_bits(index, self.seed, learner.current_epoch) % 2)
         return learner.labels(x, (y + side) % learner.num_classes)
+
+
 # --8<-- [end:sampler]
 
 
@@ -61,6 +69,8 @@ class ActivityL1(Term):
 
     def forward(self, x: Tensor, h: Tensor, target: Tensor | int) -> Tensor:
         return self.weight * h.abs().mean()
+
+
 # --8<-- [end:term]
 
 
@@ -74,4 +84,6 @@ class DepthWeighted(Readout):
 
     def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
         return [self.base**k * scores for k, scores in enumerate(outputs)]
+
+
 # --8<-- [end:readout]

@@ -29,8 +29,10 @@ model = ForwardForward(
 trainer = Trainer(
     max_epochs=6,
     callbacks=[
-        RefreshNegatives(every_n_epochs=2),  # the pool is drawn anew in epochs 2 and 4
-        MineNegatives(fraction=0.25, above=0.3, monitor="val/acc"),  # then a quarter of the batches gets hard ones
+        # the pool is drawn anew in epochs 2 and 4
+        RefreshNegatives(every_n_epochs=2),
+        # from that accuracy on a quarter of the batches gets hard negatives
+        MineNegatives(fraction=0.25, above=0.3, monitor="val/acc"),
         NegativePictures(count=10),
     ],
 )

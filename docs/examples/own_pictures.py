@@ -13,8 +13,10 @@ class WeightPicture(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         weight = next(pl_module.blocks[0].parameters())
         figure = new_figure(4, 3)
-        figure.subplots().imshow(weight.detach().cpu(), aspect="auto")
+        figure.subplots().imshow(weight.detach().cpu().numpy(), aspect="auto")
         log_figure(trainer, "weights", figure)
+
+
 # --8<-- [end:picture]
 
 
@@ -44,6 +46,8 @@ class MyLogger(Logger):
 @send_figure.register(MyLogger)
 def _(logger: MyLogger, key: str, figure: Figure, step: int) -> None:
     logger.pictures[key, step] = figure
+
+
 # --8<-- [end:logger]
 
 
@@ -52,6 +56,7 @@ from lightning_ff import ForwardForward, NegativePictures
 from lightning_ff.data import Digits
 
 logger = MyLogger()
-trainer = Trainer(max_epochs=1, logger=logger, callbacks=[WeightPicture(), NegativePictures()])
+callbacks = [WeightPicture(), NegativePictures()]
+trainer = Trainer(max_epochs=1, logger=logger, callbacks=callbacks)
 trainer.fit(ForwardForward(10, (1, 8, 8), widths=[64]), Digits(batch_size=50))
 # --8<-- [end:run]

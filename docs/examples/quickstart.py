@@ -16,6 +16,6 @@ trainer.test(model, data)
 # --8<-- [start:use]
 image, label, index = next(iter(data.test_dataloader()))
 scores = model(image)  # class scores (N, C)
-activations = model.features(image)  # one tensor per block, the image with the neutral label
-per_block = model.block_scores(image)  # class scores (N, C) of each block on its own
+per_block = model.block_scores(image)  # (N, C) of each block on its own
+activations = model.features(image)  # of each block, for the neutral label
 # --8<-- [end:use]

@@ -1,4 +1,4 @@
-"""Learning-rate finder, averaged weights, compilation and export."""
+"""Learning-rate finder and export."""
 
 # --8<-- [start:model]
 import torch
@@ -17,13 +17,6 @@ from lightning.pytorch.tuner import Tuner
 finder = Tuner(Trainer(max_epochs=5)).lr_find(model, datamodule=data, update_attr=False)
 print(finder.suggestion())
 # --8<-- [end:lr]
-
-# --8<-- [start:ema]
-from lightning.pytorch.callbacks import EMAWeightAveraging
-
-trainer = Trainer(max_epochs=2, callbacks=[EMAWeightAveraging(decay=0.99)])
-trainer.fit(model, data)
-# --8<-- [end:ema]
 
 # --8<-- [start:export]
 model.eval()

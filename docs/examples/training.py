@@ -16,7 +16,7 @@ model = ForwardForward(
     widths=[64, 64],
     readout=LinearReadout(skip_first=False),
     optimizer=partial(torch.optim.Adam, lr=0.003),
-    block_optimizers={"readout": partial(torch.optim.AdamW, lr=0.001, weight_decay=0.01)},
+    block_optimizers={"readout": partial(torch.optim.AdamW, lr=0.001)},
     scheduler=partial(CosineToEnd, flat=0.5),
     gradient_clip_val=1.0,
     accumulate_grad_batches=2,
@@ -24,21 +24,21 @@ model = ForwardForward(
 # --8<-- [end:model]
 
 # --8<-- [start:trainer]
-trainer = Trainer(
-    max_epochs=4,
-    callbacks=[
-        ModelCheckpoint(monitor="val/acc", mode="max", filename="best-{epoch:03d}"),
-        ModelCheckpoint(filename="last", enable_version_counter=False, save_on_train_epoch_end=True),
-        LearningRateMonitor(),
-    ],
+best = ModelCheckpoint(monitor="val/acc", mode="max", filename="best-{epoch:03d}")
+last = ModelCheckpoint(
+    filename="last",
+    enable_version_counter=False,
+    save_on_train_epoch_end=True,
 )
+callbacks = [best, last, LearningRateMonitor()]
 data = Digits(batch_size=50)
+trainer = Trainer(max_epochs=4, callbacks=callbacks)
 trainer.fit(model, data)
 # --8<-- [end:trainer]
 
 # --8<-- [start:load]
-path = trainer.checkpoint_callbacks[1].best_model_path  # last.ckpt
-model = ForwardForward.load_from_checkpoint(path, weights_only=True)
-longer = Trainer(max_epochs=6)
-longer.fit(model, data, ckpt_path=path)  # goes on at epoch 4: weights, optimizers, schedulers, random state
+path = last.best_model_path  # .../checkpoints/last.ckpt
+model = ForwardForward.load_from_checkpoint(path)
+longer = Trainer(max_epochs=6, callbacks=callbacks)
+longer.fit(model, data, ckpt_path=path)  # goes on with epoch 4
 # --8<-- [end:load]

@@ -22,5 +22,5 @@ def pair_learner(module: LightningModule, callback: Callback) -> LocalLearner:
 
 def logs_now(trainer: Trainer, every_n_steps: int | None) -> bool:
     """Whether this batch ends an interval; None is the Trainer's `log_every_n_steps`."""
-    every = trainer.log_every_n_steps if every_n_steps is None else every_n_steps
+    every = trainer.log_every_n_steps if every_n_steps is None else every_n_steps  # type: ignore[attr-defined]
     return every > 0 and (batches_seen(trainer) + 1) % every == 0

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_ff._lightning import batches_seen
 from lightning_ff.callbacks.base import logs_now
 from lightning_ff.figures import goodness_histograms
 from lightning_ff.loggers import log_figure
@@ -43,8 +44,8 @@ def split(goodness: Tensor, target: Tensor | int) -> tuple[Tensor, Tensor]:
 class GoodnessMonitor(Callback):
     """Log each block's mean goodness of positives and negatives, their difference, and histograms as a picture.
 
-    Keys: `goodness/pos/block00`, `goodness/neg/block00`, `goodness/separation/block00`; picture: `goodness`, of the last
-    20 batches with values.
+    Keys: `goodness/pos/block00`, `goodness/neg/block00`, `goodness/separation/block00`; picture: `goodness`, of
+    the last 20 batches with values.
 
     Args:
         every_n_steps: Batches between values; None is the Trainer's `log_every_n_steps`.
@@ -81,7 +82,10 @@ class GoodnessMonitor(Callback):
             values[f"goodness/pos/{name}"] = positive
             values[f"goodness/neg/{name}"] = negative
             values[f"goodness/separation/{name}"] = positive - negative
-        pl_module.log_dict(values)
+        pl_module.log_dict(values, logger=self.every_n_steps is None)
+        if self.every_n_steps is not None:  # loggers get what is logged only when the Trainer logs
+            for logger in trainer.loggers:
+                logger.log_metrics(values, batches_seen(trainer))
         if self.histogram_every_n_epochs:
             self._kept = [*self._kept, sides][-_KEPT:]
 

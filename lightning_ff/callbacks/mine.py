@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
+from lightning_ff._lightning import state_key
 from lightning_ff.callbacks.base import pair_learner
 from lightning_ff.negatives import HardLabel, Mixture
 
@@ -39,7 +40,7 @@ class MineNegatives(Callback):
 
     @property
     def state_key(self) -> str:
-        return self._generate_state_key(monitor=self.monitor, seed=self.seed)
+        return state_key(self, monitor=self.monitor, seed=self.seed)
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -61,9 +62,8 @@ class MineNegatives(Callback):
         if self.monitor not in trainer.callback_metrics:
             known = ", ".join(sorted(trainer.callback_metrics))
             raise ValueError(f"MineNegatives(monitor={self.monitor!r}) is not logged: choose one of {known}")
-        if float(trainer.callback_metrics[self.monitor]) >= self.above:
-            self.mining = True
-            self._install(pl_module)
+        # installed with the next batch: now all modules are in eval mode, and a wrapped sampler would stay so
+        self.mining = float(trainer.callback_metrics[self.monitor]) >= self.above
 
     def _install(self, pl_module: LightningModule) -> None:
         learner = pair_learner(pl_module, self)

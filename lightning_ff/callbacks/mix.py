@@ -6,7 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_ff.callbacks.base import pair_learner
-from lightning_ff.negatives import Mixture, NegativeSampler
+from lightning_ff.negatives import Mixture, NegativeSampler, check_weights
 
 
 class MixNegatives(Callback):
@@ -37,7 +37,8 @@ class MixNegatives(Callback):
             raise ValueError(f"epochs={epochs}: must be at least 1")
         self.start = start
         self.end = start if end is None else end
-        Mixture(samplers, self.end)
+        check_weights("start", start, samplers)
+        check_weights("end", self.end, samplers)
         self.epochs = epochs
         self.mixture = Mixture(samplers, start, seed)
 

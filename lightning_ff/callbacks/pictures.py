@@ -47,6 +47,8 @@ class NegativePictures(Callback):
         assert learner.negatives is not None
         with torch.no_grad():
             positive = learner.negatives.positives(image, label, learner)
-            negative = learner.negatives(image, label, fallback_index(learner, image) if index is None else index, learner)
+            negative = learner.negatives(
+                image, label, fallback_index(learner, image) if index is None else index, learner
+            )
         shape = learner.network.input_shape
         log_figure(trainer, "negatives", pairs(positive[: self.count], negative[: self.count], shape))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelSummary
+from lightning.pytorch.callbacks import ModelSummary, RichModelSummary
 from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 from typing_extensions import override
@@ -20,7 +20,9 @@ def block_table(learner: LocalLearner) -> str:
         kinds = [type(m).__name__ for m in block.layers.children() if any(True for _ in m.parameters())]
         rows.append((name, ", ".join(kinds) or type(block.layers).__name__, output, *_learning(learner, name, block)))
     readout = network.readout
-    rows.append(("readout", type(readout).__name__, f"({network.num_classes},)", *_learning(learner, "readout", readout)))
+    rows.append(
+        ("readout", type(readout).__name__, f"({network.num_classes},)", *_learning(learner, "readout", readout))
+    )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
@@ -32,8 +34,14 @@ def _learning(learner: LocalLearner, name: str, module: nn.Module) -> tuple[str,
     return f"{sum(p.numel() for p in module.parameters()):,}", rate
 
 
-class BlockSummary(ModelSummary):
-    """Lightning's model summary with one row per block; a learner puts it in the place of the default one."""
+class BlockSummary(RichModelSummary):
+    """Lightning's model summary with one row per block; a learner puts it in the place of the default one.
+
+    It is a subclass of the rich summary, which is the default where `rich` is installed, so as to replace either.
+    """
+
+    def __init__(self, max_depth: int = 1) -> None:
+        ModelSummary.__init__(self, max_depth)  # the rich one asks for `rich`
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

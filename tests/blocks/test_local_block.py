@@ -81,12 +81,14 @@ def test_batch_statistics_together_are_one_call() -> None:
 @pytest.mark.parametrize("mode", ["eval", "one kind of rows"])
 def test_nothing_is_split_in_eval_mode_or_for_one_kind_of_rows(mode: str) -> None:
     plain, inside = with_batch_norm(), with_batch_norm()
-    block, positives = LocalBlock(inside, SumSquare()), 5
+    block, positives, calls = LocalBlock(inside, SumSquare()), 5, []
+    inside.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
     if mode == "eval":
         block.eval(), plain.eval()
         h, _ = block(rows(9, 4), positives=positives)
     else:
         h, _ = block(rows(9, 4))
+    assert calls == [9]
     assert torch.equal(h, plain(rows(9, 4)))
     for got, expected in zip(statistics(inside), statistics(plain), strict=True):
         assert torch.equal(got, expected)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,24 @@ from typing_extensions import override
 from lightning_ff import ForwardForward
 from lightning_ff.data import Digits
 
-BATCHES = 5  # an epoch of the digits below
+# What Lightning itself says about runs as small and as quiet as these.
+LIGHTNING_SAYS = (
+    r".*isinstance\(treespec, LeafSpec\)",
+    "Using ModelCheckpoint with manual optimization",
+    "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
+    "The number of training batches .* is smaller than the logging interval",
+    "The '.*_dataloader' does not have many workers",
+    "You defined a `validation_step` but have no `val_dataloader`",
+    "Checkpoint directory .* exists and is not empty",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            for message in LIGHTNING_SAYS:
+                item.add_marker(pytest.mark.filterwarnings(f"ignore:{message}"))
 
 
 class Tally(Callback):
@@ -48,18 +64,6 @@ class Tally(Callback):
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.validations.append(float(trainer.callback_metrics["val/acc"]))
-
-
-@pytest.fixture(autouse=True)
-def _settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A seed of its own for each test, and no trace of `deterministic=True` or of the run's folder after it."""
-    before = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    yield
-    torch.use_deterministic_algorithms(False)
-    if before is None:
-        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
 
 
 @pytest.fixture

@@ -168,7 +168,9 @@ def test_a_new_process_goes_on_in_the_middle_of_an_epoch(straight: dict[str, Any
     assert differences(expected, resumed) == []
     before = torch.load(folder / f"step={CASES[name].step}.ckpt", weights_only=True)
     assert before["epoch"] == 1
-    assert not torch.equal(before["state_dict"]["network.blocks.0.layers.1.weight"], next(iter(resumed["weights"].values())))
+    assert not torch.equal(
+        before["state_dict"]["network.blocks.0.layers.1.weight"], next(iter(resumed["weights"].values()))
+    )
 
 
 CADENCES = {

@@ -37,7 +37,11 @@ from lightning_ff import (
 )
 
 # The argument is younger than the oldest Lightning that is supported.
-WEIGHTS_ONLY = {"weights_only": True} if "weights_only" in inspect.signature(LightningModule.load_from_checkpoint).parameters else {}
+WEIGHTS_ONLY = (
+    {"weights_only": True}
+    if "weights_only" in inspect.signature(LightningModule.load_from_checkpoint).parameters
+    else {}
+)
 
 
 def names(folder: Path) -> set[str]:
@@ -60,6 +64,7 @@ def test_cadence_and_names_count_optimizer_steps(
     assert {entry["step"].item() for entry in saved["optimizer_states"][0]["state"].values()} == {20}
 
 
+@pytest.mark.filterwarnings("ignore:.*called with Trainer configured with multiple")
 def test_the_best_and_the_last_are_kept_and_can_be_tested(
     learner: Any, digits: Any, trainer: Any, tally: Any, tmp_path: Path, same: Any
 ) -> None:
@@ -127,7 +132,9 @@ def test_a_checkpoint_made_from_python_is_plain_data_and_learns_on_alike(
     assert same(loaded, model)
 
 
-def test_blocks_and_networks_are_given_again(learner: Any, digits: Any, trainer: Any, tmp_path: Path, same: Any) -> None:
+def test_blocks_and_networks_are_given_again(
+    learner: Any, digits: Any, trainer: Any, tmp_path: Path, same: Any
+) -> None:
     def layers() -> list[nn.Module]:
         return [nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU()), nn.Sequential(nn.Linear(8, 4), nn.ReLU())]
 
@@ -191,7 +198,7 @@ def test_a_part_that_cannot_be_described_has_to_be_given_again(
     model, runner = learner(goodness=Squares(2.0), terms=[PeerNormalization()]), trainer(max_epochs=1)
     runner.fit(model, digits())
     runner.save_checkpoint(tmp_path / "a.ckpt")
-    with pytest.raises(ValueError, match="goodness: Squares does not keep its argument 'scale'.*give it again"):
+    with pytest.raises(ValueError, match=r"goodness: Squares does not keep its argument 'scale'.*give it again"):
         reload(tmp_path / "a.ckpt")
     assert same(reload(tmp_path / "a.ckpt", goodness=Squares(2.0)), model)
 
@@ -258,7 +265,7 @@ def test_not_a_number_is_found_without_checkpoints_too(
     learner: Any, digits: Any, trainer: Any, tally: Any, every: int, batches: int
 ) -> None:
     runner = trainer(max_epochs=3, callbacks=[Poison("network.blocks.1", 7), tally], log_every_n_steps=every)
-    with pytest.raises(NonFiniteLoss, match="the loss of block01 is nan.*gradient_clip_val"):
+    with pytest.raises(NonFiniteLoss, match=r"the loss of block01 is nan.*gradient_clip_val"):
         runner.fit(learner(), digits())
     assert len(tally.batches) == batches  # at the end of the interval, or of the run
 
@@ -283,5 +290,5 @@ def test_a_damaged_checkpoint_is_named(learner: Any, digits: Any, trainer: Any, 
     for use in uses.values():
         with pytest.raises(CorruptCheckpoint, match=r"ckpt_path='.*a\.ckpt' is damaged .*: use an earlier one"):
             use()
-    with pytest.raises(FileNotFoundError, match="b.ckpt"):
+    with pytest.raises(FileNotFoundError, match=r"b\.ckpt"):
         trainer().test(learner(), data, ckpt_path=tmp_path / "b.ckpt")

@@ -1,4 +1,4 @@
-"""What else people do with a LightningModule: averaging, compiling, exporting, copying, predicting, validating midway."""
+"""What else people do with a LightningModule: average, compile, export, copy, predict, validate between two steps."""
 
 from __future__ import annotations
 
@@ -132,7 +132,9 @@ def test_the_exported_network_answers_alike(learner: Any, digits: Any, trainer: 
     assert torch.equal(program.module()(few), network(few))
 
 
-@pytest.mark.parametrize("clone", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"])
+@pytest.mark.parametrize(
+    "clone", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"]
+)
 @pytest.mark.parametrize("fitted", [False, True])
 def test_a_copy_is_the_same_and_independent(
     learner: Any, digits: Any, trainer: Any, same: Any, weights: Any, clone: Any, fitted: bool

@@ -77,7 +77,7 @@ def test_a_cosine_over_steps_ends_with_the_run_when_accumulating(
 
 
 def test_a_plateau_scheduler_steps_after_validation(learner: Any, digits: Any, trainer: Any, tally: Any) -> None:
-    # Nothing is learned, so the loss never falls: a patience of 1 halves the rate after every second epoch but the first.
+    # Nothing is learned, so the loss never falls: with a patience of 1 the rate halves in every second epoch.
     model = learner(
         optimizer=partial(SGD, lr=1e-30),
         scheduler=partial(ReduceLROnPlateau, factor=0.5, patience=1, eps=0.0),
@@ -146,7 +146,9 @@ def bound(gradients: list[Tensor], limit: float | None, algorithm: str) -> list[
 
 def plain_steps(model: Any, data: Any, rate: float, steps: int, limit: float | None, algorithm: str) -> list[Tensor]:
     """Forward-Forward by stochastic gradient descent, written out: overlay, RMS, mean of squares, softplus."""
-    layers = [(block.layers[1].weight.detach().clone(), block.layers[1].bias.detach().clone()) for block in model.blocks]
+    layers = [
+        (block.layers[1].weight.detach().clone(), block.layers[1].bias.detach().clone()) for block in model.blocks
+    ]
     data.setup("fit")
     for batch in list(data.train_dataloader())[:steps]:
         wrong = wrong_labels(batch.label, 10, batch.index, seed=0, epoch=0)

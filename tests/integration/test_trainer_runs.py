@@ -33,7 +33,10 @@ def test_fast_dev_run_runs_every_part_and_leaves_nothing(
     parts = [tally, GoodnessMonitor(every_n_steps=1), NegativePictures(), MineNegatives(above=0.0), RunReport()]
     model, data = learner(), digits(eval_batch_size=10)
     runner = trainer(
-        fast_dev_run=batches, logger=CSVLogger(tmp_path), callbacks=[*parts, ModelCheckpoint()], enable_checkpointing=True
+        fast_dev_run=batches,
+        logger=CSVLogger(tmp_path),
+        callbacks=[*parts, ModelCheckpoint()],
+        enable_checkpointing=True,
     )
     runner.fit(model, data)
     runner.test(model, data)
@@ -161,7 +164,9 @@ def test_validate_without_fit_agrees_with_the_scores(learner: Any, digits: Any, 
     (batch,) = data.val_dataloader()
     scores = [model(batch.image), *model.block_scores(batch.image)]
     accuracies = [float((each.argmax(1) == batch.label).float().mean()) for each in scores]
-    assert [answers[True][name] for name in ("val/acc", "val/acc/block00", "val/acc/block01")] == pytest.approx(accuracies)
+    assert [answers[True][name] for name in ("val/acc", "val/acc/block00", "val/acc/block01")] == pytest.approx(
+        accuracies
+    )
     expected = torch.nn.functional.cross_entropy(scores[0].detach(), batch.label)
     assert answers[True]["val/loss"] == pytest.approx(float(expected), rel=1e-5)
 

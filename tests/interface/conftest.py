@@ -1,12 +1,11 @@
-"""Fixtures of the interface tests: an empty working folder, the command line within the process, one real run of it."""
+"""Fixtures of the interface tests: the command line within the process and outside of it, one real run of it."""
 
 from __future__ import annotations
 
 import csv
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,22 +18,11 @@ sys.path.append(str(Path(__file__).parent))  # for wandb_reader, whatever pytest
 Series = dict[str, list[tuple[int, float]]]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "realdata: needs the real data sets in the folder LIGHTNING_FF_DATA")
-
-
 @pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every test starts in an empty folder, and leaves the environment and W&B as they were."""
-    before = dict(os.environ)
-    monkeypatch.chdir(tmp_path)
+def as_from_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arguments of pytest are none of the command line's."""
     monkeypatch.setattr(sys, "argv", ["lightning-ff"])
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of what Lightning calls
-    yield
-    if "wandb" in sys.modules:
-        sys.modules["wandb"].finish()
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

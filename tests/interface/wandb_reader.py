@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,15 +42,21 @@ class WandbRun:
         return found
 
 
-def read_run(folder: Path) -> WandbRun:
-    """Read the only run below a folder of W&B files."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
+def read_run(folder: Path, patience: float = 60.0) -> WandbRun:
+    """Read the only run below a folder of W&B files, after `wandb.finish()`, which does not wait for the file."""
     (file,) = folder.rglob("run-*.wandb")
+    start = time.monotonic()
+    while time.monotonic() < start + patience:
+        records = list(_records(file.read_bytes()))
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            return _run(records)
+        time.sleep(0.05)
+    raise TimeoutError(f"{file} has no end after {patience} s: is its run finished?")
+
+
+def _run(records: list[Any]) -> WandbRun:
     run = WandbRun()
-    for data in _records(file.read_bytes()):
-        record = Record()
-        record.ParseFromString(data)
+    for record in records:
         kind = record.WhichOneof("record_type")
         if kind == "run":
             run.project = record.run.project
@@ -73,17 +80,20 @@ def _values(items: Iterable[Any]) -> dict[str, Any]:
     return values
 
 
-def _records(data: bytes) -> Iterator[bytes]:
+def _records(data: bytes) -> Iterator[Any]:
     """Records of a file in LevelDB's log format: pieces in blocks of 32 KiB, whose last bytes may be padding."""
-    assert data[:4] == b":W&B"
+    from wandb.proto.wandb_internal_pb2 import Record
+
     at, record = _HEADER, b""
     while at + 7 <= len(data):
         if _BLOCK - at % _BLOCK < 7:
             at += _BLOCK - at % _BLOCK
             continue
         _, size, kind = struct.unpack("<IHB", data[at : at + 7])
+        if at + 7 + size > len(data):
+            return  # still being written
         record += data[at + 7 : at + 7 + size]
         at += 7 + size
         if kind in (_FULL, _LAST):
-            yield record
+            yield Record.FromString(record)
             record = b""

@@ -118,6 +118,16 @@ def test_huge_goodness_neither_overflows_nor_loses_its_gradient(size: float) -> 
         assert float(wrong.grad[1]) == pytest.approx(4.0 if isinstance(loss, SymBa) else 1.0)
 
 
+def test_silent_positives_under_a_high_threshold_do_not_overflow() -> None:
+    """The sum of squares of a wide layer has a threshold of thousands, and a silent sample lies that far below it."""
+    g = torch.zeros(2, requires_grad=True)
+    value = ThresholdLoss(1e4)(g, 1)
+    value.backward()
+    assert float(value.detach()) == 1e4
+    assert g.grad is not None
+    assert g.grad.tolist() == [-1.0, 0.0]
+
+
 def test_classes_split_the_goodness_at_the_number_of_positives() -> None:
     g = goodness(9)
     assert torch.equal(ThresholdLoss(1.5)(g, 3), threshold_loss(g[:3], g[3:], 1.5))

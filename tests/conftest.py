@@ -1,0 +1,60 @@
+"""What every test gets: a seed, one thread, an empty working folder, and the environment put back afterwards."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+LEFTOVERS = ("checkpoints", "figures", "lightning_logs", "logs", "predictions.csv", "wandb")
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The same start for every test, and nothing of it left over: arguments, environment, W&B run."""
+    before = dict(os.environ)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lightning-ff"])  # not pytest's own arguments
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    yield
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].finish()
+    torch.use_deterministic_algorithms(False)
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Tiny tensors are faster on one thread, and two test processes share the machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_tips() -> None:
+    """Lightning advertises in its log; what tests read of the log is theirs."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def clean_repository() -> Iterator[None]:
+    """No test writes a run into the repository."""
+    before = {name for name in LEFTOVERS if (ROOT / name).exists()}
+    yield
+    left = {name for name in LEFTOVERS if (ROOT / name).exists()} - before
+    assert not left, f"a test wrote {sorted(left)} into {ROOT}: write into tmp_path, the working folder of each test"

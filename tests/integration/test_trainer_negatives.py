@@ -1,0 +1,144 @@
+"""Callbacks that change the sampler during a run: what each batch gets, together and in a second run."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.nn import functional as F
+from typing_extensions import override
+
+from lightning_ff import (
+    FixedPool,
+    HardLabel,
+    MineNegatives,
+    MixNegatives,
+    Mixture,
+    NegativeSampler,
+    RefreshNegatives,
+    SwitchNegatives,
+    WrongLabel,
+)
+from lightning_ff.negatives import wrong_labels
+
+
+class Samplers(Callback):
+    """Notes the learner's sampler after each batch: what the batch was made with."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        self.seen.append(" ".join(repr(pl_module.negatives).split()))
+
+
+class Offset(NegativeSampler):
+    """The class that lies `offset` further."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__()
+        self.offset = offset
+        self.epochs: list[int] = []
+
+    @override
+    def forward(self, x: Tensor, y: Tensor, index: Tensor, learner: Any) -> Tensor:
+        self.epochs.append(learner.current_epoch)
+        return learner.labels(x, (y + self.offset) % 10)
+
+
+def test_switching_installs_each_sampler_from_its_epoch_on(learner: Any, digits: Any, trainer: Any) -> None:
+    first, second = Offset(1), Offset(2)
+    model = learner(negatives=WrongLabel())
+    own = model.negatives
+    runner = trainer(max_epochs=5, callbacks=[SwitchNegatives({1: first, 3: second})])
+    runner.fit(model, digits())
+    assert first.epochs == [1] * 5 + [2] * 5
+    assert second.epochs == [3] * 5 + [4] * 5
+    assert model.negatives is second
+    assert own is not second
+    trainer(max_epochs=1, callbacks=[SwitchNegatives({0: first})]).fit(model, digits())
+    assert model.negatives is first
+
+
+def test_mixing_goes_linearly_from_start_to_end(learner: Any, digits: Any, trainer: Any) -> None:
+    first, second = Offset(1), Offset(2)
+    mix = MixNegatives([first, second], start=[1.0, 0.0], end=[0.0, 1.0], epochs=4)
+    weights: list[list[float]] = []
+
+    class Weights(Callback):
+        @override
+        def on_train_epoch_end(self, *_: Any) -> None:
+            weights.append(mix.mixture.weights)
+
+    trainer(max_epochs=6, callbacks=[mix, Weights()]).fit(learner(), digits())
+    assert weights == [[1 - share, share] for share in (0, 0.25, 0.5, 0.75, 1, 1)]
+    assert sorted([*first.epochs, *second.epochs]) == [epoch for epoch in range(6) for _ in range(5)]
+    assert {0} <= set(first.epochs) <= {0, 1, 2, 3}
+    assert {4, 5} <= set(second.epochs) <= {1, 2, 3, 4, 5}
+
+
+def test_refreshing_redraws_the_pool_every_few_epochs(learner: Any, digits: Any, trainer: Any) -> None:
+    drawn: dict[int, Tensor] = {}
+    pools: list[Tensor] = []
+
+    class Watched(FixedPool):
+        @override
+        def forward(self, x: Tensor, y: Tensor, index: Tensor, learner: Any) -> Tensor:
+            negatives = super().forward(x, y, index, learner)
+            assert torch.equal(negatives, learner.labels(x, wrong_labels(y, 10, index, self.seed, self.draw)))
+            chosen = negatives.flatten(1)[:, :10].argmax(1)
+            drawn.update(dict(zip(index.tolist(), F.one_hot(chosen, 10), strict=True)))
+            return negatives
+
+    class Pools(Callback):
+        @override
+        def on_train_epoch_end(self, *_: Any) -> None:
+            pools.append(torch.stack([drawn[index] for index in sorted(drawn)]))
+
+    runner = trainer(max_epochs=6, callbacks=[RefreshNegatives(every_n_epochs=2), Pools()])
+    runner.fit(learner(negatives=Watched(seed=4)), digits())
+    assert pools[0].shape == (80, 10)
+    changes = [not torch.equal(before, after) for before, after in pairwise(pools)]
+    assert changes == [False, True, False, True, False]
+
+
+@pytest.mark.parametrize("above", [0.0, 2.0])
+def test_mining_begins_when_the_metric_is_there_and_wraps_once(
+    learner: Any, digits: Any, trainer: Any, above: float
+) -> None:
+    model, mine, seen = learner(negatives=WrongLabel(seed=3)), MineNegatives(fraction=0.75, above=above), Samplers()
+    runner = trainer(max_epochs=2, callbacks=[mine, seen])
+    runner.fit(model, digits())
+    assert mine.mining == (above == 0.0)
+    assert seen.seen[:5] == ["WrongLabel(seed=3)"] * 5  # the first metric comes at the end of the first epoch
+    runner.fit_loop.max_epochs = 3
+    runner.fit(model, digits())
+    if above > 1:
+        assert set(seen.seen) == {"WrongLabel(seed=3)"}
+        return
+    assert isinstance(model.negatives, Mixture)
+    assert [type(sampler) for sampler in model.negatives.samplers] == [WrongLabel, HardLabel]
+    assert model.negatives.weights == [0.25, 0.75]
+    assert all(module.training for module in model.negatives.modules())
+    assert len(set(seen.seen[5:])) == 1
+
+
+@pytest.mark.parametrize("mine_first", [True, False])
+def test_mining_goes_on_over_samplers_that_are_switched_and_refreshed(
+    learner: Any, digits: Any, trainer: Any, mine_first: bool
+) -> None:
+    pools = [FixedPool(seed=1), FixedPool(seed=2)]
+    mine, others = MineNegatives(above=0.0), [SwitchNegatives({0: pools[0], 2: pools[1]}), RefreshNegatives()]
+    seen = Samplers()
+    order = [mine, *others] if mine_first else [*others, mine]
+    model = learner()
+    trainer(max_epochs=4, callbacks=[*order, seen]).fit(model, digits())
+    bases = [["FixedPool(seed=1)" in each, "FixedPool(seed=2)" in each, "HardLabel" in each] for each in seen.seen]
+    assert bases == [[True, False, epoch > 0] for epoch in (0, 1) for _ in range(5)] + [[False, True, True]] * 10
+    assert model.negatives.samplers[0] is pools[1]
+    assert [pool.draw for pool in pools] == [1, 3]

@@ -1,0 +1,445 @@
+"""The documentation: its examples run, its commands parse, its names and links exist, it builds without warnings."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pkgutil
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partialmethod
+from html.parser import HTMLParser
+from itertools import chain
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Trainer, callbacks, seed_everything
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import lightning_ff
+import lightning_ff.data
+from lightning_ff import ForwardForward, MixNegatives, Mixture
+from lightning_ff.cli import CLI, main
+from lightning_ff.data import Digits
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+EXAMPLES = DOCS / "examples"
+PAGES = sorted(DOCS.rglob("*.md"))
+Run = Callable[[str], dict[str, Any]]
+# What Lightning says of a laptop and of short runs, and what is the scripts' own choice, is not under test here.
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """Run a script of docs/examples in an empty folder; returns its variables."""
+    seed_everything(0)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    yield lambda name: runpy.run_path(str(EXAMPLES / name))
+    for name in ("my_parts", "my_method"):
+        sys.modules.pop(name, None)
+
+
+def fit(*arguments: str) -> CLI:
+    return main(["fit", *arguments, "--trainer.enable_progress_bar", "false"])
+
+
+# The examples
+
+
+def test_quickstart(run: Run, tmp_path: Path) -> None:
+    ran = run("quickstart.py")
+    assert ran["trainer"].callback_metrics["test/acc"] > 0.8
+    assert [tuple(h.shape) for h in ran["activations"]] == [(360, 200), (360, 200)]
+    torch.testing.assert_close(ran["scores"], sum(ran["per_block"]))
+    assert list(tmp_path.glob("lightning_logs/version_0/checkpoints/*.ckpt"))
+
+
+def test_own_goodness_and_loss_by_hand(run: Run) -> None:
+    parts = run("my_parts.py")
+    h = torch.tensor([[[1.0, -3.0], [2.0, 0.0]], [[0.0, 0.0], [1.0, 0.0]]])
+    assert parts["TopK"](k=2)(h).tolist() == [6.5, 0.5]
+    assert parts["TopK"](k=10)(h).tolist() == [3.5, 0.25]
+    loss = parts["Margin"](margin=2.0)
+    positive, negative = torch.tensor([5.0, 1.0]), torch.tensor([1.0, 0.5, 4.0, 3.0])
+    assert loss.pair(positive, negative).item() == pytest.approx((0 + 1.5 + 1 + 4) / 4)
+    loss.bind(0.5)
+    assert loss.pair(positive, negative).item() == pytest.approx((0 + 0.5 + 0 + 3) / 4)
+
+
+def test_own_sampler_term_and_readout_by_hand(run: Run) -> None:
+    parts = run("my_parts.py")
+    learner = ForwardForward(10, (1, 8, 8), widths=[4], negatives=parts["NeighbourLabel"](seed=3))
+    image, label, index = torch.rand(200, 1, 8, 8), torch.arange(200) % 10, torch.arange(200)
+    negative = learner.negatives(image, label, index, learner)
+    wrong = negative.flatten(1)[:, :10].argmax(1)
+    assert set(((wrong - label) % 10).tolist()) == {1, 9}
+    assert torch.equal(learner.negatives(image[50:], label[50:], index[50:], learner), negative[50:])
+    h = torch.tensor([[1.0, -2.0], [0.0, 3.0]])
+    assert parts["ActivityL1"](weight=0.1)(h, h, 1).item() == pytest.approx(0.15)
+    assert parts["DepthWeighted"](base=3.0)([h, h, h]).tolist() == (13 * h).tolist()
+
+
+def test_own_parts_train_alike_from_python_and_from_yaml(run: Run, tmp_path: Path) -> None:
+    seed_everything(0)
+    ran = run("use_my_parts.py")
+    assert ran["trainer"].callback_metrics["val/acc"] > 0.5
+    cli = fit("--config", str(EXAMPLES / "my_parts.yaml"))
+    ours, theirs = ran["model"].state_dict(), cli.model.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    for trainer in (ran["trainer"], cli.trainer):
+        loaded = ForwardForward.load_from_checkpoint(trainer.checkpoint_callback.best_model_path)
+        assert (loaded.blocks[1].goodness.k, loaded.blocks[1].loss.margin) == (12, 2.0)
+        assert (loaded.negatives.seed, loaded.network.readout.base) == (0, 2.0)
+        assert loaded.blocks[0].terms[0].weight == 0.001
+
+
+def test_own_method(run: Run, tmp_path: Path) -> None:
+    cli = fit("--config", str(EXAMPLES / "my_method.yaml"), "--model.alpha", "2")
+    assert type(cli.model).__name__ == "ConvForwardForward"
+    assert cli.model.blocks[1].loss.alpha == 2.0
+    assert cli.trainer.callback_metrics["val/acc"] > 0.2
+    kind = run("my_method.py")["ConvForwardForward"]
+    own = kind(10, (1, 8, 8), channels=[16, 32], alpha=2.0, gradient_clip_val=5.0)
+    trainer = Trainer(max_epochs=1)
+    trainer.fit(own, Digits(batch_size=50))
+    for learner, by in ((cli.model, cli.trainer), (own, trainer)):
+        loaded = type(learner).load_from_checkpoint(by.checkpoint_callback.best_model_path)
+        assert [tuple(block.layers[0].weight.shape) for block in loaded.blocks] == [(16, 2, 3, 3), (32, 16, 3, 3)]
+        assert loaded.blocks[1].loss.alpha == 2.0
+    assert loaded.gradient_clip_val == 5.0
+
+
+def test_class_mode(run: Run) -> None:
+    ran = run("class_mode.py")
+    assert ran["trainer"].callback_metrics["val/acc"] > 0.6
+    prototypes = ran["Prototypes"]()
+    prototypes.build(torch.Size([2]), 2)
+    prototypes.prototypes.data = torch.tensor([[0.0, 0.0], [2.0, 4.0]])
+    assert prototypes(torch.tensor([[2.0, 0.0]])).tolist() == [[-2.0, -8.0]]
+
+
+def test_own_network_keeps_its_weights(run: Run) -> None:
+    ran = run("own_network.py")
+    assert ran["trainer"].callback_metrics["val/acc"] > 0.3
+    network, model = ran["network"], ran["model"]
+    assert model.blocks[1].layers[0] is network[2]
+    trained = {name: weight.clone() for name, weight in network.state_dict().items()}
+    for weight in network.parameters():
+        nn.init.zeros_(weight)
+    ForwardForward.load_from_checkpoint(ran["path"], blocks=[network[:2], network[2:]])
+    assert all(torch.equal(weight, trained[name]) for name, weight in network.state_dict().items())
+
+
+def test_dict_loader_gives_the_index_that_a_tuple_loader_lacks(run: Run) -> None:
+    ran = run("dict_loader.py")
+    assert ran["trainer"].current_epoch == 2
+    assert type(ran["model"].negatives).__name__ == "FixedPool"
+    data = ran["MyDigits"]()
+    without = DataLoader(TensorDataset(data.images, data.labels), batch_size=50)
+    with pytest.raises(ValueError, match="index"):
+        Trainer(max_epochs=1).fit(ran["model"], without)
+
+
+def test_negatives_change(run: Run) -> None:
+    ran = run("negatives.py")
+    mixture = ran["model"].negatives
+    assert isinstance(mixture, Mixture)
+    pool, hard = mixture.samplers
+    assert (type(pool).__name__, pool.draw, type(hard).__name__) == ("FixedPool", 2, "HardLabel")
+    assert mixture.weights == [0.75, 0.25]
+
+
+def test_mixed_negatives_from_yaml(run: Run) -> None:
+    cli = fit(
+        *("--config", str(ROOT / "examples/digits.yaml"), "--config", str(EXAMPLES / "mixed_negatives.yaml")),
+        *("--trainer.max_epochs", "3", "--trainer.limit_train_batches", "2", "--model.widths=[8]"),
+    )
+    assert any(isinstance(callback, MixNegatives) for callback in cli.trainer.callbacks)
+    assert cli.model.negatives.weights == pytest.approx([0.9, 0.1])
+
+
+def test_unsupervised(run: Run) -> None:
+    ran = run("unsupervised.py")
+    assert ran["trainer"].callback_metrics["val/acc"] > 0.5
+    assert list(ran["model"].facade.inner) == ["block00", "block01", "readout"]
+    assert [linear.in_features for linear in ran["model"].network.readout.linear] == [100]
+
+
+def test_training(run: Run) -> None:
+    ran = run("training.py")
+    assert ran["path"].endswith("last.ckpt")
+    assert torch.load(ran["path"], weights_only=True)["epoch"] == 5
+    assert (ran["trainer"].global_step, ran["longer"].global_step) == (52, 78)
+    assert (ran["trainer"].current_epoch, ran["longer"].current_epoch) == (4, 6)
+    facade = ran["model"].facade
+    kinds = {name: type(optimizer).__name__ for name, optimizer in facade.inner.items()}
+    assert kinds == {"block00": "Adam", "block01": "Adam", "readout": "AdamW"}
+    assert all(group["lr"] == pytest.approx(0, abs=1e-9) for group in facade.param_groups)
+    assert "lr-BlockOptimizers/block00" in ran["trainer"].callback_metrics
+
+
+def test_tools(run: Run) -> None:
+    ran = run("tools.py")
+    assert 1e-8 < ran["finder"].suggestion() < 1
+    assert torch.equal(ran["scores"], ran["model"](ran["images"][:3]))
+
+
+@pytest.mark.skipif(not hasattr(callbacks, "EMAWeightAveraging"), reason="Lightning has it from 2.6 on")
+def test_averaged_weights(run: Run) -> None:
+    averaged = run("averaging.py")["model"]
+    seed_everything(0)
+    plain = ForwardForward(10, (1, 8, 8), widths=[64, 64])
+    begun = [weight.clone() for weight in plain.parameters()]
+    Trainer(max_epochs=2).fit(plain, Digits(batch_size=50))
+    moved = [
+        sum(float((weight - start).norm()) for weight, start in zip(model.parameters(), begun, strict=True))
+        for model in (averaged, plain)
+    ]
+    assert 0 < moved[0] < moved[1]  # an average of the way lies behind its end
+
+
+def test_compiled_blocks_keep_their_names(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    # tracing is what can fail here; the default backend also needs a C++ compiler, and a minute
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    ran = run("compiled.py")
+    assert all(block._compiled_call_impl is not None for block in ran["model"].blocks)
+    assert ran["model"].state_dict().keys() == ForwardForward(10, (1, 8, 8), widths=[64, 64]).state_dict().keys()
+
+
+def test_greedy_schedule_trains_block_after_block(run: Run) -> None:
+    ran = run("greedy.py")
+    facade = ran["model"].facade
+    steps = {name: int(facade.state[facade.parameters(name)[0]]["step"]) for name in facade.inner}
+    assert steps == {"block00": 2 * 26, "block01": 2 * 26}
+
+
+def test_pictures_and_logger_of_ones_own(run: Run) -> None:
+    logger = run("own_pictures.py")["logger"]
+    assert set(logger.pictures) == {("negatives", 0), ("weights", 26)}
+    assert any("val/acc" in metrics for _, metrics in logger.metrics)
+
+
+def test_every_script_is_run_above() -> None:
+    source = Path(__file__).read_text()
+    assert [file.name for file in EXAMPLES.iterdir() if file.is_file() and f'"{file.name}"' not in source] == []
+
+
+def test_home_page_says_where_the_demo_puts_things(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    demo = runpy.run_path(str(ROOT / "examples" / "demo.py"), run_name="demo")["demo"]
+    demo(["--model.widths=[8]", "--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"])
+    (block,) = [text for kind, text in fences(DOCS / "index.md") if kind == "text"]
+    assert block.splitlines()
+    printed = capfd.readouterr().out.splitlines()
+    assert [line for line in block.splitlines() if line not in printed] == []
+
+
+# The pages
+
+
+def fences(page: Path) -> list[tuple[str, str]]:
+    """Kind and text of every fenced block of a page."""
+    found = re.findall(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [(kind, text.replace(f"\n{indent}", "\n").removeprefix(indent).strip()) for indent, kind, text in found]
+
+
+def prose(page: Path) -> str:
+    """A page without its fenced blocks and inline code."""
+    text = re.sub(r"^( *)```.*?^\1```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"(?<!\[)`[^`\n]*`(?!\])", "", text)
+
+
+def slug(heading: str) -> str:
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
+
+
+def commands() -> list[str]:
+    """Every command of this package that a page shows."""
+    lines = chain.from_iterable(
+        text.replace("\\\n", " ").splitlines() for page in PAGES for kind, text in fences(page) if kind == "bash"
+    )
+    return sorted({line for line in lines if re.match(r"(lightning-ff|python -m lightning_ff) ", line)})
+
+
+def identifiers() -> list[str]:
+    """Every object on the pages of the reference."""
+    pages = (DOCS / "api").glob("*.md")
+    return [name for page in pages for name in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE)]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like a checkout in which the digits have been trained."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("examples", "docs"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "my_parts.yaml").symlink_to(EXAMPLES / "my_parts.yaml")
+    ran = folder / "logs/digits/version_0"
+    ran.mkdir(parents=True)
+    (ran / "config.yaml").symlink_to(ROOT / "examples/digits.yaml")
+    return folder
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_parse(
+    command: str, checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(checkout)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    arguments = shlex.split(command)
+    arguments = arguments[arguments.index("-m") + 2 :] if "-m" in arguments else arguments[1:]
+    with pytest.raises(SystemExit) as exit_:
+        main([*arguments, "--print_config"])
+    assert exit_.value.code in (0, None)
+    assert yaml.safe_load(capsys.readouterr().out)["model"]["class_path"]
+
+
+@pytest.mark.parametrize("name", ["loggers.yaml", "mixed_negatives.yaml"])
+def test_files_name_the_command_they_are_for(
+    name: str, checkout: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(checkout)
+    first = (EXAMPLES / name).read_text().splitlines()[0]
+    cli = main([*shlex.split(first)[1:], "--trainer.fast_dev_run", "true", "--model.widths=[8]"])
+    assert cli.trainer.global_step == 1
+
+
+def test_the_sweep_runs(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkout)
+    sweep = yaml.safe_load((ROOT / "examples/wandb_sweep.yaml").read_text())
+    chosen = {name: given.get("values", [given.get("min")])[0] for name, given in sweep["parameters"].items()}
+    arguments = [f"--{name}={value}" for name, value in chosen.items()]
+    command = [
+        part for word in sweep["command"] for part in (arguments if word == "${args}" else [word]) if "${" not in part
+    ]
+    cli = main([*command, "--trainer.fast_dev_run", "true"])
+    assert cli.model.blocks[0].loss.alpha == chosen["model.init_args.loss.init_args.alpha"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_code_on_a_page_is_included_from_files_that_are_tested(page: Path) -> None:
+    for kind, text in fences(page):
+        assert kind in ("python", "yaml", "bash", "text"), f"{page.name}: a fence of kind {kind!r}"
+        if kind in ("bash", "text"):
+            continue
+        include = re.fullmatch(r'--8<-- "([\w./]+?)(?::(\w+))?"', text)
+        assert include, f"{page.name}: {text}"
+        file = EXAMPLES / include[1] if (EXAMPLES / include[1]).exists() else ROOT / include[1]
+        assert file.exists(), f"{page.name}: {text}"
+        assert include[2] is None or f"[start:{include[2]}]" in file.read_text(), f"{page.name}: {text}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    text = prose(page)
+    known = set(identifiers())
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if urlparse(target).scheme:
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.is_file(), f"{page.name}: {target}"
+        headings = re.findall(r"^#+ (.+)$", there.read_text(), re.MULTILINE)
+        assert not anchor or anchor in map(slug, headings), f"{page.name}: {target}"
+    for name in re.findall(r"\]\[([\w.]+)\]", text):
+        assert name in known or name.rpartition(".")[0] in known, f"{page.name}: {name} is not in the reference"
+        assert pkgutil.resolve_name(name) is not None
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    public = {f"lightning_ff.{name}" for name in lightning_ff.__all__}
+    public |= {f"lightning_ff.data.{name}" for name in lightning_ff.data.__all__}
+    names = identifiers()
+    assert public - set(names) == set()
+    assert sorted(names) == sorted(set(names))
+    for name in names:
+        assert pkgutil.resolve_name(name).__doc__, name
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    listed = [page for part in config["nav"] for pages in part.values() for entry in pages for page in entry.values()]
+    assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in PAGES)
+
+
+# The site
+
+
+class Links(HTMLParser):
+    """What a page of the site loads, where it links to, and its anchors."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.links: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.anchors |= {values[name] for name in ("id", "name") if name in values}
+        self.loads += [values[name] for name in ("src", "srcset", "poster") if name in values]
+        if "href" in values:
+            (self.loads if tag == "link" else self.links).append(values["href"])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    lacking = [name for name in ("mkdocs", "material", "mkdocstrings_handlers") if not importlib.util.find_spec(name)]
+    if lacking:
+        pytest.skip(f"the site is built with the extra 'docs', of which {', '.join(lacking)} is not installed")
+    folder = tmp_path_factory.mktemp("site")
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stderr
+    assert "WARNING" not in built.stderr
+    return folder
+
+
+def test_site_loads_nothing_from_elsewhere(site: Path) -> None:
+    pages = list(site.rglob("*.html"))
+    assert len(pages) == len(PAGES) + 1  # and 404.html
+    for page in pages:
+        elsewhere = [target for target in Links(page).loads if urlparse(target).netloc]
+        assert elsewhere == [], page.name
+    sheets = "".join(sheet.read_text() for sheet in site.rglob("*.css"))
+    assert re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//[^)\"']+", sheets) == []
+
+
+def test_links_of_the_site_lead_somewhere(site: Path) -> None:
+    pages = {page: Links(page) for page in site.rglob("*.html") if page.name != "404.html"}
+    for page, found in pages.items():
+        for target in found.links:
+            url = urlparse(target)
+            if url.scheme or url.netloc:
+                continue
+            there = (page.parent / url.path).resolve() if url.path else page
+            there = there / "index.html" if there.is_dir() else there
+            assert there.exists(), f"{page.relative_to(site)}: {target}"
+            if url.fragment and there in pages:
+                assert url.fragment in pages[there].anchors | {"__toc"}, f"{page.relative_to(site)}: {target}"
+
+
+def test_docstrings_have_become_markdown(site: Path) -> None:
+    text = (site / "api/learner/index.html").read_text() + (site / "api/data/index.html").read_text()
+    for left in ("Example::", ":class:", ":func:", ":meth:", "&gt;&gt;&gt; data = Noise(batch_size=8, val_size=4)\n"):
+        assert left not in re.sub(r"<details.*?</details>", "", text, flags=re.DOTALL), left
+    assert Digits.__doc__ is not None
+    assert "load_digits" in text
