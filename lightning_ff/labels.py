@@ -47,6 +47,8 @@ class LabelEncoding(nn.Module):
     def fix(self, maximum: float) -> None:
         """Set an open on-value to the largest input of the training data; later calls change nothing."""
         if not bool(self.known):
+            if maximum <= 0:
+                raise ValueError(f"on_value=None takes the data's largest input, which is {maximum}: give an on_value above 0")
             self.on.fill_(maximum)
             self.known.fill_(True)
 
@@ -149,10 +151,19 @@ class LabelChannel(LabelEncoding):
         if len(input_shape) != 3:
             raise ValueError(f"labels=LabelChannel needs images (C, H, W), got input_shape={input_shape}")
         channels, height, width = input_shape
-        generator = torch.Generator().manual_seed(self.seed)
-        patterns = torch.randint(0, 2, (self.num_classes, height * width), generator=generator)
-        self.register_buffer("patterns", patterns.float())
+        self.register_buffer("patterns", self._draw(height * width).float())
         return channels + 1, height, width
+
+    def _draw(self, pixels: int) -> Tensor:
+        """Patterns (C, pixels), no two of them equal."""
+        generator = torch.Generator().manual_seed(self.seed)
+        for _ in range(100):
+            patterns = torch.randint(0, 2, (self.num_classes, pixels), generator=generator)
+            if len(patterns.unique(dim=0)) == self.num_classes:
+                return patterns
+        raise ValueError(
+            f"labels=LabelChannel finds no {self.num_classes} different patterns of {pixels} pixels: use AppendOneHot"
+        )
 
     def write(self, x: Tensor, code: Tensor) -> Tensor:
         channel = (code @ self.patterns.to(code.dtype)).view(x.shape[0], 1, *x.shape[2:])

@@ -110,7 +110,8 @@ class LocalNetwork(nn.Module):
     @torch.no_grad()
     def _dry_run(self) -> list[tuple[torch.Size, ...]]:
         """Send zeros through, build what depends on shapes, and record every block's output shapes."""
-        x: Activation = self.normalize(torch.zeros(1, *self.encoded_shape))
+        kind = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
+        x: Activation = self.normalize(torch.zeros(1, *self.encoded_shape, dtype=kind.dtype, device=kind.device))
         shapes = []
         for name, block in zip(self.names, self.blocks, strict=True):
             try:

@@ -12,6 +12,7 @@ from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -38,6 +39,8 @@ def describe(value: Any) -> Any:
         return value
     if isinstance(value, Real):  # NumPy's numbers too, which a weights-only checkpoint cannot hold
         return int(value) if isinstance(value, Integral) else float(value)
+    if isinstance(value, torch.dtype):
+        raise NotDescribable(f"{value} is no plain data")
     if isinstance(value, Mapping):
         return {str(key): describe(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -70,6 +73,8 @@ def _arguments(value: Any) -> dict[str, Any]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or not hasattr(value, name):
             raise NotDescribable(f"{type(value).__name__} does not keep its argument {name!r} as an attribute")
         entry = getattr(value, name)
+        if inspect.isclass(entry):
+            raise NotDescribable(f"{type(value).__name__}({name}={entry}): a class as an argument of a part")
         arguments[name] = describe(list(entry) if isinstance(entry, nn.ModuleList) else entry)
     return arguments
 

@@ -189,3 +189,18 @@ def test_the_base_names_what_to_override() -> None:
     encoding.build(CLASSES, FLAT)
     with pytest.raises(TypeError, match=r"Mine must override write\(x, code\)"):
         encoding(inputs(1, FLAT), torch.tensor([0]))
+
+
+def test_label_channel_patterns_differ_even_on_tiny_images() -> None:
+    for seed in range(30):
+        labels = LabelChannel(on_value=1.0, seed=seed)
+        labels.build(6, (1, 2, 2))
+        assert len(labels.patterns.unique(dim=0)) == 6
+    with pytest.raises(ValueError, match=r"LabelChannel finds no 10 different patterns of 2 pixels.*AppendOneHot"):
+        LabelChannel(on_value=1.0).build(10, (1, 1, 2))
+
+
+@pytest.mark.parametrize("maximum", [0.0, -1.0])
+def test_an_on_value_of_nothing_is_refused(maximum: float) -> None:
+    with pytest.raises(ValueError, match=rf"on_value=None.*{maximum}.*above 0"):
+        PixelOverlay().fix(maximum)

@@ -342,3 +342,9 @@ def test_what_does_not_fit_is_named(arguments: dict[str, Any], message: str) -> 
     LocalNetwork(**fitting)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=message):
         LocalNetwork(**{**fitting, **arguments})
+
+
+def test_dry_run_takes_blocks_in_float64() -> None:
+    block = LocalBlock(nn.Linear(4, 3).double(), MeanSquare(), ThresholdLoss())
+    network = LocalNetwork([block], (2,), 2, SumReadout(), AppendOneHot(1.0))
+    assert network(torch.rand(5, 2, dtype=torch.float64)).dtype == torch.float64

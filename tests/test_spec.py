@@ -279,3 +279,15 @@ def test_is_spec() -> None:
     assert is_spec({"class_path": "a.B"})
     others: list[Any] = [{}, {"init_args": {}}, "class_path", ["class_path"], None, SumSquare()]
     assert not any(is_spec(value) for value in others)
+
+
+class Typed(nn.Module):
+    def __init__(self, kind: object) -> None:
+        super().__init__()
+        self.kind = kind
+
+
+@pytest.mark.parametrize("kind", [torch.float32, nn.ReLU])
+def test_types_as_arguments_are_refused(kind: object) -> None:
+    with pytest.raises(NotDescribable):
+        describe(Typed(kind))

@@ -46,7 +46,7 @@ def mean_square(h: Tensor) -> Tensor:
         tensor([2.5000, 4.5000])
     """
     # scaling the sums, not the squares, spares the backward a pass over the activation
-    return sum_square(h) / h[0].numel()
+    return sum_square(h) / h.shape[1:].numel()
 
 
 def norm_goodness(h: Tensor, p: float = 2.0) -> Tensor:

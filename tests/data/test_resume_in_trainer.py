@@ -17,6 +17,12 @@ from lightning_ff.data import Batch, Digits, ImageData
 
 BATCHES = 5  # an epoch of 90 training images in batches of 18
 Seen = list[tuple[int, list[int]]]
+# What Lightning says of the small modules and callbacks here, which are as they are on purpose.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization"),
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create"),
+    pytest.mark.filterwarnings(r"ignore:It is recommended to use `self.log\(.*sync_dist=True"),
+]
 
 
 class Recorder(LightningModule):
