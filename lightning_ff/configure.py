@@ -68,8 +68,22 @@ def optimizers(learner: LocalLearner) -> BlockOptimizers:
 
 
 def _factory(learner: LocalLearner, name: str) -> Any:
+    """The factory of a block; the learner's rate, where it was set, counts for those without one of their own."""
     fitting = [made for pattern, made in learner.block_optimizers.items() if fnmatchcase(name, pattern)]
-    return fitting[-1] if fitting else learner.optimizer
+    if fitting or learner.new_lr is None:
+        return fitting[-1] if fitting else learner.optimizer
+    return lambda parameters: _rated(learner.optimizer(parameters), learner.lr)
+
+
+def _rated(optimizer: Optimizer, lr: float) -> Optimizer:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    return optimizer
+
+
+def rate(learner: LocalLearner) -> float:
+    """Learning rate that the optimizer factory sets."""
+    return float(learner.optimizer([torch.nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"])
 
 
 def _fuse(optimizer: Optimizer) -> Optimizer:

@@ -104,6 +104,7 @@ class LocalLearner(Recording):
         self.augment = part(augment)
         self.schedule = Schedule()
         self.batch_number = 0
+        self.new_lr: float | None = None
         self.example_input_array = torch.zeros(1, *network.input_shape)
         checks.arguments(self)
         self._build_metrics()
@@ -125,6 +126,15 @@ class LocalLearner(Recording):
         """The label encoding (pair mode)."""
         assert self.network.labels is not None
         return self.network.labels
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of `optimizer`; a new value counts from the next `fit` on, so `Tuner(trainer).lr_find` works."""
+        return configure.rate(self) if self.new_lr is None else self.new_lr
+
+    @lr.setter
+    def lr(self, rate: float) -> None:
+        self.new_lr = rate
 
     @property
     def placement(self) -> Placement:

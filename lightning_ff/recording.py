@@ -91,7 +91,6 @@ class Recording(Evaluation):
     @override
     def on_fit_start(self) -> None:
         self._sums, self._counts = {}, {}
-        self.zero_grad()  # a run that was stopped between two steps leaves its gradients behind
         if not self.trainer.ckpt_path:
             self._rng, self._gradients = {}, {}
         if self.negatives is not None:

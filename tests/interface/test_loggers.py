@@ -152,9 +152,9 @@ def test_folders_are_those_of_checkpoints(tmp_path: Path) -> None:
 
 
 def test_predictions_without_a_logger_lie_in_the_root_folder(tmp_path: Path) -> None:
-    model, data = ForwardForward(10, (1, 8, 8), [12]), Digits(eval_batch_size=200)
+    model, data, writer = ForwardForward(10, (1, 8, 8), [12]), Digits(eval_batch_size=200), PredictionWriter()
     for _ in range(2):  # the second run does not append to the first
-        quiet(logger=False, default_root_dir=tmp_path / "root", callbacks=[PredictionWriter()]).predict(model, data)
+        quiet(logger=False, default_root_dir=tmp_path / "root", callbacks=[writer]).predict(model, data)
         assert len((tmp_path / "root" / "predictions.csv").read_text().splitlines()) == 361
 
 

@@ -1,0 +1,44 @@
+"""The learning-rate finder as Lightning's documentation shows it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.tuner import Tuner
+
+from lightning_ff import ForwardForward
+from lightning_ff.data import Digits
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+def learner() -> ForwardForward:
+    torch.manual_seed(0)
+    own = {"block01": partial(torch.optim.SGD, lr=0.5)}
+    return ForwardForward(
+        10, (1, 8, 8), widths=[16, 12, 8], optimizer=partial(torch.optim.Adam, lr=0.01), block_optimizers=own
+    )
+
+
+def test_lr_is_the_factorys_until_it_is_set() -> None:
+    model = learner()
+    assert model.lr == 0.01
+    model.lr = 0.02
+    assert model.lr == 0.02
+
+
+def test_the_finder_sets_the_rate_of_the_next_fit(tmp_path: object) -> None:
+    model, data = learner(), Digits(batch_size=50)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    trainer = Trainer(max_epochs=1, limit_val_batches=0, default_root_dir=str(tmp_path), **quiet)
+    finder = Tuner(trainer).lr_find(model, data, num_training=20, early_stop_threshold=None)
+    assert finder is not None
+    suggested = finder.suggestion()
+    assert suggested is not None
+    assert model.lr == suggested != 0.01
+    trainer.fit(model, data)
+    rates = [group["lr"] for group in model.facade.param_groups]
+    assert rates == [suggested, 0.5, suggested]
