@@ -14,8 +14,8 @@ model = ForwardForward(10, (1, 8, 8), widths=[64, 64], labels=AppendOneHot())
 # --8<-- [start:lr]
 from lightning.pytorch.tuner import Tuner
 
-finder = Tuner(Trainer(max_epochs=5)).lr_find(model, datamodule=data, update_attr=False)
-print(finder.suggestion())
+Tuner(Trainer(max_epochs=5)).lr_find(model, datamodule=data)
+print(model.lr)  # what the finder suggests, and the next fit uses
 # --8<-- [end:lr]
 
 # --8<-- [start:export]

@@ -11,6 +11,7 @@ import lightning.pytorch.callbacks as lightning_callbacks
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.tuner import Tuner
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ExponentialLR
 from typing_extensions import override
@@ -23,6 +24,7 @@ from lightning_ff import (
     LocalBlock,
     LocalLearner,
     LocalNetwork,
+    PixelOverlay,
     SoftmaxReadout,
     SumReadout,
     Unlabelled,
@@ -200,3 +202,15 @@ def test_validation_between_two_steps_keeps_the_gradients(
         assert runner.global_step == 4
     assert len(tally.validations) == 4
     assert same(*models)
+
+
+def test_the_batch_size_finder_leaves_the_learner_as_it_was(
+    learner: Any, digits: Any, trainer: Any, same: Any, weights: Any
+) -> None:
+    model, data, runner = learner(labels=PixelOverlay(1.0)), digits(), trainer(max_epochs=1)
+    before = weights(model)
+    found = Tuner(runner).scale_batch_size(model, datamodule=data, init_val=4, max_trials=3, steps_per_trial=2)
+    assert found == data.batch_size == 16
+    assert same(model, before)
+    runner.fit(model, datamodule=data)
+    assert runner.global_step == 5

@@ -263,7 +263,7 @@ def test_help_is_the_manual_of_a_class(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (["--model.widdths=[8]"], ["'widdths' is not accepted", "ForwardForward"]),
+        (["--model.widdths=[8]"], ["'widdths' is not", "ForwardForward"]),
         (["--model.loss=Symbaa"], ['"loss"', "Symbaa"]),
         (["--data=Digitz"], ['"data"', "Digitz"]),
         (["--trainer.epochs_max=3"], ["trainer.epochs_max"]),
