@@ -58,7 +58,6 @@ def learn(folder: Path, epochs: int, *callbacks: Callback, resume: Path | None =
 @pytest.mark.filterwarnings(
     "ignore:Be aware that when using `ckpt_path`",
     "ignore:Using ModelCheckpoint with manual optimization",
-    r"ignore:.*isinstance\(treespec, LeafSpec\)",
 )
 @pytest.mark.parametrize(
     ("cadence", "start"),

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonargparse
 import pytest
 import torch
 import yaml
+from packaging.version import Version
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
@@ -267,7 +269,7 @@ def test_help_is_the_manual_of_a_class(capsys: pytest.CaptureFixture[str]) -> No
         (["--model.loss=Symbaa"], ['"loss"', "Symbaa"]),
         (["--data=Digitz"], ['"data"', "Digitz"]),
         (["--trainer.epochs_max=3"], ["trainer.epochs_max"]),
-        (["--model.step=both"], ['"step"', "Literal['batch', 'block']", "both"]),
+        (["--model.step=both"], ['"step"', "both"]),
         (["--config=nowhere.yaml"], ["File does not exist", "nowhere.yaml"]),
     ],
 )
@@ -288,7 +290,8 @@ def test_unknown_key_in_a_file_is_named(
 
 
 def test_model_and_data_are_asked_for(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "fit.data, fit.model" in error_of(capsys, command, "fit")
+    assert "fit.model" in error_of(capsys, command, "fit")
+    assert "fit.data" in error_of(capsys, command, "fit", *TINY[:2])
 
 
 @pytest.mark.parametrize(
@@ -303,7 +306,8 @@ def test_model_and_data_are_asked_for(command: Command, capsys: pytest.CaptureFi
 def test_a_value_that_a_part_refuses_is_told_in_the_part_s_own_words(
     command: Command, wrong: list[str], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+    start = "^" if Version(jsonargparse.__version__) >= Version("4.53") else "- "  # older ones do not tell the cause
+    with pytest.raises(ValueError, match=start + re.escape(message)):
         command("fit", *TINY, *wrong)
 
 

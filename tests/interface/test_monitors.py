@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,18 @@ def test_pictures_are_real_images_with_something_on_them(fit: Fit, tmp_path: Pat
 # The summary table and the progress bar
 
 
+@pytest.fixture
+def printed() -> Iterator[list[str]]:
+    """What Lightning prints on rank 0, whether or not its log goes on to pytest's."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    logger.addHandler(handler)
+    yield lines
+    logger.removeHandler(handler)
+
+
 def table_of(text: str) -> list[list[str]]:
     return [re.split(r"\s{2,}", line) for line in text.strip().splitlines()]
 
@@ -260,11 +273,9 @@ def test_summary_counts_parameters_of_heads_and_frozen_blocks() -> None:
     assert rows[2][1:] == ["SumReadout", "(10,)", "0", "-"]
 
 
-def test_summary_is_printed_once_instead_of_lightnings(fit: Fit, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO"):
-        learner = small()
-        fit(learner, enable_model_summary=True, max_epochs=1)
-    printed = [record.getMessage() for record in caplog.records]
+def test_summary_is_printed_once_instead_of_lightnings(fit: Fit, printed: list[str]) -> None:
+    learner = small()
+    fit(learner, enable_model_summary=True, max_epochs=1)
     tables = [text for text in printed if "block00" in text]
     assert tables == [f"\n{block_table(learner)}\n{64 * 12 + 12 + 12 * 9 + 9:,} parameters in all"]
     assert not any("Trainable params" in text for text in printed)
