@@ -1,5 +1,6 @@
 """Train networks block by block in PyTorch Lightning: Forward-Forward and its local-learning kin."""
 
+from lightning_ff.augment import RandomShift
 from lightning_ff.blocks import LocalBlock, Normalize, mlp
 from lightning_ff.callbacks import (
     BlockSummary,
@@ -77,6 +78,7 @@ __all__ = [
     "PixelOverlay",
     "Placement",
     "PredictionWriter",
+    "RandomShift",
     "Readout",
     "RefreshNegatives",
     "RunReport",

@@ -93,7 +93,11 @@ class CLI(LightningCLI):
         # no default of the parser, whose arguments would be handed on to another logger of the user's choice
         if setting(self, self.config_init, "trainer.logger") is None:
             kwargs["logger"] = CSVLogger("logs")
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):  # which prefers the system's temporary folder to one it has to make
+                Path(logger.save_dir or ".").mkdir(parents=True, exist_ok=True)
+        return trainer
 
 
 def _cause(error: BaseException) -> BaseException:

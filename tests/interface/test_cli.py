@@ -250,6 +250,18 @@ def test_another_seed_gives_other_weights(command: Command) -> None:
     assert not torch.equal(weights[0], weights[2])
 
 
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_a_stopped_run_goes_on_from_its_last_checkpoint(command: Command, tmp_path: Path) -> None:
+    straight = command("fit", *TINY, "--trainer.max_epochs=3")
+    command("fit", *TINY, "--trainer.max_epochs=2")
+    last = tmp_path / "logs" / "lightning_logs" / "version_1" / "checkpoints" / "last.ckpt"
+    resumed = command("fit", *TINY, "--trainer.max_epochs=3", "--ckpt_path", last)
+    assert resumed.trainer.global_step == straight.trainer.global_step == 33
+    weights = straight.model.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in resumed.model.state_dict().items())
+    assert torch.load(last, weights_only=True)["epoch"] == 1  # the run that was stopped keeps its own
+
+
 def test_help_is_the_manual_of_a_class(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--model.help=ForwardForward"])

@@ -53,6 +53,12 @@ def test_every_example_is_a_run_or_a_sweep() -> None:
     assert all("command" in CONFIGS[name] for name in set(CONFIGS) - set(RUNS))
 
 
+def test_the_wandb_example_is_the_digits_example_with_another_logger() -> None:
+    plain, logged = RUNS["digits"], RUNS["digits_wandb"]
+    assert (logged["model"], logged["data"]) == (plain["model"], plain["data"])
+    assert logged["trainer"]["max_epochs"] == plain["trainer"]["max_epochs"]
+
+
 @pytest.mark.parametrize("name", [name for name in RUNS if data_of(name) == "Digits"])
 def test_example_on_digits(command: Callable[..., CLI], name: str) -> None:
     check_stages(command, name)

@@ -17,7 +17,6 @@ from PIL import Image
 
 from lightning_ff import ForwardForward, GoodnessMonitor, NegativePictures, PredictionWriter, RunReport, log_figure
 from lightning_ff.data import Digits
-from lightning_ff.figures import new_figure
 from lightning_ff.loggers import logger_folder, run_folder, send_figure
 
 
@@ -51,8 +50,8 @@ class Album(Diary):
 
 @pytest.fixture
 def picture() -> Figure:
-    figure = new_figure(2.0, 1.0)
-    figure.subplots().plot([0, 1, 0])
+    figure = Figure(figsize=(2, 1))
+    figure.add_axes((0.1, 0.1, 0.8, 0.8)).plot([0, 1, 0])
     return figure
 
 
