@@ -292,8 +292,8 @@ class LocalLearner(Recording):
             # max_steps it comes twice after a checkpoint of the epoch's end.
             self._step_schedulers("epoch")
         self._record(result, image, label)
-        loss = torch.stack([v for name, v in result.losses.items() if name != "readout"]).sum()
-        return {"loss": loss, "losses": result.losses, "goodness": result.goodness, "target": target}
+        losses = [loss for name, loss in result.losses.items() if name != "readout"] or [*result.losses.values()]
+        return {"loss": torch.stack(losses).sum(), "losses": result.losses, "goodness": result.goodness, "target": target}
 
     def inputs(self, image: Tensor, label: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor | int]:
         """Input of the first block, and the target: positives stacked on negatives, or the images and labels."""

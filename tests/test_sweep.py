@@ -333,6 +333,18 @@ def test_a_frozen_block_runs_in_eval_mode_and_stays() -> None:
     assert list(model.facade.inner) == ["block01"]
 
 
+@pytest.mark.parametrize("view", ["neutral", "positive"])
+def test_a_readout_learns_on_frozen_blocks(view: Any) -> None:
+    model = learner(readout=LinearReadout(view=view))
+    for block in model.blocks:
+        block.requires_grad_(False)
+    blocks, head = weights(model.network.blocks), weights(model.network.readout)
+    fit(model)
+    assert torch.equal(weights(model.network.blocks), blocks)
+    assert not torch.equal(weights(model.network.readout), head)
+    assert list(model.facade.inner) == ["readout"]
+
+
 class Half(Placement):
     """Owns some segments, gets its input and passes its output on, as one rank of a pipeline does."""
 
