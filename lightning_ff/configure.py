@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from lightning_ff.hybrid import HybridImages
 from lightning_ff.labels import Unlabelled
@@ -25,7 +25,9 @@ from lightning_ff.sweep import Segment
 if TYPE_CHECKING:
     from lightning_ff.learner import LocalLearner
 
-_FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
+_FUSED_DEVICES = ("cuda", "mps", "xpu")
+# They have a kernel on all of these and on the CPU, and make their state at the first step.
+_FUSED_OPTIMIZERS = (Adam, AdamW, SGD)
 # Batches per epoch and samples per batch that a foreign loader's positions are kept apart for.
 _ROWS, _RANKS = 2**20, 2**44
 
@@ -88,11 +90,18 @@ def rate(learner: LocalLearner) -> float:
 
 def _fuse(optimizer: Optimizer) -> Optimizer:
     """One fused kernel per step where torch has one and the factory left the choice open."""
-    for group in optimizer.param_groups:
+    for group in optimizer.param_groups if type(optimizer) in _FUSED_OPTIMIZERS else []:
         open_choice = group.get("fused", False) is None and group.get("foreach") is None
-        if open_choice and all(p.is_floating_point() and p.device.type in _FUSED_DEVICES for p in group["params"]):
+        if open_choice and all(_fusible(p) for p in group["params"]):
             group["fused"] = not group.get("differentiable", False)
     return optimizer
+
+
+def _fusible(parameter: Tensor) -> bool:
+    if parameter.is_cpu:
+        # fused SGD moves only the last few half-precision weights on the CPU, up to torch 2.11 at least
+        return parameter.dtype in (torch.float32, torch.float64)
+    return parameter.is_floating_point() and parameter.device.type in _FUSED_DEVICES
 
 
 def schedulers(learner: LocalLearner, facade: BlockOptimizers) -> BlockSchedulers | None:
