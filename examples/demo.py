@@ -1,7 +1,7 @@
 """The demo: train on digits, test the last checkpoint, say where everything lies.
 
-    python examples/demo.py                                            # any option of `lightning-ff fit` may follow
-    for seed in 0 1 2 3 4; do python examples/demo.py --seed_everything $seed --data.seed $seed; done
+python examples/demo.py                                            # any option of `lightning-ff fit` may follow
+for seed in 0 1 2 3 4; do python examples/demo.py --seed_everything $seed --data.seed $seed; done
 """
 
 from __future__ import annotations
@@ -29,5 +29,7 @@ def demo(arguments: list[str]) -> float:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip" not in record.getMessage())
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip" not in record.getMessage()
+    )
     demo(sys.argv[1:])

@@ -1,6 +1,6 @@
 """Forward-Forward on digits in plain torch: the same parts, no Trainer, the same weights.
 
-    python examples/plain_torch.py --epochs 5
+python examples/plain_torch.py --epochs 5
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Augmentation of whole batches on their device: every image gets its own draw, without a loop over images.
 
-A learner calls it as `augment=` on training images; the draws come from torch's global generator, whose state is kept in
-the checkpoint, so a resumed run agrees.
+A learner calls it as `augment=` on training images; the draws come from torch's global generator, whose state is kept
+in the checkpoint, so a resumed run agrees.
 """
 
 from __future__ import annotations

@@ -48,7 +48,9 @@ class LabelEncoding(nn.Module):
         """Set an open on-value to the largest input of the training data; later calls change nothing."""
         if not bool(self.known):
             if maximum <= 0:
-                raise ValueError(f"on_value=None takes the data's largest input, which is {maximum}: give an on_value above 0")
+                raise ValueError(
+                    f"on_value=None takes the data's largest input, which is {maximum}: give an on_value above 0"
+                )
             self.on.fill_(maximum)
             self.known.fill_(True)
 

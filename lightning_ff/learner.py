@@ -129,7 +129,7 @@ class LocalLearner(Recording):
 
     @property
     def lr(self) -> float:
-        """Learning rate of `optimizer`; a new value counts from the next `fit` on, so `Tuner(trainer).lr_find` works."""
+        """Learning rate of `optimizer`; a new value counts from the next `fit`, so `Tuner(trainer).lr_find` works."""
         return configure.rate(self) if self.new_lr is None else self.new_lr
 
     @lr.setter
@@ -293,7 +293,12 @@ class LocalLearner(Recording):
             self._step_schedulers("epoch")
         self._record(result, image, label)
         losses = [loss for name, loss in result.losses.items() if name != "readout"] or [*result.losses.values()]
-        return {"loss": torch.stack(losses).sum(), "losses": result.losses, "goodness": result.goodness, "target": target}
+        return {
+            "loss": torch.stack(losses).sum(),
+            "losses": result.losses,
+            "goodness": result.goodness,
+            "target": target,
+        }
 
     def inputs(self, image: Tensor, label: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor | int]:
         """Input of the first block, and the target: positives stacked on negatives, or the images and labels."""

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from lightning_ff.blocks.local_block import Activation, LocalBlock, first
 from lightning_ff.labels import LabelEncoding
-from lightning_ff.objectives import Mode
+from lightning_ff.objectives import Mode, Term
 from lightning_ff.readouts import Readout
 
 
@@ -81,10 +82,15 @@ class LocalNetwork(nn.Module):
         readout.build([shape[0] for shape in self.shapes], num_classes)
         self.scored = self._scored()
 
+    @property
+    def stack(self) -> list[LocalBlock]:
+        """The blocks, in order."""
+        return cast(list[LocalBlock], list(self.blocks))
+
     def _scored(self) -> list[str]:
         """Names of the blocks that have class scores of their own, in the order of `block_scores`."""
         if self.readout.needs == "scores":
-            return [n for n, block in zip(self.names, self.blocks, strict=True) if block.goodness is not None]
+            return [n for n, block in zip(self.names, self.stack, strict=True) if block.goodness is not None]
         outputs = [torch.zeros(1, *shape[0]) for shape in self.shapes]
         return self.names[len(self.names) - len(self.readout.block_scores(outputs)) :]
 
@@ -97,7 +103,7 @@ class LocalNetwork(nn.Module):
             raise ValueError(f"input_shape={self.input_shape}: give the shape of one input, every size at least 1")
         if self.scan_memory <= 0:
             raise ValueError(f"scan_memory={self.scan_memory}: give a positive number of MiB")
-        modes = {block.goodness.mode for block in self.blocks if block.goodness is not None}
+        modes = {block.goodness.mode for block in self.stack if block.goodness is not None}
         if len(modes) != 1:
             found = f"goodness of modes {sorted(modes)}" if modes else "no goodness at all"
             raise ValueError(f"blocks have {found}: give every block one of the same mode, 'pair' or 'class'")
@@ -113,7 +119,7 @@ class LocalNetwork(nn.Module):
         kind = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
         x: Activation = self.normalize(torch.zeros(1, *self.encoded_shape, dtype=kind.dtype, device=kind.device))
         shapes = []
-        for name, block in zip(self.names, self.blocks, strict=True):
+        for name, block in zip(self.names, self.stack, strict=True):
             try:
                 with evaluating(block):
                     h, _ = block(x, measure=False)
@@ -127,7 +133,7 @@ class LocalNetwork(nn.Module):
                 block.goodness.build(shape, self.num_classes)
                 if block.loss is not None and block.goodness.mode == "pair":
                     block.loss.bind(block.goodness.unit(shape.numel()))
-            for term in block.terms:
+            for term in cast(Iterable[Term], block.terms):
                 term.build(shape)
             shapes.append(tuple(entry.shape[1:] for entry in ((h,) if isinstance(h, Tensor) else h)))
             x = block.hand_over(h)
@@ -143,24 +149,22 @@ class LocalNetwork(nn.Module):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Activation of every block, `(N, ...)` each, for inputs `(N, *input_shape)` with the neutral label."""
-        return [first(h) for h, _ in self._run(self.view(x), measure=False)]
+        return [first(h) for _, h, _ in self._run(self.view(x), measure=False)]
 
     def handed_over(self, x: Tensor) -> list[Tensor]:
         """What every block hands on, normalised: the features a readout gets."""
-        answers = self._run(self.view(x), measure=False)
-        return [first(block.hand_over(h)) for block, (h, _) in zip(self.blocks, answers, strict=True)]
+        return [first(block.hand_over(h)) for block, h, _ in self._run(self.view(x), measure=False)]
 
     def goodness(self, x: Tensor) -> list[Tensor]:
         """Goodness of every block for encoded inputs: `(N,)` each in pair mode, `(N, C)` in class mode."""
-        return [g for _, g in self._run(self.normalize(x)) if g is not None]
+        return [g for _, _, g in self._run(self.normalize(x)) if g is not None]
 
-    def _run(self, x: Activation, measure: bool = True) -> list[tuple[Activation, Tensor | None]]:
-        answers = []
-        for block in self.blocks:
+    def _run(self, x: Activation, measure: bool = True) -> Iterator[tuple[LocalBlock, Activation, Tensor | None]]:
+        """Each block in turn with its activation and goodness; an activation that nobody keeps is freed."""
+        for block in self.stack:
             h, g = block(x, measure=measure)
-            answers.append((h, g))
+            yield block, h, g
             x = block.hand_over(h)
-        return answers
 
     def block_scores(self, x: Tensor) -> list[Tensor]:
         """Class scores `(N, C)` of each block on its own; in pair mode by a scan over all candidate labels."""

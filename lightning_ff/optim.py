@@ -51,7 +51,9 @@ class BlockOptimizers(Optimizer):
     def _share(self) -> None:
         groups = iter(self.param_groups)
         for optimizer in self.inner.values():
-            optimizer.__setstate__({"state": self.state, "param_groups": [next(groups) for _ in optimizer.param_groups]})
+            optimizer.__setstate__(
+                {"state": self.state, "param_groups": [next(groups) for _ in optimizer.param_groups]}
+            )
 
     def parameters(self, name: str) -> list[Tensor]:
         """Parameters of one inner optimizer."""
@@ -62,7 +64,7 @@ class BlockOptimizers(Optimizer):
         return next((name for name, inner in self.inner.items() if inner is optimizer), None)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Step every optimizer that learned."""
         result = None
         if closure is not None:
@@ -100,7 +102,9 @@ class BlockOptimizers(Optimizer):
         return {**super().__getstate__(), "inner": self.inner, "learned": self.learned}
 
     def __repr__(self) -> str:
-        rows = "\n".join(f"  {name}: {type(o).__name__}(lr={o.param_groups[0]['lr']})" for name, o in self.inner.items())
+        rows = "\n".join(
+            f"  {name}: {type(o).__name__}(lr={o.param_groups[0]['lr']})" for name, o in self.inner.items()
+        )
         return f"{type(self).__name__}(\n{rows}\n)"
 
 
@@ -185,7 +189,7 @@ class CosineToEnd(LRScheduler):
         """State without `total`, which belongs to the run: a resumed run may be made longer."""
         return {key: value for key, value in super().state_dict().items() if key != "total"}
 
-    def get_lr(self) -> list[float]:  # type: ignore[override]
+    def get_lr(self) -> list[float | Tensor]:
         """Rates at the current step."""
         if self.total is None:
             return list(self.base_lrs)

@@ -181,7 +181,7 @@ def test_training(run: Run) -> None:
 
 def test_tools(run: Run) -> None:
     ran = run("tools.py")
-    assert 1e-8 < ran["finder"].suggestion() < 1
+    assert 1e-8 < ran["model"].new_lr == ran["model"].lr < 1
     assert torch.equal(ran["scores"], ran["model"](ran["images"][:3]))
 
 

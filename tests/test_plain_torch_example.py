@@ -17,7 +17,8 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "plain_torch.py"
 
 def test_same_weights_as_under_a_trainer() -> None:
     spec = importlib.util.spec_from_file_location("plain_torch", EXAMPLE)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     plain = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(plain)
     data = Digits(batch_size=50)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -85,7 +86,7 @@ class Reference:
         torch.manual_seed(0)
         self.dtype = dtype
         sizes = [25 + CLASSES, *WIDTHS]
-        self.layers = [nn.Linear(a, b).to(dtype) for a, b in zip(sizes, sizes[1:], strict=False)]
+        self.layers = [nn.Linear(a, b).to(dtype) for a, b in pairwise(sizes)]
         self.kind, self.goodness, self.loss = segments, goodness, loss
 
     @staticmethod
@@ -240,7 +241,11 @@ def test_no_gradient_crosses_a_border() -> None:
 
 def test_terms_are_added_in_every_segment_kind() -> None:
     term = [PeerNormalization(weight=0.5)]
-    plain, summed, block = learner(terms=term), learner(terms=term, backward="summed"), learner(terms=term, step="block")
+    plain, summed, block = (
+        learner(terms=term),
+        learner(terms=term, backward="summed"),
+        learner(terms=term, step="block"),
+    )
     for model in (plain, summed, block):
         fit(model)
     assert (weights(plain) - weights(summed)).abs().max() < 1e-6
@@ -255,7 +260,10 @@ def test_accumulation_equals_the_large_batch(step: Any) -> None:
     """Two batches of 12 averaged are one of 24, since every side of the loss is a mean."""
     small = learner(accumulate_grad_batches=2, step=step)
     trainer = fit(small)
-    joined = [tuple(torch.cat(pair) for pair in zip(a, b, strict=True)) for a, b in zip(data()[::2], data()[1::2], strict=True)]
+    joined = [
+        tuple(torch.cat(pair) for pair in zip(a, b, strict=True))
+        for a, b in zip(data()[::2], data()[1::2], strict=True)
+    ]
     large = learner(step=step)
     fit(large, joined)
     assert trainer.global_step == STEPS // 2
@@ -302,7 +310,9 @@ def test_a_partial_sweep_with_a_given_input_equals_the_whole(step: Any) -> None:
         start = [weights(block) for block in model.blocks]
         ran: list[int] = []
         for k, block in enumerate(model.blocks):
-            block.layers.register_forward_hook(lambda *_, k=k: ran.append(k) if torch.is_grad_enabled() else None)
+            block.layers.register_forward_hook(
+                lambda *_, k=k, ran=ran: ran.append(k) if torch.is_grad_enabled() else None
+            )
         fit(model)
         moved = [(weights(block) - before).abs().max() > 0 for block, before in zip(model.blocks, start, strict=True)]
         assert moved == [False, True, False]

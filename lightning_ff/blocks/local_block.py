@@ -42,6 +42,9 @@ class LocalBlock(nn.Module):
         ValueError: goodness and loss are of different modes, or the normalisation has parameters.
     """
 
+    goodness: Goodness | None
+    loss: LocalLoss | None
+
     def __init__(
         self,
         layers: nn.Module,

@@ -67,9 +67,9 @@ class MineNegatives(Callback):
 
     def _install(self, pl_module: LightningModule) -> None:
         learner = pair_learner(pl_module, self)
-        if not self.mining or learner.negatives is self._mixture:
-            return
         assert learner.negatives is not None
+        if not self.mining or any(sampler is self._mixture for sampler in learner.negatives.modules()):
+            return
         hard = HardLabel(self.seed, fraction=1.0, start_epoch=0)
         self._mixture = Mixture([learner.negatives, hard], [1 - self.fraction, self.fraction], self.seed)
         learner.negatives = self._mixture.to(learner.device)

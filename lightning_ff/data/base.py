@@ -147,7 +147,7 @@ class ImageData(LightningDataModule, ABC):
 
     @override
     def train_dataloader(self) -> BatchLoader:
-        # Lightning wants the same batches each epoch for overfit_batches, and can only arrange it for a torch DataLoader.
+        # Lightning wants the same batches each epoch for overfit_batches, and arranges it for a torch DataLoader only.
         shuffle = self.trainer is None or not self.trainer.overfit_batches  # type: ignore[attr-defined]
         return self._loader("train", self.batch_size, shuffle=shuffle, drop_last=self.drop_last, even=True)
 

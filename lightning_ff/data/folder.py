@@ -24,7 +24,7 @@ class ImageFolder(ImageData):
 
     Each is scaled to cover ``image_size`` by ``image_size`` pixels, cropped in the middle and kept in memory as uint8.
     Classes are the sorted names of the folders in ``train``. Without a ``val`` folder, validation images are drawn from
-    ``train``; without a ``test`` folder there is no test run. ``scaling="standard"`` uses ImageNet's mean and deviation.
+    ``train``; without a ``test`` folder there is no test run. ``scaling="standard"`` takes ImageNet's mean and std.
 
     Args:
         root: Folder that holds ``train`` and the others.

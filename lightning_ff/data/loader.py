@@ -36,7 +36,7 @@ def generator(*keys: int) -> torch.Generator:
 class BatchLoader(Iterable[Batch]):
     """Draws batches out of tensors in memory: a few tensor operations a batch, no Python per sample.
 
-    The order of an epoch is a function of ``(seed, epoch)``. Every process takes each ``world_size``-th sample of it, so
+    The order of an epoch follows from ``(seed, epoch)``. Every process takes each ``world_size``-th sample of it, so
     batch ``b`` of all processes together is batch ``b`` of one process with a ``world_size`` times larger
     ``batch_size``. Every pass starts the epoch anew; :meth:`set_epoch` (called by Lightning) moves on to the next, and
     only the first pass after :meth:`load_state_dict` starts where the state was taken.

@@ -135,17 +135,19 @@ class LinearGoodness(Goodness):
     """
 
     mode: Mode = "class"
+    projection: nn.Linear | None
 
     def __init__(self, bias: bool = True) -> None:
         super().__init__()
         self.bias = bias
-        self.projection: nn.Linear | None = None
+        self.projection = None
 
     def build(self, shape: torch.Size, num_classes: int) -> None:
         self.projection = nn.Linear(shape.numel(), num_classes, bias=self.bias)
 
     def forward(self, h: Tensor) -> Tensor:
-        if self.projection is None:
+        projection = self.projection
+        if not isinstance(projection, nn.Linear):
             raise RuntimeError("LinearGoodness has no weights yet: LocalNetwork builds them from its input_shape")
-        weight, bias = self.projection.weight, self.projection.bias
+        weight, bias = projection.weight, projection.bias
         return F.linear(h.flatten(1), weight.to(h.dtype), None if bias is None else bias.to(h.dtype))

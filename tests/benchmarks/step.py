@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.step --json step.json
 
-784-1000x3 and 784-2000x4 at batch 100, pair mode, wrong labels drawn inside the timed step, fused Adam, default logging.
-All ratios are medians of interleaved chunks of one run. With LIGHTNING_FF_DATA the epoch runs on the real MNIST, else on
-random images of its size.
+784-1000x3 and 784-2000x4 at batch 100, pair mode, wrong labels drawn inside the timed step, fused Adam, default
+logging. All ratios are medians of interleaved chunks of one run. With LIGHTNING_FF_DATA the epoch runs on the real
+MNIST, else on random images of its size.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Plain:
         flat = image.flatten(1)
         wrong = (label + torch.randint(1, CLASSES, label.shape)) % CLASSES
         x = torch.cat([torch.cat((F.one_hot(y, CLASSES).float(), flat[:, CLASSES:]), 1) for y in (label, wrong)])
-        for layer, optimizer in zip(self.layers, self.optimizers, strict=True):
+        for layer in self.layers:
             x = x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
             h = torch.relu(layer(x))
             goodness = h.square().mean(1)

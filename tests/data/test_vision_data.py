@@ -114,8 +114,8 @@ def test_missing_files_without_download_are_one_sentence(tmp_path: Path, kind: t
         with pytest.raises(FileNotFoundError) as caught:
             module.setup(stage)
         assert str(caught.value) == (
-            f"{kind.source} is not in '{folder}' (no '{Path(kind.files[0]).name}'): put the files of the data set there,"
-            " or set download=True and let prepare_data(), which a Trainer calls, fetch them."
+            f"{kind.source} is not in '{folder}' (no '{Path(kind.files[0]).name}'): put the files of the data set"
+            " there, or set download=True and let prepare_data(), which a Trainer calls, fetch them."
         )
         assert caught.value.__suppress_context__
 

@@ -204,6 +204,9 @@ def test_validation_between_two_steps_keeps_the_gradients(
     assert same(*models)
 
 
+@pytest.mark.skipif(
+    not hasattr(lightning_callbacks, "EMAWeightAveraging"), reason="before 2.6 Lightning's finder goes one size too far"
+)
 def test_the_batch_size_finder_leaves_the_learner_as_it_was(
     learner: Any, digits: Any, trainer: Any, same: Any, weights: Any
 ) -> None:
