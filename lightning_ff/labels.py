@@ -19,8 +19,9 @@ class LabelEncoding(nn.Module):
     `code` is `(N, C)`: the class's own entry is the on-value, or all entries share it (neutral).
 
     Args:
-        on_value: The value a class is written with. None takes the largest input of the training data, read once at
-            `setup()` and saved with the weights (a batch's own maximum would change from batch to batch).
+        on_value: The value a class is written with. None takes the data module's `input_max`, or 1 where the
+            data has none, once at `setup()`; it is saved with the weights (a batch's own maximum would change from
+            batch to batch).
     """
 
     on: Tensor
