@@ -22,12 +22,15 @@ from lightning_ff.methods import ForwardForward
 from lightning_ff.negatives import AllWrongLabels, FixedPool, HardLabel, Mixture, NegativeSampler, WrongLabel
 from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import (
+    AuxiliaryGoodness,
     CrossEntropy,
     Goodness,
     LinearGoodness,
     LocalLoss,
+    LogSumExpMargin,
     MeanSquare,
     NormGoodness,
+    OutputGoodness,
     PairLoss,
     PeerNormalization,
     SumSquare,
@@ -36,7 +39,15 @@ from lightning_ff.objectives import (
     ThresholdLoss,
 )
 from lightning_ff.optim import BlockOptimizers, CosineToEnd
-from lightning_ff.readouts import LastReadout, LinearReadout, Readout, SoftmaxReadout, SumReadout
+from lightning_ff.readouts import (
+    IntervalReadout,
+    LastReadout,
+    LinearReadout,
+    MeanReadout,
+    Readout,
+    SoftmaxReadout,
+    SumReadout,
+)
 from lightning_ff.sweep import Placement, Schedule
 
 __version__ = "0.1.0"
@@ -44,6 +55,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AllWrongLabels",
     "AppendOneHot",
+    "AuxiliaryGoodness",
     "BlockOptimizers",
     "BlockSummary",
     "CorruptCheckpoint",
@@ -55,6 +67,7 @@ __all__ = [
     "GoodnessMonitor",
     "HardLabel",
     "HybridImages",
+    "IntervalReadout",
     "LabelChannel",
     "LabelEncoding",
     "LastReadout",
@@ -64,6 +77,8 @@ __all__ = [
     "LocalLearner",
     "LocalLoss",
     "LocalNetwork",
+    "LogSumExpMargin",
+    "MeanReadout",
     "MeanSquare",
     "MineNegatives",
     "MixNegatives",
@@ -73,6 +88,7 @@ __all__ = [
     "NonFiniteLoss",
     "NormGoodness",
     "Normalize",
+    "OutputGoodness",
     "PairLoss",
     "PeerNormalization",
     "PixelOverlay",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningCLI
@@ -31,3 +32,8 @@ def state_key(callback: Callback, **arguments: Any) -> str:
 def setting(cli: LightningCLI, config: Any, key: str) -> Any:
     """A value of the command line's configuration, whether there is a subcommand or not."""
     return cli._get(config, key)
+
+
+def one_backward(strategy: object) -> bool:
+    """Whether a strategy expects the gradients of all parameters from every single backward, as plain DDP does."""
+    return type(strategy) is DDPStrategy and not strategy._ddp_kwargs.get("find_unused_parameters", False)

@@ -6,6 +6,7 @@ import inspect
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,15 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch import Tensor
 
+from lightning_ff._lightning import one_backward
+from lightning_ff.kinds import kind, whole
 from lightning_ff.labels import Unlabelled
+from lightning_ff.negatives import NegativeSampler
+from lightning_ff.network import LocalNetwork
+from lightning_ff.objectives import ThresholdLoss
 
 if TYPE_CHECKING:
+    from lightning_ff.evaluation import Evaluation
     from lightning_ff.learner import LocalLearner
 
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -46,12 +53,20 @@ def arguments(learner: LocalLearner) -> None:
     """Check a learner's arguments against each other."""
     if learner.step_mode == "block" and learner.backward_mode == "summed":
         raise ValueError("step='block' needs a backward per block: use backward='per_block', or step='batch'")
+    if learner.refresh_output and (learner.step_mode != "block" or learner.objective != "local"):
+        raise ValueError(
+            f"refresh_output=True with step={learner.step_mode!r} and segments={learner.objective!r}: blocks must have "
+            "stepped before the next one runs, so use step='block' and segments='local'"
+        )
+    if not learner.lr_decay > 0:
+        raise ValueError(f"lr_decay={learner.lr_decay}: must be above 0; 1 leaves all rates as they are")
+    if learner.gradient_clip_val is not None:
+        kind("gradient_clip_val", learner.gradient_clip_val, Real, "give a number, or None for no clipping")
+    whole("accumulate_grad_batches", learner.accumulate_grad_batches)
     if learner.gradient_clip_val is not None and not learner.gradient_clip_val > 0:
         raise ValueError(f"gradient_clip_val={learner.gradient_clip_val}: must be above 0, or None for no clipping")
-    if learner.accumulate_grad_batches < 1 or learner.accumulate_grad_batches % 1:
-        raise ValueError(
-            f"accumulate_grad_batches={learner.accumulate_grad_batches}: must be a whole number, at least 1"
-        )
+    if learner.accumulate_grad_batches < 1:
+        raise ValueError(f"accumulate_grad_batches={learner.accumulate_grad_batches}: must be at least 1")
     factories(learner)
     network = learner.network
     needed = range(len(network.blocks)) if learner.objective != "last" else [len(network.blocks) - 1]
@@ -116,7 +131,13 @@ def trainer(learner: LocalLearner, flags: Trainer) -> None:
     if any(isinstance(callback, StochasticWeightAveraging) for callback in flags.callbacks):  # type: ignore[attr-defined]
         raise ValueError(
             "StochasticWeightAveraging replaces the scheduler and the backward of automatic optimisation, which this "
-            "learner does not use: remove it and use lightning.pytorch.callbacks.EMAWeightAveraging"
+            "learner does not use: remove it, or use lightning.pytorch.callbacks.EMAWeightAveraging (Lightning 2.6)"
+        )
+    if one_backward(flags.strategy) and learner.backward_mode == "per_block" and len(learner.segments) > 1:
+        raise ValueError(
+            "strategy='ddp' expects all gradients from one backward, and backward='per_block' runs one per block: give "
+            "the learner backward='summed', or use strategy='ddp_find_unused_parameters_true', which sends every "
+            "gradient once per block"
         )
     if flags.precision == "16-mixed" and learner.step_mode == "block":
         raise ValueError(
@@ -150,17 +171,73 @@ def given_again(learner: type[LightningModule], given: dict[str, Any]) -> None:
 
 
 @contextmanager
-def fitting(image: Tensor, input_shape: tuple[int, ...]) -> Iterator[None]:
-    """Name the cause where a network fails on inputs of another shape than it was built for."""
+def fitting(image: Tensor, learner: Evaluation) -> Iterator[None]:
+    """Refuse inputs of a wrong type, and name the cause where a network fails on inputs of another shape."""
+    if not image.is_floating_point() or (image.dtype == torch.float64 and learner.dtype != torch.float64):
+        raise TypeError(
+            f"inputs of type {image.dtype} do not fit weights of type {learner.dtype}: convert the data, such as "
+            "image.float() / 255 for bytes, or train with precision='64-true' for float64"
+        )
+    shape, input_shape = tuple(image.shape[1:]), learner.network.input_shape
     try:
         yield
     except (RuntimeError, ValueError, IndexError) as error:
-        if tuple(image.shape[1:]) == input_shape:
+        if shape == input_shape or _runs(learner, image):
             raise
         raise ValueError(
-            f"inputs of shape {tuple(image.shape[1:])} do not fit the network, built for input_shape={input_shape}: "
-            f"change one of the two ({error})"
+            f"inputs of shape {shape} do not fit the network, built for input_shape={input_shape}: change one of the "
+            f"two ({error})"
         ) from error
+
+
+def _runs(learner: Evaluation, image: Tensor) -> bool:
+    """Whether the network predicts from such an input, so that its shape is not what went wrong."""
+    try:
+        with torch.no_grad():
+            learner(torch.zeros_like(image[:1]))
+    except (RuntimeError, ValueError, IndexError):
+        return False
+    return True
+
+
+def one_loader(stage: str, dataloader_idx: int) -> None:
+    """Check that metrics of one stage come from one loader."""
+    if dataloader_idx:
+        raise ValueError(
+            f"{stage} has several loaders, which would be mixed in one {stage}/acc: join the data sets "
+            "(torch.utils.data.ConcatDataset), or run trainer.validate or trainer.test once for each"
+        )
+
+
+def parts(network: Any, **given: Any) -> None:
+    """Check that a learner's parts are what their annotations say."""
+    kind("network", network, LocalNetwork, "wrap the blocks, LocalNetwork(blocks, input_shape, num_classes, readout)")
+    if given["negatives"] is not None:
+        kind("negatives", given["negatives"], NegativeSampler, "give an instance, such as WrongLabel()")
+    if given["augment"] is not None:
+        kind("augment", given["augment"], torch.nn.Module, "give a module, such as RandomShift(1)")
+
+
+def pairs(learner: LocalLearner, sampler: NegativeSampler, image: Tensor, positive: Any, negative: Any) -> None:
+    """Check what a sampler made of a batch, by shapes alone."""
+    network = learner.network
+    wanted = tuple(network.encoded_shape)
+    if tuple(image.shape[1:]) != network.input_shape and isinstance(positive, Tensor):
+        wanted = tuple(positive.shape[1:])  # convolutions take images of another size
+    features = "".join(f", {size}" for size in wanted)
+    for name, rows, made in (("positives", "N", positive), ("negatives", "k N", negative)):
+        want = f"return a tensor of shape ({rows}{features})"
+        if not isinstance(made, Tensor):
+            raise TypeError(f"negatives={sampler} gave {name} that are a {type(made).__name__}: {want}")
+        if tuple(made.shape[1:]) != wanted or made.dim() == 0 or not len(made):
+            raise ValueError(f"negatives={sampler} gave {name} of shape {tuple(made.shape)}: {want}")
+    losses = [block.loss for block in learner.blocks if block.loss is not None]
+    if len(negative) % len(positive) and not all(isinstance(loss, ThresholdLoss) for loss in losses):
+        raise ValueError(
+            f"negatives={sampler} gave {len(negative)} negatives for {len(positive)} positives, of shape "
+            f"{tuple(negative.shape)}: return (k {len(positive)}{features}), k groups in the order of the positives, "
+            "or ThresholdLoss takes any number of them"
+        )
 
 
 def labels(label: Tensor, num_classes: int, batch_idx: int) -> None:

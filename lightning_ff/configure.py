@@ -5,15 +5,18 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from fnmatch import fnmatchcase
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau, SequentialLR
 
+from lightning_ff import checks
 from lightning_ff.hybrid import HybridImages
 from lightning_ff.labels import Unlabelled
 from lightning_ff.negatives import NegativeSampler, WrongLabel
@@ -38,12 +41,23 @@ def segments(network: LocalNetwork, kind: str) -> list[Segment]:
         return [Segment(k, (k,), name) for k, name in enumerate(network.names)]
     if kind not in ("sum_of_losses", "loss_of_sum", "last"):
         raise ValueError(f"segments={kind!r}: choose 'local', 'sum_of_losses', 'loss_of_sum' or 'last'")
-    blocks = list(network.blocks)
-    if kind == "loss_of_sum" and network.mode == "pair":
-        # one threshold for the summed goodness, so it fits the sum of the blocks' scales
-        unit = sum(b.goodness.unit(shape[0].numel()) for b, shape in zip(blocks, network.shapes, strict=True))  # type: ignore[union-attr, operator]
-        blocks[-1].loss.bind(unit)  # type: ignore[union-attr, operator]
-    return [Segment(0, tuple(range(len(blocks))), "network")]
+    return [Segment(0, tuple(range(len(network.blocks))), "network")]
+
+
+def joint_loss(network: LocalNetwork, kind: str) -> Callable[[Tensor, Tensor | int], Tensor] | None:
+    """The last block's loss for the goodness summed over all blocks, with a threshold that fits the sum."""
+    if kind != "loss_of_sum":
+        return None
+    loss = copy(network.stack[-1].loss)  # shares what it learns, and keeps a threshold of its own
+    assert loss is not None
+    if network.mode == "pair":
+        scales = [
+            block.goodness.unit(shape[0].numel())
+            for block, shape in zip(network.stack, network.shapes, strict=True)
+            if block.goodness is not None
+        ]
+        loss.bind(sum(scales))
+    return loss.__call__  # not a submodule, which would be saved twice
 
 
 def default_negatives(network: LocalNetwork, given: NegativeSampler | None) -> NegativeSampler | None:
@@ -60,13 +74,36 @@ def optimizers(learner: LocalLearner) -> BlockOptimizers:
     owners: dict[str, torch.nn.Module] = dict(zip(learner.network.names, learner.network.blocks, strict=True))
     owners["readout"] = learner.network.readout
     trainable = {name: [p for p in m.parameters() if p.requires_grad] for name, m in owners.items()}
-    for pattern in learner.block_optimizers:
-        if not any(fnmatchcase(name, pattern) for name in owners):
-            raise ValueError(f"block_optimizers has {pattern!r}: it fits none of {', '.join(owners)}")
-    made = {name: _fuse(_factory(learner, name)(ps)) for name, ps in trainable.items() if ps}
-    if not made:
+    with_parameters = [name for name, ps in trainable.items() if ps]
+    if not with_parameters:
         raise ValueError("no block has a trainable parameter: unfreeze at least one")
+    for pattern in learner.block_optimizers:
+        if not any(fnmatchcase(name, pattern) for name in with_parameters):
+            raise ValueError(
+                f"block_optimizers has {pattern!r}: it fits none of those with trainable parameters, "
+                f"{', '.join(with_parameters)}"
+            )
+    made = {name: _fuse(_made(learner, name, trainable[name])) for name in with_parameters}
     return BlockOptimizers(made)
+
+
+def _made(learner: LocalLearner, name: str, parameters: list[nn.Parameter]) -> Optimizer:
+    optimizer = _factory(learner, name)(parameters)
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(
+            f"the optimizer factory of {name} made {optimizer!r}: give one of torch.optim, such as "
+            "functools.partial(torch.optim.Adam, lr=0.001)"
+        )
+    if name in learner.network.names:
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"] * learner.lr_decay ** learner.network.names.index(name)
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise ValueError(
+            f"the optimizer of {name} is {type(optimizer).__name__}, which evaluates the loss several times in a step, "
+            "and a sweep runs once: use one that does not, such as torch.optim.Adam"
+        )
+    return optimizer
 
 
 def _factory(learner: LocalLearner, name: str) -> Any:
@@ -109,12 +146,25 @@ def schedulers(learner: LocalLearner, facade: BlockOptimizers) -> BlockScheduler
     if learner.scheduler is None:
         return None
     made = BlockSchedulers(facade, {name: learner.scheduler(optimizer) for name, optimizer in facade.inner.items()})
+    _check_plateau(learner, made)
+    return made
+
+
+def _check_plateau(learner: LocalLearner, made: BlockSchedulers) -> None:
+    plateau = ReduceLROnPlateau.__name__
     if made.on_plateau and not learner.trainer.enable_validation:
         raise ValueError(
-            "scheduler=ReduceLROnPlateau steps after validation, and this run has none: give validation data, or a "
-            "scheduler that counts epochs or steps"
+            f"scheduler={plateau} steps after validation, and this run has none: give validation data, or a scheduler "
+            "that counts epochs or steps"
         )
-    return made
+    if made.on_plateau and learner.scheduler_interval == "step":
+        raise ValueError(
+            f"scheduler_interval='step' with scheduler={plateau}, which steps after validation: leave the interval out"
+        )
+    if learner.scheduler_monitor is not None and not made.on_plateau:
+        raise ValueError(
+            f"scheduler_monitor={learner.scheduler_monitor!r}: only {plateau} waits for a metric, leave it out"
+        )
 
 
 def tell_length(learner: LocalLearner) -> None:
@@ -127,8 +177,18 @@ def tell_length(learner: LocalLearner) -> None:
         made: Any = config.scheduler
         if isinstance(made, BlockSchedulers):
             for scheduler in made.inner.values():
-                if isinstance(scheduler, CosineToEnd) and scheduler.total is None:
-                    scheduler.total = _length(learner)
+                for cosine, begins in _open_cosines(scheduler):
+                    cosine.total = max(1, _length(learner) - begins)
+
+
+def _open_cosines(scheduler: Any, begins: int = 0) -> Iterator[tuple[CosineToEnd, int]]:
+    """Schedulers that follow the run's length, inside torch's combining ones too, with the step each begins at."""
+    if isinstance(scheduler, CosineToEnd) and scheduler.total is None:
+        yield scheduler, begins
+    inner = getattr(scheduler, "_schedulers", [])
+    starts = [0, *scheduler._milestones] if isinstance(scheduler, SequentialLR) else [0] * len(inner)
+    for part, start in zip(inner, starts, strict=True):
+        yield from _open_cosines(part, begins + start)
 
 
 def _length(learner: LocalLearner) -> int:
@@ -152,11 +212,21 @@ def _length(learner: LocalLearner) -> int:
 
 def monitored(learner: LocalLearner, metrics: Mapping[str, Tensor]) -> Tensor:
     """The metric a plateau scheduler waits for."""
-    if learner.scheduler_monitor not in metrics:
-        raise ValueError(
-            f"scheduler_monitor={learner.scheduler_monitor!r} is not logged: choose one of {', '.join(sorted(metrics))}"
-        )
-    return metrics[learner.scheduler_monitor]
+    monitor = learner.scheduler_monitor or "val/loss"
+    if monitor not in metrics:
+        raise ValueError(f"scheduler_monitor={monitor!r} is not logged: choose one of {', '.join(sorted(metrics))}")
+    return metrics[monitor]
+
+
+def pairs(
+    learner: LocalLearner, sampler: NegativeSampler, image: Tensor, label: Tensor, index: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Positives and negatives of a batch as a sampler makes them, checked."""
+    if index is None:
+        index = fallback_index(learner, image)
+    positive, negative = sampler.positives(image, label, learner), sampler(image, label, index, learner)
+    checks.pairs(learner, sampler, image, positive, negative)
+    return positive, negative
 
 
 def fallback_index(learner: LocalLearner, image: Tensor) -> Tensor:

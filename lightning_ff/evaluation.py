@@ -56,18 +56,22 @@ class Evaluation(LightningModule):
         return evaluating(self.network)
 
     @override
-    def validation_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return self._evaluate("val", batch, batch_idx)
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        return self._evaluate("val", batch, batch_idx, dataloader_idx)
 
     @override
-    def test_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return self._evaluate("test", batch, batch_idx)
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        return self._evaluate("test", batch, batch_idx, dataloader_idx)
 
-    def _evaluate(self, stage: str, batch: Any, batch_idx: int) -> Tensor:
+    def _evaluate(self, stage: str, batch: Any, batch_idx: int, dataloader_idx: int) -> Tensor:
+        checks.one_loader(stage, dataloader_idx)
         image, label, _ = unpack(batch)
         checks.labels(label, self.network.num_classes, batch_idx)
-        with checks.fitting(image, self.network.input_shape):
-            scores, per_block = self.network.join(image)
+        with checks.fitting(image, self):
+            outputs = self.network.outputs(image)
+            scores, per_block = self.network.readout(outputs), self.network.readout.block_scores(outputs)
+        if self._fits:
+            self.network.readout.observe(outputs, label)
         loss = F.cross_entropy(scores.float(), label)
         self.log(f"{stage}/loss", loss, batch_size=len(label), on_epoch=True, sync_dist=True)
         names = [f"{stage}/acc", *(f"{stage}/acc/{name}" for name in self.network.scored)]
@@ -76,15 +80,23 @@ class Evaluation(LightningModule):
             self.log(name, metric, on_step=False, on_epoch=True, prog_bar=name == f"{stage}/acc", batch_size=len(label))
         return loss
 
+    @property
+    def _fits(self) -> bool:
+        """Whether the readout learns from these validation batches."""
+        return self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
+
+    def _sum_over_processes(self, counts: Tensor) -> Tensor:
+        return self.trainer.strategy.reduce(counts, reduce_op="sum")
+
     @override
-    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Labels `(N,)`, scores `(N, C)` and goodness of a batch.
 
         The goodness is `(N, K, C)` of every candidate label or class, or `(N, K)` of the neutral view where the
         readout reads features in pair mode.
         """
         image, index = unpack_image(batch)
-        with checks.fitting(image, self.network.input_shape):
+        with checks.fitting(image, self):
             answer = self._predict(image)
         return answer if index is None else {"index": index, **answer}
 
@@ -94,7 +106,6 @@ class Evaluation(LightningModule):
             outputs = network.scores(image)
             scores, goodness = network.readout(outputs), torch.stack(outputs, 1)
         else:
-            scores = network(image)
-            view = network.labels.neutral(image) if network.labels is not None else image
-            goodness = torch.stack(network.goodness(view), 1)
+            handed, measured = network.observe(image)
+            scores, goodness = network.readout(handed), torch.stack(measured, 1)
         return {"label": scores.argmax(1), "scores": scores, "goodness": goodness}

@@ -5,8 +5,7 @@ Shapes: N samples, P positives, M negatives, C classes, K blocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
@@ -24,15 +23,14 @@ from lightning_ff.labels import LabelEncoding
 from lightning_ff.negatives import NegativeSampler
 from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import LocalLoss
-from lightning_ff.optim import BlockOptimizers, BlockSchedulers
-from lightning_ff.recording import Recording
 from lightning_ff.spec import factory, part
+from lightning_ff.stepping import Stepping
 from lightning_ff.sweep import Placement, Schedule, Segment, SweepResult
 
 Objective = Literal["local", "sum_of_losses", "loss_of_sum", "last"]
 
 
-class LocalLearner(Recording):
+class LocalLearner(Stepping):
     """Trains a :class:`~lightning_ff.network.LocalNetwork` block by block, each block from its own loss.
 
     Args:
@@ -44,10 +42,14 @@ class LocalLearner(Recording):
             sum of the losses: equal weights, more memory.
         step: "batch" steps every optimizer after the sweep; "block" steps each as soon as its gradients are there and
             frees them: least memory. Equal weights.
+        refresh_output: Run a block again after its step, so that the next one gets the output of the new weights: one
+            more forward pass. Needs step="block" and segments="local"; running statistics are left alone by it.
         optimizer: Factory of one optimizer per block, called with the block's parameters.
         scheduler: Factory of one learning-rate scheduler per optimizer.
         scheduler_interval: When schedulers step: after every "epoch" or every optimizer "step".
-        scheduler_monitor: Metric for a scheduler that reacts to a plateau; such a one steps after validation.
+        scheduler_monitor: Metric for a scheduler that reacts to a plateau; such a one steps after validation. None is
+            "val/loss".
+        lr_decay: The rate of block k is multiplied by `lr_decay**k`: below 1, deeper blocks learn slower.
         block_optimizers: Other optimizer factories by name of the block ("block00", "readout"); wildcards are allowed.
         gradient_clip_val: Bound on the gradients of each block.
         gradient_clip_algorithm: The bound is on their "norm" or on each "value".
@@ -57,9 +59,8 @@ class LocalLearner(Recording):
 
     Raises:
         ValueError: an argument does not fit; the message names it.
+        TypeError: an argument is not what its annotation says.
     """
-
-    facade: BlockOptimizers
 
     def __init__(
         self,
@@ -67,10 +68,12 @@ class LocalLearner(Recording):
         segments: Objective = "local",
         backward: Literal["per_block", "summed"] = "per_block",
         step: Literal["batch", "block"] = "batch",
+        refresh_output: bool = False,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = Adam,
         scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
-        scheduler_monitor: str = "val/loss",
+        scheduler_monitor: str | None = None,
+        lr_decay: float = 1.0,
         block_optimizers: dict[str, Callable[[Iterable[nn.Parameter]], Optimizer]] | None = None,
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: Literal["norm", "value"] = "norm",
@@ -86,16 +89,19 @@ class LocalLearner(Recording):
             scheduler_interval=scheduler_interval,
             gradient_clip_algorithm=gradient_clip_algorithm,
         )
+        checks.parts(network, negatives=part(negatives), augment=part(augment))
         self.automatic_optimization = False
         self.network = network
         self.segments = configure.segments(network, segments)
         self.objective: Objective = segments
         self.backward_mode = backward
         self.step_mode = step
+        self.refresh_output = refresh_output
         self.optimizer = factory(optimizer)
         self.scheduler = factory(scheduler)
         self.scheduler_interval = scheduler_interval
         self.scheduler_monitor = scheduler_monitor
+        self.lr_decay = lr_decay
         self.block_optimizers = {name: factory(made) for name, made in (block_optimizers or {}).items()}
         self.gradient_clip_val = gradient_clip_val
         self.gradient_clip_algorithm = gradient_clip_algorithm
@@ -107,6 +113,7 @@ class LocalLearner(Recording):
         self.new_lr: float | None = None
         self.example_input_array = torch.zeros(1, *network.input_shape)
         checks.arguments(self)
+        self.joint_loss = configure.joint_loss(network, segments)
         self._build_metrics()
 
     # What a sampler, a callback or a readout may ask
@@ -168,8 +175,7 @@ class LocalLearner(Recording):
                 else:
                     self._learn(loss, segment)
             if onwards or segment is not running[-1][0]:
-                with torch.no_grad():
-                    x = self._block(segment.blocks[-1]).hand_over(detach(h))
+                x = self._onwards(segment, x, detach(h), target if learns else None)
                 self._collect(x, target, result)
         if losses:
             names = [name for segment, learns in running if learns for name in self._owners(segment)]
@@ -198,10 +204,12 @@ class LocalLearner(Recording):
         goodness: list[Tensor] = []
         terms: list[Tensor] = []
         h = x
+        scheduled = self.schedule.learns(segment)
         for k in segment.blocks:
             block = self._block(k)
-            if block.training != learns:
-                block.train(learns)
+            drops = learns or (scheduled and next(block.parameters(), None) is None)
+            if block.training != drops:
+                block.train(drops)
             h, g = block(x, positives=positives, measure=learns)
             if g is not None:
                 result.goodness[self.network.names[k]] = g.detach()
@@ -213,11 +221,19 @@ class LocalLearner(Recording):
                 self._collect(x, target, result)
         return (self._loss(segment, goodness, target, terms) if learns else None), h
 
+    @torch.no_grad()
+    def _onwards(self, segment: Segment, x: Activation, h: Activation, target: Tensor | int | None) -> Activation:
+        """What the segment after this one gets; the target is given where this one learns."""
+        block = self._block(segment.blocks[-1])
+        if self.refresh_output and target is not None and self._steps_now:
+            h = block.refresh(x, target if isinstance(target, int) else None)
+        return block.hand_over(h)
+
     def _loss(self, segment: Segment, goodness: list[Tensor], target: Tensor | int, terms: list[Tensor]) -> Tensor:
         """The segment's loss on its blocks' goodness, plus their terms."""
         losses: list[LocalLoss] = [self._block(k).loss for k in segment.blocks]  # type: ignore[misc]
-        if self.objective == "loss_of_sum":
-            loss = losses[-1](torch.stack(goodness).sum(0), target)
+        if self.joint_loss is not None:
+            loss = self.joint_loss(torch.stack(goodness).sum(0), target)
         elif self.objective == "last":
             loss = losses[-1](goodness[-1], target)
         else:
@@ -238,12 +254,6 @@ class LocalLearner(Recording):
         owner = self.facade.inner[names[0]] if len(names) == 1 else self.facade
         self.trainer.strategy.backward(loss / share if share > 1 else loss, owner)
         self.facade.learned.update(dict.fromkeys(names))
-
-    def _step_block(self, name: str) -> None:
-        optimizer = self.facade.inner[name]
-        self.trainer.strategy.optimizer_step(optimizer, _nothing)
-        optimizer.zero_grad(set_to_none=True)
-        self.facade.learned.pop(name)
 
     def _learn_readout(self, image: Tensor, label: Tensor, result: SweepResult) -> None:
         """The readout's backward on detached features of its view."""
@@ -266,10 +276,6 @@ class LocalLearner(Recording):
     def _block(self, k: int) -> LocalBlock:
         return self.network.blocks[k]  # type: ignore[return-value]
 
-    def _owners(self, segment: Segment) -> list[str]:
-        """Names of the optimizers of a segment's blocks; blocks without trainable parameters have none."""
-        return [name for k in segment.blocks if (name := self.network.names[k]) in self.facade.inner]
-
     # One training step
 
     @override
@@ -280,7 +286,7 @@ class LocalLearner(Recording):
         if self.augment is not None:
             image = self.augment(image)
         self._steps_now = (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch
-        with self._hold_reductions(), checks.fitting(image, self.network.input_shape):
+        with self._hold_reductions(), checks.fitting(image, self):
             x, target = self.schedule.input(image, label, index) or self.inputs(image, label, index)
             result = self.sweep(x, target)
             if self.reads_out:
@@ -304,80 +310,10 @@ class LocalLearner(Recording):
         """Input of the first block, and the target: positives stacked on negatives, or the images and labels."""
         if self.negatives is None:
             return self.network.normalize(image), label
-        if index is None:
-            index = configure.fallback_index(self, image)
         with torch.no_grad():
-            positive = self.negatives.positives(image, label, self)
-            negative = self.negatives(image, label, index, self)
+            positive, negative = configure.pairs(self, self.negatives, image, label, index)
             return self.network.normalize(torch.cat((positive, negative))), len(positive)
-
-    def _step(self) -> None:
-        """One tick of the trainer's counters; steps every optimizer that has learned and not stepped yet."""
-        self.optimizers().step()  # type: ignore[union-attr]
-        self.facade.zero_grad()
-        self._step_schedulers("step")
-
-    def _hold_reductions(self) -> AbstractContextManager[Any]:
-        """Between optimizer steps, strategies that reduce gradients are told to wait."""
-        hold = getattr(self.trainer.strategy, "block_backward_sync", None)
-        return hold() if hold is not None and not self._steps_now else nullcontext()
-
-    @property
-    def reads_out(self) -> bool:
-        """Whether the readout has parameters and learns beside the blocks."""
-        return "readout" in self.facade.inner
 
     @property
     def _reads_sweep(self) -> bool:
         return self.reads_out and (self.network.mode == "class" or self.network.readout.view == "positive")
-
-    # Optimizers and schedulers
-
-    @override
-    def configure_optimizers(self) -> Any:
-        self.facade = configure.optimizers(self)
-        schedulers = configure.schedulers(self, self.facade)
-        if schedulers is None:
-            return {"optimizer": self.facade}
-        interval = self.scheduler_interval
-        return {"optimizer": self.facade, "lr_scheduler": {"scheduler": schedulers, "interval": interval}}
-
-    def _step_schedulers(self, interval: str, metrics: Mapping[str, Tensor] | None = None) -> None:
-        """Step the schedulers of this interval; with metrics, those that wait for a plateau."""
-        for config in self.trainer.lr_scheduler_configs:
-            scheduler: Any = config.scheduler
-            plateau = isinstance(scheduler, BlockSchedulers) and scheduler.on_plateau
-            if plateau and metrics is not None:
-                scheduler.step(configure.monitored(self, metrics), self._learners())
-            elif not plateau and metrics is None and config.interval == interval:
-                scheduler.step(*([None, self._learners()] if isinstance(scheduler, BlockSchedulers) else []))
-
-    def _learners(self) -> list[str]:
-        """Names of the optimizers that learn now: a scheduler counts only its own block's epochs and steps."""
-        segments = [s for s in self.segments if self.schedule.learns(s)]
-        return [name for s in segments for name in self._owners(s)] + ["readout"] * self.reads_out
-
-    @override
-    def on_validation_epoch_end(self) -> None:
-        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
-            self._step_schedulers("epoch", self.trainer.callback_metrics)
-
-    @override
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        if self.gradient_clip_val is None:
-            return
-        name = self.facade.name_of(optimizer)
-        for block in list(self.facade.learned) if name is None else [name]:
-            parameters = self.facade.parameters(block)
-            if self.gradient_clip_algorithm == "norm":
-                torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)
-            else:
-                torch.nn.utils.clip_grad_value_(parameters, self.gradient_clip_val)
-
-    @override
-    def on_validation_model_zero_grad(self) -> None:
-        """Nothing: gradients that are being accumulated survive a validation in between."""
-
-
-def _nothing() -> None:
-    """The closure of a step whose gradients are there already."""

@@ -7,7 +7,8 @@ Shapes: N samples, C classes.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +80,8 @@ def hard_labels(scores: Tensor, y: Tensor, index: Tensor, seed: int = 0, epoch: 
 class NegativeSampler(nn.Module):
     """Base of all samplers: override `forward(x, y, index, learner)`.
 
-    It returns negatives as the network's input `(k N, ...)`: k groups in the order of the positives.
+    It returns negatives as the network's input `(k N, ...)`: k groups in the order of the positives. Buffers and
+    parameters are saved in checkpoints, apart from the model's weights, so that a resumed run goes on with them.
 
     Args:
         seed: Seed of the draws.
@@ -186,6 +188,32 @@ class AllWrongLabels(NegativeSampler):
 
     def extra_repr(self) -> str:
         return ""
+
+
+def load_state(sampler: NegativeSampler, state: Mapping[str, Any], strict: bool = True) -> None:
+    """Give a sampler what it held when a checkpoint was saved.
+
+    Args:
+        sampler: The sampler.
+        state: Its `state_dict()` of then.
+        strict: A state that does not fit is an error; otherwise the sampler stays as it is.
+
+    Raises:
+        ValueError: the state is another sampler's.
+    """
+    if not strict and _shapes(state) != _shapes(sampler.state_dict()):
+        return
+    try:
+        sampler.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(
+            f"negatives={sampler} cannot go on from this checkpoint, whose sampler holds {', '.join(state)}: resume "
+            f"with that sampler, and change it by SwitchNegatives from an epoch on ({error})"
+        ) from error
+
+
+def _shapes(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: getattr(value, "shape", None) for name, value in state.items()}
 
 
 def check_weights(argument: str, weights: list[float], samplers: list[NegativeSampler]) -> None:

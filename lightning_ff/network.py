@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ff.blocks.local_block import Activation, LocalBlock, first
+from lightning_ff.kinds import kind, sizes, whole
 from lightning_ff.labels import LabelEncoding
 from lightning_ff.objectives import Mode, Term
 from lightning_ff.readouts import Readout
@@ -54,6 +55,7 @@ class LocalNetwork(nn.Module):
 
     Raises:
         ValueError: any of these does not fit the others; the message names the argument.
+        TypeError: any of these is not what its annotation says.
     """
 
     def __init__(
@@ -67,7 +69,12 @@ class LocalNetwork(nn.Module):
         scan_memory: float = 256.0,
     ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = nn.ModuleList(_local(blocks))
+        whole("num_classes", num_classes)
+        sizes("input_shape", input_shape, "give the shape of one input, such as (1, 28, 28)")
+        kind("readout", readout, Readout, "give an instance, such as SumReadout()")
+        if labels is not None:
+            kind("labels", labels, LabelEncoding, "give a label encoding, such as PixelOverlay()")
         self.input_shape = tuple(input_shape)
         self.num_classes = num_classes
         self.readout = readout
@@ -79,7 +86,9 @@ class LocalNetwork(nn.Module):
         self.mode = self._check_mode()
         self.encoded_shape = labels.build(num_classes, self.input_shape) if labels else self.input_shape
         self.shapes = self._dry_run()
-        readout.build([shape[0] for shape in self.shapes], num_classes)
+        heard = readout.needs == "features"
+        answering = [heard or block.goodness is not None for block in self.stack]
+        readout.build([s[0] for s, answers in zip(self.shapes, answering, strict=True) if answers], num_classes)
         self.scored = self._scored()
 
     @property
@@ -120,17 +129,11 @@ class LocalNetwork(nn.Module):
         x: Activation = self.normalize(torch.zeros(1, *self.encoded_shape, dtype=kind.dtype, device=kind.device))
         shapes = []
         for name, block in zip(self.names, self.stack, strict=True):
-            try:
-                with evaluating(block):
-                    h, _ = block(x, measure=False)
-            except (RuntimeError, TypeError, ValueError) as error:
-                raise ValueError(
-                    f"{name} cannot take its input of shape {tuple(first(x).shape[1:])} "
-                    f"(input_shape={self.input_shape}): {error}"
-                ) from error
+            h = self._try(name, block, x)
             shape = first(h).shape[1:]
             if block.goodness is not None:
                 block.goodness.build(shape, self.num_classes)
+                self._check_goodness(name, block, first(h))
                 if block.loss is not None and block.goodness.mode == "pair":
                     block.loss.bind(block.goodness.unit(shape.numel()))
             for term in cast(Iterable[Term], block.terms):
@@ -138,6 +141,37 @@ class LocalNetwork(nn.Module):
             shapes.append(tuple(entry.shape[1:] for entry in ((h,) if isinstance(h, Tensor) else h)))
             x = block.hand_over(h)
         return shapes
+
+    def _try(self, name: str, block: LocalBlock, x: Activation) -> Activation:
+        """A block's output for an input of the dry run, which it must leave as it is."""
+        entries = (x,) if isinstance(x, Tensor) else x
+        before = [entry._version for entry in entries]
+        try:
+            with evaluating(block):
+                h, _ = block(x, measure=False)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{name} cannot take its input of shape {tuple(first(x).shape[1:])} "
+                f"(input_shape={self.input_shape}): {error}"
+            ) from error
+        if before != [entry._version for entry in entries]:
+            raise ValueError(
+                f"{name} changes its input in place, which is the activation of the block before or the data: let it "
+                "begin with an operation that does not, such as nn.ReLU(inplace=False)"
+            )
+        return h
+
+    def _check_goodness(self, name: str, block: LocalBlock, h: Tensor) -> None:
+        assert block.goodness is not None
+        with evaluating(block):
+            g = block.measure(torch.cat((h, h)))
+        wanted = (2,) if block.goodness.mode == "pair" else (2, self.num_classes)
+        if tuple(g.shape) != wanted:
+            raise ValueError(
+                f"goodness={block.goodness} of {name} maps 2 samples of {tuple(h.shape[1:])} to {tuple(g.shape)}: "
+                f"{block.goodness.mode} mode needs {wanted}, "
+                + ("one number per sample" if len(wanted) == 1 else "one number per sample and class")
+            )
 
     def normalize(self, x: Tensor) -> Tensor:
         """The encoded input as the first block gets it."""
@@ -158,6 +192,14 @@ class LocalNetwork(nn.Module):
     def goodness(self, x: Tensor) -> list[Tensor]:
         """Goodness of every block for encoded inputs: `(N,)` each in pair mode, `(N, C)` in class mode."""
         return [g for _, _, g in self._run(self.normalize(x)) if g is not None]
+
+    def observe(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """`handed_over`, and the goodness of that view `(N,)` or `(N, C)` per block that has one, in one pass."""
+        handed, goodness = [], []
+        for block, h, g in self._run(self.view(x)):
+            handed.append(first(block.hand_over(h)))
+            goodness += [] if g is None else [g]
+        return handed, goodness
 
     def _run(self, x: Activation, measure: bool = True) -> Iterator[tuple[LocalBlock, Activation, Tensor | None]]:
         """Each block in turn with its activation and goodness; an activation that nobody keeps is freed."""
@@ -190,11 +232,18 @@ class LocalNetwork(nn.Module):
         assert self.labels is not None
         return [g.view(self.num_classes, -1).T for g in self.goodness(self.labels.candidates(x))]
 
-    def join(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Class scores of the network `(N, C)`, and of each block on its own `(N, C)`."""
-        outputs = self.handed_over(x) if self.readout.needs == "features" else self.scores(x)
-        return self.readout(outputs), self.readout.block_scores(outputs)
+    def outputs(self, x: Tensor) -> list[Tensor]:
+        """What the readout needs of every block: class scores `(N, C)`, or features."""
+        return self.handed_over(x) if self.readout.needs == "features" else self.scores(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores `(N, C)` of inputs `(N, *input_shape)`."""
-        return self.join(x)[0]
+        return self.readout(self.outputs(x))
+
+
+def _local(blocks: Iterable[LocalBlock]) -> list[LocalBlock]:
+    kind("blocks", blocks, Iterable, "give a list of LocalBlock")
+    listed = list(blocks)
+    for i, block in enumerate(listed):
+        kind(f"blocks[{i}]", block, LocalBlock, "wrap the layers, LocalBlock(layers, goodness, loss)")
+    return listed

@@ -172,7 +172,7 @@ class CosineToEnd(LRScheduler):
         end: Rate at the end as a share of the full rate.
 
     Raises:
-        ValueError: flat outside [0, 1), or total below 1.
+        ValueError: flat outside [0, 1), end outside [0, 1], or total below 1.
     """
 
     def __init__(self, optimizer: Optimizer, total: int | None = None, flat: float = 0.0, end: float = 0.0) -> None:
@@ -183,6 +183,8 @@ class CosineToEnd(LRScheduler):
         self.total = total
         self.flat = flat
         self.end = end
+        if not 0 <= end <= 1:
+            raise ValueError(f"end={end}: must lie in [0, 1]")
         super().__init__(optimizer)
 
     def state_dict(self) -> dict[str, Any]:

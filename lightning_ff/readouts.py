@@ -5,7 +5,7 @@ Shapes: N samples, C classes, K blocks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -25,7 +25,7 @@ class Readout(nn.Module):
     view: Literal["neutral", "positive"] = "neutral"
 
     def build(self, shapes: Sequence[torch.Size], num_classes: int) -> None:
-        """Create parameters for the blocks' outputs, given their shapes without the batch axis."""
+        """Create parameters for the blocks whose outputs come, given their shapes without the batch axis."""
 
     def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
         """Each block's share of the answer, `(N, C)`; blocks that are left out do not appear."""
@@ -34,6 +34,12 @@ class Readout(nn.Module):
     def block_scores(self, outputs: list[Tensor]) -> list[Tensor]:
         """Class scores `(N, C)` of each block on its own, for per-block metrics."""
         return outputs
+
+    def observe(self, outputs: list[Tensor], label: Tensor) -> None:
+        """See the outputs of a validation batch during `fit`, for a readout that is fitted to them."""
+
+    def fit(self, reduce: Callable[[Tensor], Tensor]) -> None:
+        """End of a validation during `fit`; `reduce` sums a tensor over all processes."""
 
     def forward(self, outputs: list[Tensor]) -> Tensor:
         """Map the blocks' scores, or features, to class scores `(N, C)`."""
@@ -83,6 +89,90 @@ class LastReadout(Readout):
 
     def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
         return outputs[-1:]
+
+
+class MeanReadout(Readout):
+    """Mean of the blocks' scores (arXiv 2501.03176), over all blocks or some.
+
+    Args:
+        blocks: Places of the blocks that count, among those with a goodness, negative ones from the end; None takes
+            all.
+        softmax: Average the softmax over the classes, so that every block has the same weight.
+
+    Raises:
+        ValueError: a place that no block has, or none at all.
+
+    Example::
+
+        >>> scores = [torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 1.0]])]
+        >>> MeanReadout()(scores)
+        tensor([[2.0000, 1.5000]])
+        >>> MeanReadout(blocks=[-1])(scores)
+        tensor([[3., 1.]])
+    """
+
+    def __init__(self, blocks: Sequence[int] | None = None, softmax: bool = False) -> None:
+        super().__init__()
+        if blocks is not None and not blocks:
+            raise ValueError("blocks=[]: name at least one block, or None for all")
+        self.blocks = None if blocks is None else list(blocks)
+        self.softmax = softmax
+
+    def build(self, shapes: Sequence[torch.Size], num_classes: int) -> None:
+        for place in self.blocks or []:
+            if not -len(shapes) <= place < len(shapes):
+                raise ValueError(f"blocks={self.blocks}: there is no block {place} among {len(shapes)}")
+
+    def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
+        kept = outputs if self.blocks is None else [outputs[k] for k in self.blocks]
+        return [(scores.softmax(1) if self.softmax else scores) / len(kept) for scores in kept]
+
+
+class IntervalReadout(Readout):
+    """Mean over the consecutive blocks that predict best together, found on the validation data.
+
+    Every validation during `fit` counts the hits of all intervals of blocks and keeps the best from then on; it is
+    saved with the weights. Until the first one all blocks count, and each validation is scored with the interval
+    found before it.
+
+    Args:
+        softmax: Average the softmax over the classes, so that every block has the same weight.
+    """
+
+    share: Tensor
+    hits: Tensor
+
+    def __init__(self, softmax: bool = False) -> None:
+        super().__init__()
+        self.softmax = softmax
+
+    def build(self, shapes: Sequence[torch.Size], num_classes: int) -> None:
+        self.register_buffer("share", torch.full((len(shapes),), 1 / len(shapes)))
+        self.register_buffer("hits", torch.zeros(len(shapes), len(shapes), dtype=torch.long), persistent=False)
+
+    def _votes(self, outputs: list[Tensor]) -> list[Tensor]:
+        return [scores.softmax(1) if self.softmax else scores for scores in outputs]
+
+    def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
+        return [share * scores for share, scores in zip(self.share, self._votes(outputs), strict=True)]
+
+    def observe(self, outputs: list[Tensor], label: Tensor) -> None:
+        votes = torch.stack(self._votes(outputs))
+        for start in range(len(votes)):
+            answers = votes[start:].cumsum(0).argmax(2)
+            self.hits[start, start:] += (answers == label).sum(1)
+
+    def fit(self, reduce: Callable[[Tensor], Tensor]) -> None:
+        hits = reduce(self.hits)
+        start, end = divmod(int(hits.argmax()), len(hits))
+        self.share.zero_()[start : end + 1] = 1 / (end + 1 - start)
+        self.hits.zero_()
+
+    @property
+    def interval(self) -> tuple[int, int]:
+        """Places of the first and the last block that count."""
+        kept = self.share.nonzero().flatten().tolist()
+        return kept[0], kept[-1]
 
 
 class LinearReadout(Readout):

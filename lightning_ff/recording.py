@@ -15,6 +15,7 @@ from typing_extensions import Self, override
 from lightning_ff import checks, configure
 from lightning_ff._lightning import batches_seen, trainer_of
 from lightning_ff.evaluation import Evaluation
+from lightning_ff.negatives import NegativeSampler, load_state
 from lightning_ff.sweep import SweepResult
 
 _SAMPLES = 32
@@ -32,6 +33,9 @@ class WholeFileIO(TorchCheckpointIO):
 class Recording(Evaluation):
     """Loss and accuracy from sums kept on the device, read at log intervals; checkpoints that hold good weights."""
 
+    negatives: NegativeSampler | None = None
+    own_negatives: NegativeSampler | None = None
+
     def __init__(self) -> None:
         super().__init__()
         self._sums: dict[str, Tensor] = {}
@@ -40,6 +44,20 @@ class Recording(Evaluation):
         self._gradients: dict[str, Tensor] = {}
         self._steps_now = True
         self._fixed: set[str] = set()
+
+    @override
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "negatives":
+            return super().__setattr__(name, value)
+        # no submodule: weights load whatever the sampler, and averaged weights leave out what it holds
+        object.__setattr__(self, "own_negatives", value)
+        object.__setattr__(self, "negatives", value)
+
+    def install_negatives(self, sampler: NegativeSampler) -> None:
+        """Use a sampler of a callback, which saves what it holds; the next fit begins with the learner's own again."""
+        dtype = next((p.dtype for p in self.parameters()), torch.float32)
+        # of precision='64-true' or 'bf16-true'; mixed precision and '32-true' leave modules as they are
+        object.__setattr__(self, "negatives", sampler.to(self.device, None if dtype == torch.float32 else dtype))
 
     def _record(self, result: SweepResult, image: Tensor, label: Tensor) -> None:
         for name, loss in result.losses.items():
@@ -73,8 +91,11 @@ class Recording(Evaluation):
     def setup(self, stage: str) -> None:
         checks.negatives(self)  # type: ignore[arg-type]
         labels = self.network.labels
-        if labels is not None:
-            labels.fix(float(getattr(self.trainer.datamodule, "input_max", 1.0)))  # type: ignore[attr-defined]
+        if labels is not None and not bool(labels.known):
+            maximum = getattr(self.trainer.datamodule, "input_max", None)  # type: ignore[attr-defined]
+            if maximum is None:
+                rank_zero_info("labels are written with 1.0: these data name no input_max, and on_value=None")
+            labels.fix(1.0 if maximum is None else float(maximum))
 
     @override
     def configure_callbacks(self) -> list[Callback]:
@@ -82,6 +103,7 @@ class Recording(Evaluation):
 
         if self.trainer.state.fn == "fit":
             checks.trainer(self, self.trainer)  # type: ignore[arg-type]
+            self.negatives = self.own_negatives
         strategy = self.trainer.strategy
         if type(strategy.checkpoint_io) is TorchCheckpointIO:
             strategy.checkpoint_io = WholeFileIO()
@@ -94,6 +116,7 @@ class Recording(Evaluation):
         if not self.trainer.ckpt_path:
             self._rng, self._gradients = {}, {}
         if self.negatives is not None:
+            self.install_negatives(self.negatives)
             rank_zero_info(f"negatives: {self.negatives}")
 
     @override
@@ -121,6 +144,8 @@ class Recording(Evaluation):
         checks.finite_weights(self)  # type: ignore[arg-type]
         for name in self._fixed:  # a subclass that chooses an argument itself cannot be given it when it is loaded
             checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}).pop(name, None)
+        if self.own_negatives is not None and (held := self.own_negatives.state_dict()):
+            checkpoint["negatives"] = held
         checkpoint["rng"] = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             checkpoint["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -131,7 +156,10 @@ class Recording(Evaluation):
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         trainer = trainer_of(self)
-        if trainer is not None and trainer.state.fn == "fit":
+        resumes = trainer is not None and trainer.state.fn == "fit"
+        if self.own_negatives is not None and "negatives" in checkpoint:
+            load_state(self.own_negatives, checkpoint["negatives"], strict=resumes)
+        if resumes:
             self._rng, self._gradients = checkpoint.get("rng", {}), checkpoint.get("gradients", {})
 
     @classmethod

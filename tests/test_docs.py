@@ -193,7 +193,7 @@ def test_averaged_weights(run: Run) -> None:
     begun = [weight.clone() for weight in plain.parameters()]
     Trainer(max_epochs=2).fit(plain, Digits(batch_size=50))
     moved = [
-        sum(float((weight - start).norm()) for weight, start in zip(model.parameters(), begun, strict=True))
+        sum(float((weight - start).detach().norm()) for weight, start in zip(model.parameters(), begun, strict=True))
         for model in (averaged, plain)
     ]
     assert 0 < moved[0] < moved[1]  # an average of the way lies behind its end

@@ -161,12 +161,12 @@ def test_class_mode_needs_one_pass() -> None:
 @pytest.mark.parametrize("readout", [SumReadout(), SoftmaxReadout(), LastReadout(), LinearReadout()], ids=str)
 @pytest.mark.parametrize("make", [lambda readout: network(readout=readout), class_network], ids=["pair", "class"])
 @torch.no_grad()
-def test_join_gives_the_answer_and_each_blocks_own(make: Any, readout: Readout) -> None:
+def test_the_answer_is_the_readouts_of_what_it_needs(make: Any, readout: Readout) -> None:
     net, x = make(readout).eval(), images()
     outputs = net.handed_over(x) if readout.needs == "features" else net.scores(x)
-    scores, of_blocks = net.join(x)
-    assert torch.equal(scores, readout(outputs))
-    assert torch.equal(scores, net(x))
+    assert all(torch.equal(a, b) for a, b in zip(net.outputs(x), outputs, strict=True))
+    assert torch.equal(net(x), readout(outputs))
+    of_blocks = readout.block_scores(outputs)
     for got, expected in zip(of_blocks, net.block_scores(x), strict=True):
         assert torch.equal(got, expected)
         assert got.shape == (7, CLASSES)
@@ -348,3 +348,24 @@ def test_dry_run_takes_blocks_in_float64() -> None:
     block = LocalBlock(nn.Linear(4, 3).double(), MeanSquare(), ThresholdLoss())
     network = LocalNetwork([block], (2,), 2, SumReadout(), AppendOneHot(1.0))
     assert network(torch.rand(5, 2, dtype=torch.float64)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("make", [network, class_network])
+def test_one_pass_observes_features_and_goodness(make: Any) -> None:
+    net, x = make().eval(), images()
+    handed, goodness = net.observe(x)
+    view = net.labels.neutral(x) if net.labels is not None else x
+    assert all(torch.equal(a, b) for a, b in zip(handed, net.handed_over(x), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(goodness, net.goodness(view), strict=True))
+    assert len(goodness) == len(handed) == 2
+
+
+def test_an_input_changed_in_place_is_found_behind_a_view() -> None:
+    class Late(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1)[:, :4].relu_().sin()
+
+    with pytest.raises(ValueError, match="block00 changes its input in place"):
+        LocalNetwork(
+            [LocalBlock(Late(), MeanSquare(), ThresholdLoss())], (1, 3, 3), 3, SumReadout(), labels=PixelOverlay()
+        )

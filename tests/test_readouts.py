@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_ff.readouts import LastReadout, LinearReadout, Readout, SoftmaxReadout, SumReadout
+from lightning_ff.readouts import (
+    IntervalReadout,
+    LastReadout,
+    LinearReadout,
+    MeanReadout,
+    Readout,
+    SoftmaxReadout,
+    SumReadout,
+)
 
 
 def answers(blocks: int, n: int = 6, classes: int = 4) -> list[Tensor]:
@@ -133,3 +141,56 @@ def test_bad_arguments_and_the_base() -> None:
 
     with pytest.raises(TypeError, match=r"Mine must override contributions\(outputs\)"):
         Mine()(answers(1))
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_the_mean_of_all_blocks_or_of_some(softmax: bool) -> None:
+    scores = answers(4)
+    votes = [s.softmax(1) if softmax else s for s in scores]
+    torch.testing.assert_close(MeanReadout(softmax=softmax)(scores), torch.stack(votes).mean(0))
+    some = MeanReadout(blocks=[1, -1], softmax=softmax)
+    torch.testing.assert_close(some(scores), (votes[1] + votes[3]) / 2)
+    assert len(some.contributions(scores)) == 2
+    assert some.block_scores(scores) == scores
+
+
+@pytest.mark.parametrize(("blocks", "message"), [([], r"blocks=\[\]"), ([3], "no block 3 among 3"), ([-4], "block -4")])
+def test_a_mean_of_blocks_that_are_not_there(blocks: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MeanReadout(blocks=blocks).build(SHAPES, 4)
+
+
+def best_interval(scores: list[Tensor], label: Tensor, softmax: bool) -> tuple[int, int]:
+    """The interval with most hits, the first of several, by trying all."""
+    votes = [s.softmax(1) if softmax else s for s in scores]
+    hits = {
+        (i, j): int((torch.stack(votes[i : j + 1]).mean(0).argmax(1) == label).sum())
+        for i in range(len(votes))
+        for j in range(i, len(votes))
+    }
+    return max(hits, key=lambda interval: hits[interval])
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_best_interval_of_the_validation_data(seed: int, softmax: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.randint(0, 4, (200,), generator=generator)
+    truth = torch.nn.functional.one_hot(label, 4).float()
+    signal = torch.rand(5, generator=generator)
+    scores = [truth * s + torch.randn(200, 4, generator=generator) * (1 + 3 * torch.rand(1)) for s in signal]
+    readout = IntervalReadout(softmax)
+    readout.build([torch.Size((3,))] * 5, 4)
+    assert readout.interval == (0, 4)
+    for part in range(4):
+        rows = slice(50 * part, 50 * part + 50)
+        readout.observe([s[rows] for s in scores], label[rows])
+    readout.fit(lambda counts: counts)
+    start, end = readout.interval
+    assert (start, end) == best_interval(scores, label, softmax)
+    torch.testing.assert_close(readout(scores), MeanReadout(range(start, end + 1), softmax)(scores))
+    assert int(readout.hits.sum()) == 0
+    copy = IntervalReadout(softmax)
+    copy.build([torch.Size((3,))] * 5, 4)
+    copy.load_state_dict(readout.state_dict())
+    assert copy.interval == (start, end)

@@ -19,17 +19,27 @@ from lightning_ff.hybrid import HybridImages
 from lightning_ff.labels import AppendOneHot, LabelChannel, PixelOverlay, Unlabelled
 from lightning_ff.negatives import AllWrongLabels, FixedPool, HardLabel, Mixture, WrongLabel
 from lightning_ff.objectives import (
+    AuxiliaryGoodness,
     CrossEntropy,
     LinearGoodness,
+    LogSumExpMargin,
     MeanSquare,
     NormGoodness,
+    OutputGoodness,
     PeerNormalization,
     SumSquare,
     SymBa,
     ThresholdLoss,
 )
 from lightning_ff.optim import CosineToEnd
-from lightning_ff.readouts import LastReadout, LinearReadout, SoftmaxReadout, SumReadout
+from lightning_ff.readouts import (
+    IntervalReadout,
+    LastReadout,
+    LinearReadout,
+    MeanReadout,
+    SoftmaxReadout,
+    SumReadout,
+)
 from lightning_ff.spec import NotDescribable, describe, factory, is_spec, missing, part
 
 
@@ -74,7 +84,10 @@ PARTS = [
     ThresholdLoss(),
     ThresholdLoss(2.5),
     SymBa(alpha=3.0),
-    CrossEntropy(),
+    CrossEntropy(temperature=0.5),
+    LogSumExpMargin(temperature=2.0),
+    AuxiliaryGoodness(kernel_size=3, bias=False, channel_dim=-1),
+    OutputGoodness(),
     PeerNormalization(0.1, 0.8),
     PixelOverlay(),
     PixelOverlay(on_value=3.0),
@@ -89,6 +102,8 @@ PARTS = [
     SumReadout(skip_first=True),
     SoftmaxReadout(skip_first=True),
     LastReadout(),
+    MeanReadout(blocks=[0, -1], softmax=True),
+    IntervalReadout(softmax=True),
     LinearReadout(skip_first=False, view="positive"),
     Normalize("l2", eps=0.1),
     nn.Dropout(0.3),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
+from lightning_ff.kinds import kind
 from lightning_ff.objectives import Goodness, LocalLoss, Term
 
 Activation = Tensor | tuple[Tensor, ...]
@@ -35,11 +37,13 @@ class LocalBlock(nn.Module):
         loss: Local loss on the goodness; None under the same condition.
         normalization: Parameter-free module applied to the (first) output before it is handed on; None = identity.
         terms: Added to the loss.
+        goodness_from: The goodness is that of the "raw" output, or of the "normalized" one that is handed on.
         batch_stats: Train-mode batch norm sees positives and negatives "separate" (two calls, so that statistics do
             not tell one from the other) or "together".
 
     Raises:
         ValueError: goodness and loss are of different modes, or the normalisation has parameters.
+        TypeError: a part is not what its annotation says.
     """
 
     goodness: Goodness | None
@@ -52,9 +56,11 @@ class LocalBlock(nn.Module):
         loss: LocalLoss | None = None,
         normalization: nn.Module | None = None,
         terms: Iterable[Term] = (),
+        goodness_from: Literal["raw", "normalized"] = "raw",
         batch_stats: Literal["separate", "together"] = "separate",
     ) -> None:
         super().__init__()
+        terms = _checked(layers, goodness, loss, normalization, terms)
         if goodness is not None and loss is not None and goodness.mode != loss.mode:
             raise ValueError(
                 f"goodness={goodness} works in {goodness.mode} mode and loss={loss} in {loss.mode} mode: choose two of "
@@ -67,11 +73,14 @@ class LocalBlock(nn.Module):
             )
         if batch_stats not in ("separate", "together"):
             raise ValueError(f"batch_stats={batch_stats!r}: choose 'separate' or 'together'")
+        if goodness_from not in ("raw", "normalized"):
+            raise ValueError(f"goodness_from={goodness_from!r}: choose 'raw' or 'normalized'")
         self.layers = layers
         self.goodness = goodness
         self.loss = loss
         self.normalization = normalization
         self.terms = nn.ModuleList(terms)
+        self.goodness_from = goodness_from
         self.batch_stats = batch_stats
         self._splits = batch_stats == "separate" and any(isinstance(m, _BatchNorm) for m in layers.modules())
 
@@ -98,11 +107,19 @@ class LocalBlock(nn.Module):
     def measure(self, h: Tensor) -> Tensor:
         """Goodness of an activation, in float32 whatever the precision of the training (float64 stays)."""
         assert self.goodness is not None
+        if self.goodness_from == "normalized" and self.normalization is not None:
+            h = self.normalization(h)
         wide = h if h.dtype in (torch.float32, torch.float64) else h.float()
         if not torch.is_autocast_enabled(h.device.type):
             return self.goodness(wide)
         with torch.autocast(h.device.type, enabled=False):
             return self.goodness(wide)
+
+    @torch.no_grad()
+    def refresh(self, x: Activation, positives: int | None = None) -> Activation:
+        """The activation again with the weights as they are now; running statistics do not count it twice."""
+        with _statistics_kept(self.layers):
+            return self(x, positives, measure=False)[0]
 
     def hand_over(self, h: Activation) -> Activation:
         """What the next block gets: the activation with its first entry normalised."""
@@ -121,3 +138,32 @@ def _join(a: Activation, b: Activation) -> Activation:
         assert isinstance(b, Tensor)
         return torch.cat((a, b))
     return tuple(torch.cat(pair) for pair in zip(a, b, strict=True))
+
+
+@contextmanager
+def _statistics_kept(layers: nn.Module) -> Iterator[None]:
+    """Normalisation by the batch as in training, without an update of running statistics."""
+    tracking = [m for m in layers.modules() if isinstance(m, _NormBase) and m.track_running_stats]
+    for module in tracking:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in tracking:
+            module.track_running_stats = True
+
+
+def _checked(layers: object, goodness: object, loss: object, normalization: object, terms: object) -> list[Term]:
+    """The terms as a list, once every part was found to be of its kind."""
+    kind("layers", layers, nn.Module, "give a module, such as nn.Sequential(...)")
+    if goodness is not None:
+        kind("goodness", goodness, Goodness, "give an instance, such as MeanSquare()")
+    if loss is not None:
+        kind("loss", loss, LocalLoss, "give an instance, such as ThresholdLoss()")
+    if normalization is not None:
+        kind("normalization", normalization, nn.Module, "give a module, such as Normalize('rms')")
+    kind("terms", terms, Iterable, "give a list, such as [PeerNormalization()]")
+    listed = list(terms)  # type: ignore[call-overload]
+    for i, term in enumerate(listed):
+        kind(f"terms[{i}]", term, Term, "give an instance, such as PeerNormalization()")
+    return listed

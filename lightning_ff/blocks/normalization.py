@@ -8,14 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Normalization = Literal["l2", "rms", "layer", "none"]
+Normalization = Literal["l2", "rms", "layer", "channel", "none"]
 
 
 class Normalize(nn.Module):
-    """Normalise every sample over all its features, in float32, without parameters.
+    """Normalise every sample, in float32, without parameters.
 
     Args:
-        kind: "l2" (length 1), "rms" (root mean square 1), "layer" (mean 0, variance 1) or "none".
+        kind: Over all features of a sample: "l2" (length 1), "rms" (root mean square 1) or "layer" (mean 0, variance
+            1). "channel" is "layer" over the channels of each position: dimension 1 of maps `(N, C, H, W)`, the last
+            one of tokens `(N, T, C)`. "none" changes nothing.
         eps: Added to the square before the root ("l2" and "rms": to the mean square), against division by zero.
 
     Raises:
@@ -42,6 +44,10 @@ class Normalize(nn.Module):
         wide = x if x.dtype == torch.float64 else x.float()
         if self.kind == "layer":
             return F.layer_norm(wide, wide.shape[1:], eps=self.eps).to(x.dtype)
+        if self.kind == "channel":
+            last = wide.movedim(1, -1) if wide.dim() == 4 else wide
+            normal = F.layer_norm(last, last.shape[-1:], eps=self.eps).to(x.dtype)
+            return normal.movedim(-1, 1) if wide.dim() == 4 else normal
         flat = wide.flatten(1)
         scale = torch.rsqrt(flat.square().mean(1) + self.eps)
         if self.kind == "l2":

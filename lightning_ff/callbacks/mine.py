@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lightning_ff._lightning import state_key
 from lightning_ff.callbacks.base import pair_learner
+from lightning_ff.learner import LocalLearner
 from lightning_ff.negatives import HardLabel, Mixture
 
 
 class MineNegatives(Callback):
     """Mix hard negatives into the learner's own from the moment a validation metric has reached a level.
 
-    The decision is kept in the checkpoint, so a resumed run agrees.
+    The decision is kept in the checkpoint, so a resumed run agrees; any other fit begins without hard negatives.
+    Several of these work side by side: each mixes its own into what those before it, in time, have left.
 
     Args:
         fraction: Share of the batches with hard negatives from then on.
@@ -25,7 +27,7 @@ class MineNegatives(Callback):
         seed: Seed of the draws.
 
     Raises:
-        ValueError: fraction outside (0, 1].
+        ValueError: fraction outside (0, 1], or a run without validation.
     """
 
     def __init__(self, fraction: float = 0.25, above: float = 0.5, monitor: str = "val/acc", seed: int = 0) -> None:
@@ -36,6 +38,8 @@ class MineNegatives(Callback):
         self.monitor = monitor
         self.seed = seed
         self.mining = False
+        self.since = 0
+        self._looked = False
         self._mixture: Mixture | None = None
 
     @property
@@ -46,39 +50,63 @@ class MineNegatives(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             pair_learner(pl_module, self)
+            self.mining, self._looked, self._mixture = False, False, None
+            if not trainer.enable_validation:
+                raise self._blind()
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._install(pl_module)
+        if trainer.val_dataloaders is not None and not sum(trainer.num_val_batches):
+            raise self._blind()
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._install(pl_module)  # anew where another callback has put a sampler in its place
+        self._install(trainer, pl_module)  # anew where another callback has put a sampler in its place
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking or self.mining:
             return
+        self._looked = True
         if self.monitor not in trainer.callback_metrics:
             known = ", ".join(sorted(trainer.callback_metrics))
             raise ValueError(f"MineNegatives(monitor={self.monitor!r}) is not logged: choose one of {known}")
-        # installed with the next batch: now all modules are in eval mode, and a wrapped sampler would stay so
-        self.mining = float(trainer.callback_metrics[self.monitor]) >= self.above
+        self.mining = float(trainer.callback_metrics[self.monitor]) >= self.above  # the next batch installs it
+        self.since = trainer.global_step
 
-    def _install(self, pl_module: LightningModule) -> None:
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.mining and not self._looked:
+            rank_zero_warn(
+                f"MineNegatives(monitor={self.monitor!r}) mined nothing: no validation came before the end of training"
+            )
+
+    def _blind(self) -> ValueError:
+        return ValueError(
+            f"MineNegatives(monitor={self.monitor!r}) waits for a metric of validation, and this run has none: give "
+            "validation data, or take HardLabel(start_epoch=...), which waits for an epoch"
+        )
+
+    def _install(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wrap the learner's sampler by all that mine, in the order in which they began, on a resumed run too."""
         learner = pair_learner(pl_module, self)
+        every = [each for each in trainer.callbacks if isinstance(each, MineNegatives) and each.mining]  # type: ignore[attr-defined]
+        for each in sorted(every, key=lambda each: each.since):
+            each._wrap(learner)
+
+    def _wrap(self, learner: LocalLearner) -> None:
         assert learner.negatives is not None
-        if not self.mining or any(sampler is self._mixture for sampler in learner.negatives.modules()):
+        if any(sampler is self._mixture for sampler in learner.negatives.modules()):
             return
         hard = HardLabel(self.seed, fraction=1.0, start_epoch=0)
         self._mixture = Mixture([learner.negatives, hard], [1 - self.fraction, self.fraction], self.seed)
-        learner.negatives = self._mixture.to(learner.device)
+        learner.install_negatives(self._mixture)
         rank_zero_info(f"negatives: hard ones on a share of {self.fraction} of the batches from now on")
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"mining": self.mining}
+        return {"mining": self.mining, "since": self.since}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.mining = state_dict["mining"]
+        self.mining, self.since = state_dict["mining"], state_dict["since"]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_ff.callbacks.base import pair_learner
-from lightning_ff.negatives import Mixture, NegativeSampler, check_weights
+from lightning_ff.negatives import Mixture, NegativeSampler, check_weights, load_state
 
 
 class MixNegatives(Callback):
     """Draw every batch's sampler from a mixture; the weights go linearly from `start` to `end` in `epochs` epochs.
 
-    Weights follow from the epoch, so a resumed run agrees.
+    Weights follow from the epoch, and what the samplers hold is kept in the checkpoint, so a resumed run agrees.
 
     Args:
         samplers: The samplers.
@@ -45,7 +47,7 @@ class MixNegatives(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
-            pair_learner(pl_module, self).negatives = self.mixture
+            pair_learner(pl_module, self).install_negatives(self.mixture)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -58,3 +60,12 @@ class MixNegatives(Callback):
     def _weigh(self, epoch: int) -> None:
         share = min(1.0, epoch / self.epochs)
         self.mixture.weights = [(1 - share) * a + share * b for a, b in zip(self.start, self.end, strict=True)]
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        held = self.mixture.state_dict()
+        return {"mixture": held} if held else {}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        load_state(self.mixture, state_dict["mixture"])

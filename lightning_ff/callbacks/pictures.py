@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from lightning_ff import checks, configure
+from lightning_ff._lightning import state_key
 from lightning_ff.batch import unpack
 from lightning_ff.callbacks.base import pair_learner
-from lightning_ff.configure import fallback_index
 from lightning_ff.figures import pairs
 from lightning_ff.loggers import log_figure
 
 
 class NegativePictures(Callback):
-    """Log positives above their negatives once, from the first batch after the start.
+    """Log positives above their negatives once, from the first batch after the start, as augmented.
+
+    A resumed run does not draw them again. Nothing in the run changes by it.
 
     Args:
         count: Number of pairs, at least 1.
@@ -31,10 +35,15 @@ class NegativePictures(Callback):
         self.count = count
         self.done = False
 
+    @property
+    def state_key(self) -> str:
+        return state_key(self, count=self.count)
+
     @override
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pair_learner(pl_module, self)
-        self.done = False
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            pair_learner(pl_module, self)
+            self.done = False
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -44,11 +53,21 @@ class NegativePictures(Callback):
         learner = pair_learner(pl_module, self)
         image, label, index = unpack(batch)
         learner.batch_number = batch_idx
-        assert learner.negatives is not None
-        with torch.no_grad():
-            positive = learner.negatives.positives(image, label, learner)
-            negative = learner.negatives(
-                image, label, fallback_index(learner, image) if index is None else index, learner
-            )
-        shape = learner.network.input_shape
-        log_figure(trainer, "negatives", pairs(positive[: self.count], negative[: self.count], shape))
+        checks.labels(label, learner.num_classes, batch_idx)
+        # copies and forked random numbers: the batch is learned as if it had not been drawn
+        sampler, augment = deepcopy((learner.negatives, learner.augment))
+        assert sampler is not None
+        with torch.no_grad(), torch.random.fork_rng([learner.device] if learner.device.type == "cuda" else []):
+            image = image if augment is None else augment(image)
+            with checks.fitting(image, learner):
+                sides = configure.pairs(learner, sampler, image, label, index)
+        positive, negative = (side[: self.count] for side in sides)
+        log_figure(trainer, "negatives", pairs(positive, negative, learner.network.input_shape))
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"done": self.done}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.done = state_dict["done"]

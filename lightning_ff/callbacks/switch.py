@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from lightning_ff.callbacks.base import pair_learner
-from lightning_ff.negatives import NegativeSampler
+from lightning_ff.negatives import NegativeSampler, load_state
 
 
 class SwitchNegatives(Callback):
     """Install negative samplers by epoch; what is installed follows from the epoch, so a resumed run agrees.
+
+    What the samplers hold in buffers and parameters is kept in the checkpoint.
 
     Args:
         samplers: First epoch of each sampler to the sampler; epoch 0 replaces the learner's own from the start.
@@ -47,6 +51,17 @@ class SwitchNegatives(Callback):
         if due is self._installed:  # another callback may have wrapped it since
             return
         assert due is not None
-        learner = pair_learner(pl_module, self)
-        self._installed = learner.negatives = due.to(learner.device)
+        pair_learner(pl_module, self).install_negatives(due)
+        self._installed = due
         rank_zero_info(f"negatives from epoch {epoch}: {due}")
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        held = {epoch: sampler.state_dict() for epoch, sampler in self.samplers.items()}
+        return {"samplers": held} if any(held.values()) else {}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for epoch, held in state_dict["samplers"].items():
+            if epoch in self.samplers:  # a resumed run may switch earlier or later than it was planned
+                load_state(self.samplers[epoch], held)

@@ -12,6 +12,7 @@ from torch import nn
 from lightning_ff.blocks import LocalBlock, Normalize, mlp
 from lightning_ff.blocks.mlp import ActivationName
 from lightning_ff.blocks.normalization import Normalization
+from lightning_ff.kinds import kind, sizes, whole
 from lightning_ff.labels import LabelEncoding, PixelOverlay
 from lightning_ff.learner import LocalLearner
 from lightning_ff.network import LocalNetwork
@@ -45,6 +46,7 @@ class ForwardForward(LocalLearner):
 
     Raises:
         ValueError: an argument does not fit; the message names it.
+        TypeError: an argument is not what its annotation says.
 
     Example::
 
@@ -72,18 +74,28 @@ class ForwardForward(LocalLearner):
         scan_memory: float = 256.0,
         **kwargs: Any,
     ) -> None:
-        labels = part(labels) or PixelOverlay()
-        measure, objective = part(goodness) or MeanSquare(), part(loss) or ThresholdLoss()
+        labels = _or(part(labels), PixelOverlay)
+        measure, objective = _or(part(goodness), MeanSquare), _or(part(loss), ThresholdLoss)
+        kind("labels", labels, LabelEncoding, "give a label encoding, such as PixelOverlay()")
+        kind("goodness", measure, Goodness, "give an instance, such as MeanSquare()")
+        kind("loss", objective, LocalLoss, "give an instance, such as ThresholdLoss()")
+        kind("terms", terms or [], (list, tuple), "give a list, such as [PeerNormalization()]")
+        whole("num_classes", num_classes)
+        sizes("input_shape", input_shape, "give the shape of one input, such as (1, 28, 28)")
         if (widths is None) == (blocks is None):
             raise ValueError(
                 f"widths={widths}, blocks={blocks}: give one of the two; a checkpoint holds no blocks, so give them to "
                 "load_from_checkpoint again"
             )
         if widths is not None:
+            sizes("widths", widths, "give the units of every layer, such as [500, 500]")
             inputs = prod(labels.build(num_classes, input_shape))
             layers: list[nn.Module] = list(mlp(inputs, widths, activation, full_gradient, dropout))
         else:
+            kind("blocks", blocks, Iterable, "give a list of modules")
             layers = list(blocks or [])
+            for i, module in enumerate(layers):
+                kind(f"blocks[{i}]", module, nn.Module, "give a module, such as nn.Sequential(...)")
         if measure.mode != "pair":
             raise ValueError(f"goodness={measure}: Forward-Forward compares pairs, give a goodness of pair mode")
         network = LocalNetwork(
@@ -99,9 +111,14 @@ class ForwardForward(LocalLearner):
             ],
             input_shape,
             num_classes,
-            readout=part(readout) or SumReadout(),
+            readout=_or(part(readout), SumReadout),
             labels=labels,
             input_normalization=Normalize(normalization),
             scan_memory=scan_memory,
         )
         super().__init__(network, **kwargs)
+
+
+def _or(given: Any, default: type[nn.Module]) -> Any:
+    """The part that was given; an empty container of modules is false, so `or` would not do."""
+    return default() if given is None else given

@@ -1,5 +1,12 @@
 """What a block is trained for: goodness of its activation, a local loss on it, and additive terms."""
 
+from lightning_ff.objectives.class_goodness import (
+    AuxiliaryGoodness,
+    OutputGoodness,
+    gram_goodness,
+    projected_goodness,
+)
+from lightning_ff.objectives.class_losses import CrossEntropy, LogSumExpMargin, log_sum_exp_loss
 from lightning_ff.objectives.goodness import (
     Goodness,
     LinearGoodness,
@@ -12,7 +19,6 @@ from lightning_ff.objectives.goodness import (
     sum_square,
 )
 from lightning_ff.objectives.losses import (
-    CrossEntropy,
     LocalLoss,
     PairLoss,
     SymBa,
@@ -23,22 +29,28 @@ from lightning_ff.objectives.losses import (
 from lightning_ff.objectives.terms import PeerNormalization, Term, peer_normalization
 
 __all__ = [
+    "AuxiliaryGoodness",
     "CrossEntropy",
     "Goodness",
     "LinearGoodness",
     "LocalLoss",
+    "LogSumExpMargin",
     "MeanSquare",
     "Mode",
     "NormGoodness",
+    "OutputGoodness",
     "PairLoss",
     "PeerNormalization",
     "SumSquare",
     "SymBa",
     "Term",
     "ThresholdLoss",
+    "gram_goodness",
+    "log_sum_exp_loss",
     "mean_square",
     "norm_goodness",
     "peer_normalization",
+    "projected_goodness",
     "sum_square",
     "symba_loss",
     "threshold_loss",

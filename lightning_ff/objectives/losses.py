@@ -129,12 +129,3 @@ class SymBa(PairLoss):
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}"
-
-
-class CrossEntropy(LocalLoss):
-    """Cross-entropy of the class goodness `(N, C)` against labels `(N,)`."""
-
-    def forward(self, goodness: Tensor, target: Tensor | int) -> Tensor:
-        if isinstance(target, int):
-            raise TypeError("CrossEntropy is a class-mode loss: its target is the labels (N,)")
-        return F.cross_entropy(goodness, target)

@@ -109,5 +109,16 @@ def test_there_are_no_parameters_and_no_state(kind: Any) -> None:
 
 
 def test_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="normalization='batch': choose one of l2, rms, layer, none"):
+    with pytest.raises(ValueError, match="normalization='batch': choose one of l2, rms, layer, channel, none"):
         Normalize("batch")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 4, 2), (5, 7, 3), (5, 12)], ids=str)
+def test_channels_are_normalised_at_every_position(shape: tuple[int, ...]) -> None:
+    x = rows(shape)
+    axis = 1 if len(shape) == 4 else -1
+    values = x.double().numpy()
+    mean, variance = values.mean(axis, keepdims=True), values.var(axis, keepdims=True)
+    got = Normalize("channel", eps=1e-5)(x)
+    assert got.shape == x.shape
+    np.testing.assert_allclose(got.numpy(), (values - mean) / np.sqrt(variance + 1e-5), rtol=2e-4, atol=1e-5)

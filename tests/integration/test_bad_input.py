@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -26,6 +27,7 @@ from lightning_ff import (
     CosineToEnd,
     CrossEntropy,
     FixedPool,
+    Goodness,
     GoodnessMonitor,
     HardLabel,
     HybridImages,
@@ -121,12 +123,24 @@ def samples(channels: int = 1, labels: Any = CLASSES) -> DataLoader[Any]:
     return DataLoader(TensorDataset(torch.rand(8, channels, 8, 8), labels), batch_size=4)
 
 
+def typed(kind: torch.dtype) -> DataLoader[Any]:
+    return DataLoader(TensorDataset(torch.ones(8, 1, 8, 8, dtype=kind), CLASSES), batch_size=4)
+
+
 class Few(NegativeSampler):
     """A sampler with fewer negatives than positives."""
 
     @override
     def forward(self, x: Tensor, y: Tensor, index: Tensor, learner: Any) -> Tensor:
         return learner.labels(x, (y + 1) % 10)[:3]
+
+
+class Column(Goodness):
+    """A goodness of one column instead of one number per sample."""
+
+    @override
+    def forward(self, h: Tensor) -> Tensor:
+        return h.square().mean(1, keepdim=True)
 
 
 class Stream(IterableDataset[Any]):
@@ -183,7 +197,27 @@ LEARNER: dict[str, Bad] = {
     "clip value below 0": made("gradient_clip_val=-1.0", "above 0, or None", gradient_clip_val=-1.0),
     "clip value no number": made("gradient_clip_val=nan", "above 0, or None", gradient_clip_val=float("nan")),
     "accumulate 0": made("accumulate_grad_batches=0", "at least 1", accumulate_grad_batches=0),
-    "accumulate a share": made("accumulate_grad_batches=1.5", "a whole number", accumulate_grad_batches=1.5),
+    "accumulate a share": made("accumulate_grad_batches=1.5", "whole", accumulate_grad_batches=1.5, error=TypeError),
+    "clip value as text": made("gradient_clip_val='1'", "give a number", gradient_clip_val="1", error=TypeError),
+    "one width": made("widths=500 is a int", "such as [500, 500]", widths=500, error=TypeError),
+    "widths no integers": made("widths[1]=8.0 is a float", "give the units", widths=[8, 8.0], error=TypeError),
+    "classes as text": made("num_classes='10' is a str", "give a whole number", num_classes="10", error=TypeError),
+    "one input size": made("input_shape=64 is a int", "such as (1, 28, 28)", input_shape=64, error=TypeError),
+    "goodness by name": made("goodness='MeanSquare'", "such as MeanSquare()", goodness="MeanSquare", error=TypeError),
+    "goodness as a class": made("goodness=MeanSquare is a class", "instance", goodness=MeanSquare, error=TypeError),
+    "loss by name": made("loss='SymBa'", "such as ThresholdLoss()", loss="SymBa", error=TypeError),
+    "labels by name": made("labels='PixelOverlay'", "such as PixelOverlay()", labels="PixelOverlay", error=TypeError),
+    "readout by name": made("readout='SumReadout'", "such as SumReadout()", readout="SumReadout", error=TypeError),
+    "one term": made("terms=PeerNormalization", "give a list", terms=PeerNormalization(), error=TypeError),
+    "term no term": made("terms[0]=ReLU() is a ReLU", "PeerNormalization()", terms=[nn.ReLU()], error=TypeError),
+    "blocks no modules": made("blocks[0]=3 is a int", "give a module", blocks=[3], error=TypeError),
+    "blocks no list": made("blocks=3 is a int", "give a list of modules", blocks=3, error=TypeError),
+    "negatives by name": made("negatives='WrongLabel'", "as WrongLabel()", negatives="WrongLabel", error=TypeError),
+    "augment no module": made("augment=", "give a module, such as RandomShift(1)", augment=torch.flip, error=TypeError),
+    "goodness (N, 1)": made("goodness=Column()", "to (2, 1): pair mode needs (2,)", goodness=Column()),
+    "in place at the head": made(
+        "block01 changes its input in place", "nn.ReLU(inplace=False)", blocks=[layer(), nn.ReLU(inplace=True)]
+    ),
     "block steps, summed": made("step='block'", "use backward='per_block'", step="block", backward="summed"),
     "optimizer by name": made("optimizer='adam'", "partial(torch.optim.Adam", optimizer="adam", error=TypeError),
     "optimizer made already": made("optimizer=SGD", "give a factory", optimizer=OPTIMIZER, error=TypeError),
@@ -235,6 +269,22 @@ PARTS: dict[str, Bad] = {
     "weights": does(lambda w: Mixture([WrongLabel()], [0.5, 0.5]), "weights=[0.5, 0.5]", "one for each of the 1"),
     "negative weights": does(lambda w: Mixture([WrongLabel()], [-1.0]), "weights=[-1.0]", "must be 0 or more"),
     "cosine flat to the end": does(lambda w: CosineToEnd(OPTIMIZER, flat=1.0), "flat=1.0", "must lie in [0, 1)"),
+    "layers no module": does(lambda w: LocalBlock([3]), "layers=[3] is a list", "give a module", error=TypeError),
+    "normalization by name": does(
+        lambda w: block(normalization="rms"), "normalization='rms'", "such as Normalize('rms')", error=TypeError
+    ),
+    "network of plain layers": does(
+        lambda w: network(layer()), "blocks[0]=Sequential", "LocalBlock(layers, goodness, loss)", error=TypeError
+    ),
+    "learner of plain layers": does(
+        lambda w: LocalLearner(layer()), "network=Sequential", "wrap the blocks, LocalNetwork(", error=TypeError
+    ),
+    "joint loss without goodness": does(
+        lambda w: LocalLearner(network(class_block(), block(inputs=8)), segments="loss_of_sum"),
+        "block01 has goodness=None",
+        "'loss_of_sum'",
+    ),
+    "cosine below 0": does(lambda w: CosineToEnd(OPTIMIZER, end=-2.0), "end=-2.0", "must lie in [0, 1]"),
     "cosine of no length": does(lambda w: CosineToEnd(OPTIMIZER, total=0), "total=0", "must be at least 1"),
     "mining nothing": does(lambda w: MineNegatives(fraction=0), "fraction=0", "must lie in (0, 1]"),
     "mixing, start": does(lambda w: MixNegatives([WrongLabel()], start=[0.0]), "start=[0.0]", "not all 0"),
@@ -254,6 +304,11 @@ DATA: dict[str, Bad] = {
     "label above": fed("labels lie in [", "9] but num_classes=7", "raise num_classes", data=SMALL, num_classes=7),
     "label above, validation": fed("9] but num_classes=7", "number", data=SMALL, use="validate", num_classes=7),
     "label below 0": fed("labels lie in [-1, 2]", "number the classes from 0", data=samples(labels=CLASSES - 1)),
+    "bytes": fed("torch.uint8", "image.float() / 255", data=typed(torch.uint8), error=TypeError),
+    "float64": fed("torch.float64", "'64-true'", data=typed(torch.float64), use="test", error=TypeError),
+    "several validation loaders": fed(
+        "val has several loaders", "ConcatDataset", data=[samples(), samples()], use="validate"
+    ),
     "labels no integers": fed("torch.float32", "give class numbers (N,)", data=samples(labels=CLASSES.float())),
     "one-hot labels": fed("shape (4, 8)", "give class numbers (N,)", data=samples(labels=torch.eye(8).long())),
     "an image alone": fed(
@@ -317,6 +372,19 @@ RUNS: dict[str, Bad] = {
     ),
     "plateau without validation": fitted(
         "=ReduceLROnPlateau", "this run has none", "give val", scheduler=PLATEAU, trainer={"limit_val_batches": 0}
+    ),
+    "plateau by steps": fitted(
+        "scheduler_interval='step'", "leave the interval out", scheduler=PLATEAU, scheduler_interval="step"
+    ),
+    "a metric for no plateau": fitted("='val/acc'", "leave it out", scheduler=CosineToEnd, scheduler_monitor="val/acc"),
+    "optimizer of closures": fitted("is LBFGS", "such as torch.optim.Adam", optimizer=torch.optim.LBFGS),
+    "optimizer of nothing to learn": fitted(
+        "has 'readout'", "fits none of", "block00", block_optimizers={"readout": torch.optim.Adam}
+    ),
+    "ddp with many backwards": fitted(
+        "strategy='ddp'",
+        "backward='summed'",
+        trainer={"strategy": DDPStrategy(process_group_backend="gloo"), "devices": 1},
     ),
     "plateau's metric": fitted("monitor='loss'", "val/loss", scheduler=PLATEAU, scheduler_monitor="loss"),
     "mining's metric": fitted("monitor='acc'", "val/acc", trainer={"callbacks": [MineNegatives(monitor="acc")]}),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from typing_extensions import override
 
-from lightning_ff import FixedPool, HardLabel, PixelOverlay, WrongLabel
+from lightning_ff import AppendOneHot, FixedPool, HardLabel, PixelOverlay, WrongLabel
 from lightning_ff.data import BatchLoader, Digits
 
 
@@ -162,6 +162,44 @@ def test_images_without_labels_can_be_predicted(
     torch.testing.assert_close(torch.cat([part["scores"] for part in parts]), model(images).detach())
     if form == "dicts":
         assert torch.cat([part["index"] for part in parts]).tolist() == list(range(80))
+
+
+def test_several_loaders_can_be_predicted(learner: Any, trainer: Any, stored: tuple[Tensor, Tensor]) -> None:
+    images, model = stored[0].float() / 16, learner()
+    first, second = trainer().predict(model, [DataLoader(images[:30], 30), DataLoader(images[30:], 50)])
+    found = torch.cat([first[0]["scores"], second[0]["scores"]])
+    torch.testing.assert_close(found, model(images).detach())
+
+
+@pytest.mark.parametrize("shape", [(64,), (8, 8)])
+def test_an_error_of_another_cause_is_not_laid_to_the_shape(
+    learner: Any, trainer: Any, stored: tuple[Tensor, Tensor], shape: tuple[int, ...]
+) -> None:
+    """A fully connected net flattens its input, so images of another shape are right, and the sampler's fault stays."""
+
+    class Faulty(WrongLabel):
+        @override
+        def forward(self, *_: Any) -> Tensor:
+            raise RuntimeError("no negatives today")
+
+    images = stored[0].float().view(-1, *shape) / 16
+    loader = DataLoader(TensorDataset(images, stored[1]), batch_size=16)
+    arguments: dict[str, Any] = {"labels": AppendOneHot()}
+    trainer(max_epochs=1).fit(learner(**arguments), loader)
+    with pytest.raises(RuntimeError, match=r"^no negatives today$"):
+        trainer(max_epochs=1).fit(learner(negatives=Faulty(), **arguments), loader)
+
+
+def test_an_open_on_value_without_a_known_maximum_is_told(
+    learner: Any, digits: Any, trainer: Any, stored: tuple[Tensor, Tensor], caplog: Any
+) -> None:
+    foreign = DataLoader(TensorDataset(stored[0].float(), stored[1]), batch_size=16)
+    with caplog.at_level("INFO"):
+        trainer(max_steps=1).fit(learner(), digits())
+        trainer(max_steps=1).fit(learner(labels=PixelOverlay(2.0)), foreign)
+        assert "labels are written with" not in caplog.text
+        trainer(max_steps=1).fit(learner(), foreign)
+    assert "labels are written with 1.0" in caplog.text
 
 
 def test_an_encoded_label_is_as_bright_as_said_or_else_as_our_data_module_says(

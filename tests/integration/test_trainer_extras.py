@@ -92,7 +92,7 @@ def test_averaging_does_not_change_what_is_learned(learner: Any, digits: Any, tr
 
 def test_stochastic_weight_averaging_is_refused(learner: Any, digits: Any, trainer: Any) -> None:
     average = lightning_callbacks.StochasticWeightAveraging(swa_lrs=1e-2)
-    with pytest.raises(ValueError, match=r"StochasticWeightAveraging .*: remove it and use .*EMAWeightAveraging"):
+    with pytest.raises(ValueError, match=r"StochasticWeightAveraging .*: remove it, or use .*EMAWeightAveraging"):
         trainer(max_epochs=3, callbacks=[average]).fit(learner(), digits())
 
 

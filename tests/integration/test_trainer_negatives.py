@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from lightning_ff import (
     WrongLabel,
 )
 from lightning_ff.negatives import wrong_labels
+from lightning_ff.random import host_uniform
 
 
 class Samplers(Callback):
@@ -114,12 +116,10 @@ def test_mining_begins_when_the_metric_is_there_and_wraps_once(
     learner: Any, digits: Any, trainer: Any, above: float
 ) -> None:
     model, mine, seen = learner(negatives=WrongLabel(seed=3)), MineNegatives(fraction=0.75, above=above), Samplers()
-    runner = trainer(max_epochs=2, callbacks=[mine, seen])
-    runner.fit(model, digits())
+    trainer(max_epochs=3, callbacks=[mine, seen]).fit(model, digits())
     assert mine.mining == (above == 0.0)
     assert seen.seen[:5] == ["WrongLabel(seed=3)"] * 5  # the first metric comes at the end of the first epoch
-    runner.fit_loop.max_epochs = 3
-    runner.fit(model, digits())
+    assert len(seen.seen) == 15
     if above > 1:
         assert set(seen.seen) == {"WrongLabel(seed=3)"}
         return
@@ -128,6 +128,98 @@ def test_mining_begins_when_the_metric_is_there_and_wraps_once(
     assert model.negatives.weights == [0.25, 0.75]
     assert all(module.training for module in model.negatives.modules())
     assert len({id(sampler) for sampler in seen.objects[5:]}) == 1
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["the same learner", "another learner"])
+def test_mining_begins_anew_with_every_fit_and_goes_on_in_a_resumed_one(
+    learner: Any, digits: Any, trainer: Any, tmp_path: Path, same: bool
+) -> None:
+    mine, seen, model = MineNegatives(fraction=0.75, above=0.0), Samplers(), learner()
+
+    def mined(runner: Trainer, **arguments: Any) -> list[int]:
+        """How many samplers of hard labels each batch of a run had."""
+        seen.seen.clear()
+        runner.fit(model, digits(), **arguments)
+        return [each.count("HardLabel") for each in seen.seen]
+
+    runner = trainer(max_epochs=2, callbacks=[mine, seen])
+    assert mined(runner) == [0] * 5 + [1] * 5
+    runner.save_checkpoint(tmp_path / "a.ckpt")
+    if not same:
+        model = learner()
+    assert mined(trainer(max_epochs=2, callbacks=[mine, seen])) == [0] * 5 + [1] * 5
+    assert mined(trainer(max_epochs=3, callbacks=[mine, seen]), ckpt_path=tmp_path / "a.ckpt") == [1] * 5
+    assert mined(trainer(max_epochs=1, callbacks=[mine, seen])) == [0] * 5
+
+
+BLIND: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "no validation batches": ({"limit_val_batches": 0}, {}),
+    "no validation data": ({}, {"val_size": 0}),
+}
+
+
+@pytest.mark.parametrize("case", BLIND)
+def test_mining_needs_validation(learner: Any, digits: Any, trainer: Any, case: str) -> None:
+    flags, data = BLIND[case]
+    runner = trainer(max_epochs=2, callbacks=[MineNegatives(monitor="val/loss")], **flags)
+    message = r"MineNegatives\(monitor='val/loss'\) waits.*this run has none: give validation data, or take HardLabel"
+    with pytest.raises(ValueError, match=message):
+        runner.fit(learner(), digits(**data))
+
+
+def test_mining_without_validation_loader_is_refused_and_one_that_never_looked_says_so(
+    learner: Any, digits: Any, trainer: Any
+) -> None:
+    data = digits()
+    data.setup("fit")
+    with pytest.raises(ValueError, match="this run has none"):
+        trainer(max_epochs=1, callbacks=[MineNegatives()]).fit(learner(), data.train_dataloader())
+    seldom = trainer(max_epochs=2, check_val_every_n_epoch=3, callbacks=[MineNegatives(monitor="val/acc/block00")])
+    with pytest.warns(UserWarning, match=r"MineNegatives\(monitor='val/acc/block00'\) mined nothing: no validation"):
+        seldom.fit(learner(), digits())
+    trainer(max_epochs=2, check_val_every_n_epoch=2, callbacks=[MineNegatives(above=2.0)]).fit(learner(), digits())
+
+
+class Drawn(Callback):
+    """Notes the seed of the sampler that made the negatives of each batch."""
+
+    def __init__(self) -> None:
+        self.seeds: list[int] = []
+        self.watched: set[int] = set()
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        for sampler in pl_module.negatives.modules():  # type: ignore[operator, union-attr]
+            if isinstance(sampler, (WrongLabel, HardLabel)) and id(sampler) not in self.watched:
+                self.watched.add(id(sampler))
+                sampler.register_forward_hook(lambda each, *_: self.seeds.append(each.seed))
+
+    @override
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.log("val/steps", float(trainer.global_step))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_two_of_them_mine_side_by_side(learner: Any, digits: Any, trainer: Any, tmp_path: Path, first: int) -> None:
+    # one from epoch 1 on, by the accuracy, and one from epoch 3 on, whichever is given first
+    early = MineNegatives(fraction=0.5, above=0.0, monitor="val/acc", seed=3)
+    late = MineNegatives(fraction=0.4, above=15, monitor="val/steps", seed=4)
+    drawn, model = Drawn(), learner(negatives=WrongLabel(seed=2))
+    runner = trainer(max_epochs=8, callbacks=[*([early, late], [late, early])[first], drawn])
+    runner.fit(model, digits())
+    expected = []
+    for epoch in range(8):
+        for batch in range(5):
+            hard = epoch >= 1 and host_uniform(3, epoch, batch, 1) >= 0.5
+            harder = epoch >= 3 and host_uniform(4, epoch, batch, 2) >= 0.6
+            expected.append(4 if harder else 3 if hard else 2)
+    assert drawn.seeds == expected
+    assert min(expected.count(seed) for seed in (2, 3, 4)) > 5  # else it shows little: take other seeds
+    assert [early.since, late.since] == [5, 15]
+    runner.save_checkpoint(tmp_path / "a.ckpt")
+    saved = torch.load(tmp_path / "a.ckpt", weights_only=True)["callbacks"]
+    assert saved[early.state_key] == {"mining": True, "since": 5}
+    assert saved[late.state_key] == {"mining": True, "since": 15}
 
 
 @pytest.mark.parametrize("mine_first", [True, False])

@@ -15,7 +15,14 @@ from lightning.pytorch.tuner import Tuner
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import SGD, Adam, AdamW, RMSprop
-from torch.optim.lr_scheduler import ExponentialLR, LinearLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    ConstantLR,
+    ExponentialLR,
+    LinearLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+)
 
 from lightning_ff import CosineToEnd, LinearReadout, PixelOverlay
 from lightning_ff.negatives import wrong_labels
@@ -74,6 +81,25 @@ def test_a_cosine_over_steps_ends_with_the_run_when_accumulating(
     assert runner.global_step == total
     assert [rates[0] for rates in tally.rates] == pytest.approx([cosine(step, total) for step in steps])
     assert runner.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
+
+
+def test_a_cosine_after_a_warmup_ends_with_the_run(learner: Any, digits: Any, trainer: Any, tally: Any) -> None:
+    """Two epochs of warm-up, then torch's own SequentialLR hands over to a cosine of the remaining four."""
+
+    def warmed(optimizer: Any) -> SequentialLR:
+        return SequentialLR(optimizer, [ConstantLR(optimizer, 0.5, 9), CosineToEnd(optimizer)], [2])
+
+    trainer(max_epochs=6, callbacks=[tally]).fit(learner(scheduler=warmed), digits())
+    after = [cosine(epoch, 4) for epoch in range(4)]
+    assert [rates[0] for rates in tally.rates[::5]] == pytest.approx([START / 2, START / 2, *after])
+
+
+def test_a_chained_cosine_ends_with_the_run(learner: Any, digits: Any, trainer: Any, tally: Any) -> None:
+    def chained(optimizer: Any) -> ChainedScheduler:
+        return ChainedScheduler([ConstantLR(optimizer, 0.5, 9), CosineToEnd(optimizer)])
+
+    trainer(max_epochs=4, callbacks=[tally]).fit(learner(scheduler=chained), digits())
+    assert tally.rates[-1][0] < START / 4
 
 
 def test_a_plateau_scheduler_steps_after_validation(learner: Any, digits: Any, trainer: Any, tally: Any) -> None:

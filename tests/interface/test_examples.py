@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,6 +18,7 @@ from lightning_ff.cli import CLI
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CONFIGS = {file.stem: yaml.safe_load(file.read_text()) for file in sorted(EXAMPLES.glob("*.yaml"))}
 RUNS = {name: config for name, config in CONFIGS.items() if "model" in config}
+MNIST_RUNS = ("mnist_hinton", "mnist_unsupervised")
 FOLDERS = {"MNIST": "MNIST", "FashionMNIST": "FashionMNIST", "CIFAR10": "cifar-10-batches-py"}
 
 
@@ -49,7 +53,7 @@ def check_stages(command: Callable[..., CLI], name: str, *arguments: str) -> Non
 
 
 def test_every_example_is_a_run_or_a_sweep() -> None:
-    assert {"digits", "digits_wandb"} <= set(RUNS)
+    assert {"digits", "digits_wandb", *MNIST_RUNS} <= set(RUNS)
     assert all("command" in CONFIGS[name] for name in set(CONFIGS) - set(RUNS))
 
 
@@ -68,3 +72,64 @@ def test_example_on_digits(command: Callable[..., CLI], name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in RUNS if data_of(name) != "Digits"])
 def test_example_on_real_data(command: Callable[..., CLI], name: str) -> None:
     check_stages(command, name, f"--data.root={real_root(data_of(name))}")
+
+
+# The MNIST examples without MNIST: files in its format, of noise
+
+
+def write_idx(path: Path, array: np.ndarray[Any, Any]) -> None:
+    """Bytes in the format of MNIST's files: a magic number, the sizes, the values."""
+    header = struct.pack(f">I{array.ndim}I", 0x800 + array.ndim, *array.shape)
+    path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+@pytest.fixture(scope="session")
+def made_up_mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of a data set with 350 training images and 60 test images, away from the runs' folder."""
+    root, rng = tmp_path_factory.mktemp("made_up"), np.random.default_rng(0)
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, count in (("train", 350), ("t10k", 60)):
+        write_idx(raw / f"{part}-images-idx3-ubyte", rng.integers(0, 256, (count, 28, 28)))
+        write_idx(raw / f"{part}-labels-idx1-ubyte", np.arange(count) % 10)
+    return root
+
+
+@pytest.mark.parametrize("name", MNIST_RUNS)
+def test_mnist_example_on_made_up_files(command: Callable[..., CLI], made_up_mnist: Path, name: str) -> None:
+    check_stages(command, name, f"--data.root={made_up_mnist}", "--data.val_size=50")
+
+
+@pytest.mark.parametrize("name", MNIST_RUNS)
+def test_mnist_example_logs_what_it_should(
+    command: Callable[..., CLI], read_metrics: Any, made_up_mnist: Path, name: str
+) -> None:
+    """Two epochs of three batches; all negatives of the second are hard labels, where the example draws some."""
+    files = (f"--data.root={made_up_mnist}", "--data.val_size=50", "--model.widths=[24,20,16,12]")
+    short = ("--trainer.max_epochs=2", "--trainer.limit_train_batches=3", "--trainer.log_every_n_steps=1")
+    hard = ["--model.negatives.fraction=1"] if name == "mnist_hinton" else []
+    cli = command("fit", "--config", EXAMPLES / f"{name}.yaml", *files, *short, *hard)
+    run = Path("logs") / name / "version_0"
+    assert (cli.trainer.global_step, cli.trainer.current_epoch) == (6, 2)
+    assert {file.name for file in (run / "checkpoints").iterdir()} >= {"last.ckpt"}
+    assert [file.name for file in sorted((run / "figures" / "negatives").iterdir())] == ["00000000.png"]
+    assert len(list((run / "figures" / "goodness").iterdir())) == 1
+
+    metrics = read_metrics(run / "metrics.csv")
+    blocks = [f"block{k:02d}" for k in range(4)]
+    readout = ["readout"] if name == "mnist_unsupervised" else []
+    batchwise = {"train/loss", "train/acc", *(f"train/loss/{part}" for part in blocks + readout)}
+    batchwise |= {f"goodness/{side}/{block}" for side in ("pos", "neg", "separation") for block in blocks}
+    epochwise = {"val/loss", "val/acc", *(f"val/acc/{block}" for block in blocks)}
+    assert set(metrics) == batchwise | epochwise | {"epoch"}
+    assert all([step for step, _ in metrics[key]] == [0, 1, 2, 3, 4, 5] for key in batchwise)
+    assert all([step for step, _ in metrics[key]] == [2, 5] for key in epochwise)
+
+    values = {key: np.array([value for _, value in series]) for key, series in metrics.items()}
+    assert all(np.isfinite(series).all() for series in values.values())
+    np.testing.assert_allclose(values["train/loss"], sum(values[f"train/loss/{block}"] for block in blocks), rtol=1e-5)
+    for block in blocks:
+        positive, negative, separation = (values[f"goodness/{side}/{block}"] for side in ("pos", "neg", "separation"))
+        np.testing.assert_allclose(separation, positive - negative, atol=1e-6)
+    counts = [values[key] * 50 for key in epochwise if "acc" in key]
+    np.testing.assert_allclose(counts, np.round(counts), atol=1e-4)  # shares of 50 validation images

@@ -1,0 +1,81 @@
+"""Local losses of class mode, on goodness `(N, C)` and labels `(N,)`: the classes compete with each other."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_ff.objectives.losses import LocalLoss
+
+
+def log_sum_exp_loss(goodness: Tensor, label: Tensor, temperature: float = 1.0, true_class: bool = True) -> Tensor:
+    """Mean of `logsumexp(g / T) - g_y / T` (arXiv 2501.03176), the cross-entropy of the goodness.
+
+    Args:
+        goodness: Goodness per class `(N, C)`.
+        label: True classes `(N,)`.
+        temperature: T; below 1 the classes compete harder.
+        true_class: Whether the sum includes the true class. Without it the loss has no lower bound, since a goodness
+            of squares has no upper one.
+
+    Returns:
+        Scalar loss.
+
+    Example::
+
+        >>> log_sum_exp_loss(torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([0]))
+        tensor(0.4076)
+        >>> log_sum_exp_loss(torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([0]), true_class=False)
+        tensor(-0.6867)
+    """
+    scaled = goodness if temperature == 1 else goodness / temperature
+    if true_class:
+        return F.cross_entropy(scaled, label)
+    own = scaled.gather(1, label[:, None]).squeeze(1)
+    others = scaled.scatter(1, label[:, None], -torch.inf)
+    return (others.logsumexp(1) - own).mean()
+
+
+class _ClassLoss(LocalLoss):
+    def __init__(self, temperature: float = 1.0) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature={temperature}: must be above 0")
+        self.temperature = temperature
+
+    def _labels(self, target: Tensor | int) -> Tensor:
+        if isinstance(target, int):
+            raise TypeError(f"{type(self).__name__} is a class-mode loss: its target is the labels (N,)")
+        return target
+
+    def extra_repr(self) -> str:
+        return f"temperature={self.temperature}"
+
+
+class CrossEntropy(_ClassLoss):
+    """Cross-entropy of the class goodness `(N, C)` against labels `(N,)`, see :func:`log_sum_exp_loss`.
+
+    Args:
+        temperature: The goodness is divided by it; above 0.
+
+    Raises:
+        ValueError: temperature is not above 0.
+    """
+
+    def forward(self, goodness: Tensor, target: Tensor | int) -> Tensor:
+        return log_sum_exp_loss(goodness, self._labels(target), self.temperature)
+
+
+class LogSumExpMargin(_ClassLoss):
+    """Margin of the true class to the log-sum-exp of the others, see :func:`log_sum_exp_loss`; no lower bound.
+
+    Args:
+        temperature: The goodness is divided by it; above 0.
+
+    Raises:
+        ValueError: temperature is not above 0.
+    """
+
+    def forward(self, goodness: Tensor, target: Tensor | int) -> Tensor:
+        return log_sum_exp_loss(goodness, self._labels(target), self.temperature, true_class=False)
