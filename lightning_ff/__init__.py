@@ -1,7 +1,7 @@
 """Train networks block by block in PyTorch Lightning: Forward-Forward and its local-learning kin."""
 
-from lightning_ff.augment import RandomShift
-from lightning_ff.blocks import LocalBlock, Normalize, mlp
+from lightning_ff.augment import Compose, Cutout, RandomFlip, RandomShift
+from lightning_ff.blocks import ConvNet, LocalBlock, Normalize, Partition, mlp, partition
 from lightning_ff.callbacks import (
     BlockSummary,
     GoodnessMonitor,
@@ -18,7 +18,7 @@ from lightning_ff.hybrid import HybridImages
 from lightning_ff.labels import AppendOneHot, LabelChannel, LabelEncoding, PixelOverlay, Unlabelled
 from lightning_ff.learner import LocalLearner
 from lightning_ff.loggers import log_figure
-from lightning_ff.methods import ForwardForward
+from lightning_ff.methods import Backprop, DeepSupervision, ForwardForward, ScalableForwardForward
 from lightning_ff.negatives import AllWrongLabels, FixedPool, HardLabel, Mixture, NegativeSampler, WrongLabel
 from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import (
@@ -56,11 +56,16 @@ __all__ = [
     "AllWrongLabels",
     "AppendOneHot",
     "AuxiliaryGoodness",
+    "Backprop",
     "BlockOptimizers",
     "BlockSummary",
+    "Compose",
+    "ConvNet",
     "CorruptCheckpoint",
     "CosineToEnd",
     "CrossEntropy",
+    "Cutout",
+    "DeepSupervision",
     "FixedPool",
     "ForwardForward",
     "Goodness",
@@ -90,14 +95,17 @@ __all__ = [
     "Normalize",
     "OutputGoodness",
     "PairLoss",
+    "Partition",
     "PeerNormalization",
     "PixelOverlay",
     "Placement",
     "PredictionWriter",
+    "RandomFlip",
     "RandomShift",
     "Readout",
     "RefreshNegatives",
     "RunReport",
+    "ScalableForwardForward",
     "Schedule",
     "SoftmaxReadout",
     "SumReadout",
@@ -110,4 +118,5 @@ __all__ = [
     "WrongLabel",
     "log_figure",
     "mlp",
+    "partition",
 ]

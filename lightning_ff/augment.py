@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_ff.kinds import kind
+
 
 class RandomShift(nn.Module):
     """Move every image by up to some pixels in each direction; what comes in at the border is zero.
@@ -40,3 +42,85 @@ class RandomShift(nn.Module):
 
     def extra_repr(self) -> str:
         return f"pixels={self.pixels}"
+
+
+class RandomFlip(nn.Module):
+    """Mirror every image left to right with some probability.
+
+    Args:
+        p: Probability, in [0, 1].
+
+    Raises:
+        ValueError: p outside [0, 1].
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise ValueError(f"p={p}: must lie in [0, 1]")
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images `(N, C, H, W)` to mirrored ones of the same shape."""
+        chosen = torch.rand(x.shape[0], 1, 1, 1, device=x.device) < self.p
+        return torch.where(chosen, x.flip(3), x)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+class Cutout(nn.Module):
+    """Overwrite a square at a random place in every image (arXiv 1708.04552); at the border it is cut off.
+
+    Args:
+        size: Side of the square in pixels, at least 1.
+        value: What it is filled with: 0 is the mean of standardised images.
+
+    Raises:
+        ValueError: size below 1.
+    """
+
+    def __init__(self, size: int = 8, value: float = 0.0) -> None:
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"size={size}: must be at least 1")
+        self.size = size
+        self.value = value
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images `(N, C, H, W)` to images of the same shape with a hole."""
+        n, _, height, width = x.shape
+        rows = self._hole(n, height, x.device).view(n, 1, height, 1)
+        columns = self._hole(n, width, x.device).view(n, 1, 1, width)
+        return x.masked_fill(rows & columns, self.value)
+
+    def _hole(self, n: int, length: int, device: torch.device) -> Tensor:
+        start = torch.randint(0, length, (n, 1), device=device) - self.size // 2
+        place = torch.arange(length, device=device)
+        return (place >= start) & (place < start + self.size)
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}, value={self.value}"
+
+
+class Compose(nn.Module):
+    """Several augmentations, one after another.
+
+    Args:
+        transforms: Modules that map images `(N, C, H, W)` to images.
+
+    Raises:
+        TypeError: one of them is no module.
+    """
+
+    def __init__(self, transforms: list[nn.Module]) -> None:
+        super().__init__()
+        for i, transform in enumerate(transforms):
+            kind(f"transforms[{i}]", transform, nn.Module, "give a module, such as RandomShift(4)")
+        self.transforms = nn.ModuleList(transforms)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images `(N, C, H, W)` to augmented ones."""
+        for transform in self.transforms:
+            x = transform(x)
+        return x

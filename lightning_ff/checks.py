@@ -69,9 +69,10 @@ def arguments(learner: LocalLearner) -> None:
         raise ValueError(f"accumulate_grad_batches={learner.accumulate_grad_batches}: must be at least 1")
     factories(learner)
     network = learner.network
-    needed = range(len(network.blocks)) if learner.objective != "last" else [len(network.blocks) - 1]
-    for k in needed:
-        block = learner.blocks[k]
+    for k, block in enumerate(learner.blocks):
+        last = k == len(network.blocks) - 1
+        if not (last or (block.trainable and learner.objective != "last")):
+            continue
         if block.goodness is None or block.loss is None:
             missing = "goodness" if block.goodness is None else "loss"
             raise ValueError(

@@ -207,12 +207,13 @@ class LocalLearner(Stepping):
         scheduled = self.schedule.learns(segment)
         for k in segment.blocks:
             block = self._block(k)
-            drops = learns or (scheduled and next(block.parameters(), None) is None)
-            if block.training != drops:
-                block.train(drops)
+            name = self.network.names[k]
+            trains = learns if name in self.facade.inner else scheduled and next(block.parameters(), None) is None
+            if block.training != trains:
+                block.train(trains)
             h, g = block(x, positives=positives, measure=learns)
             if g is not None:
-                result.goodness[self.network.names[k]] = g.detach()
+                result.goodness[name] = g.detach()
                 goodness.append(g)
             if learns:
                 terms += [term(first(x), first(h), target) for term in block.terms]
@@ -231,7 +232,8 @@ class LocalLearner(Stepping):
 
     def _loss(self, segment: Segment, goodness: list[Tensor], target: Tensor | int, terms: list[Tensor]) -> Tensor:
         """The segment's loss on its blocks' goodness, plus their terms."""
-        losses: list[LocalLoss] = [self._block(k).loss for k in segment.blocks]  # type: ignore[misc]
+        measuring = [block for k in segment.blocks if (block := self._block(k)).goodness is not None]
+        losses: list[LocalLoss] = [block.loss for block in measuring]  # type: ignore[misc]
         if self.joint_loss is not None:
             loss = self.joint_loss(torch.stack(goodness).sum(0), target)
         elif self.objective == "last":

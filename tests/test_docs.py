@@ -232,3 +232,12 @@ def test_home_page_says_where_the_demo_puts_things(run: Run, capfd: pytest.Captu
     assert block.splitlines()
     printed = capfd.readouterr().out.splitlines()
     assert [line for line in block.splitlines() if line not in printed] == []
+
+
+def test_conv_net(run: Run) -> None:
+    made = run("conv_net.py")
+    assert made["scores"].shape == (64, 10)
+    assert len(made["moved"].blocks) == 10
+    trained, begun = made["model"].model.state_dict(), made["moved"].model.state_dict()
+    assert all(torch.equal(begun[name], trained[name]) for name in begun if not name.startswith("fc."))
+    assert list(made["moved"].network.scored) == [f"block{k:02d}" for k in range(4, 10)]

@@ -1,7 +1,9 @@
 """Blocks: the units that learn on their own, and ready-made stacks of them."""
 
+from lightning_ff.blocks.convnet import ConvNet
 from lightning_ff.blocks.local_block import LocalBlock
 from lightning_ff.blocks.mlp import FullGradientReLU, mlp
 from lightning_ff.blocks.normalization import Normalize
+from lightning_ff.blocks.partition import Partition, partition
 
-__all__ = ["FullGradientReLU", "LocalBlock", "Normalize", "mlp"]
+__all__ = ["ConvNet", "FullGradientReLU", "LocalBlock", "Normalize", "Partition", "mlp", "partition"]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_ff.blocks.recompute import check_graph, recomputing, statistics_kept
 from lightning_ff.kinds import kind
 from lightning_ff.objectives import Goodness, LocalLoss, Term
 
@@ -40,6 +40,8 @@ class LocalBlock(nn.Module):
         goodness_from: The goodness is that of the "raw" output, or of the "normalized" one that is handed on.
         batch_stats: Train-mode batch norm sees positives and negatives "separate" (two calls, so that statistics do
             not tell one from the other) or "together".
+        recompute: In training, compute the inside of the layers again in the backward, piece by piece: less memory,
+            more time, the same gradients. Needs layers from :func:`~lightning_ff.blocks.partition`.
 
     Raises:
         ValueError: goodness and loss are of different modes, or the normalisation has parameters.
@@ -58,6 +60,7 @@ class LocalBlock(nn.Module):
         terms: Iterable[Term] = (),
         goodness_from: Literal["raw", "normalized"] = "raw",
         batch_stats: Literal["separate", "together"] = "separate",
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         terms = _checked(layers, goodness, loss, normalization, terms)
@@ -82,6 +85,9 @@ class LocalBlock(nn.Module):
         self.terms = nn.ModuleList(terms)
         self.goodness_from = goodness_from
         self.batch_stats = batch_stats
+        self.recompute = recompute
+        if recompute:
+            check_graph(layers)
         self._splits = batch_stats == "separate" and any(isinstance(m, _BatchNorm) for m in layers.modules())
 
     def forward(
@@ -99,10 +105,15 @@ class LocalBlock(nn.Module):
         """
         inputs = (x,) if isinstance(x, Tensor) else x
         if positives is not None and self._splits and self.training:
-            h = _join(self.layers(*(i[:positives] for i in inputs)), self.layers(*(i[positives:] for i in inputs)))
+            h = _join(self._run(i[:positives] for i in inputs), self._run(i[positives:] for i in inputs))
         else:
-            h = self.layers(*inputs)
+            h = self._run(inputs)
         return h, self.measure(first(h)) if measure and self.goodness is not None else None
+
+    def _run(self, inputs: Iterable[Tensor]) -> Activation:
+        if self.recompute and self.training and torch.is_grad_enabled():
+            return recomputing(self.layers, tuple(inputs))
+        return self.layers(*inputs)
 
     def measure(self, h: Tensor) -> Tensor:
         """Goodness of an activation, in float32 whatever the precision of the training (float64 stays)."""
@@ -118,7 +129,7 @@ class LocalBlock(nn.Module):
     @torch.no_grad()
     def refresh(self, x: Activation, positives: int | None = None) -> Activation:
         """The activation again with the weights as they are now; running statistics do not count it twice."""
-        with _statistics_kept(self.layers):
+        with statistics_kept(self.layers):
             return self(x, positives, measure=False)[0]
 
     def hand_over(self, h: Activation) -> Activation:
@@ -138,19 +149,6 @@ def _join(a: Activation, b: Activation) -> Activation:
         assert isinstance(b, Tensor)
         return torch.cat((a, b))
     return tuple(torch.cat(pair) for pair in zip(a, b, strict=True))
-
-
-@contextmanager
-def _statistics_kept(layers: nn.Module) -> Iterator[None]:
-    """Normalisation by the batch as in training, without an update of running statistics."""
-    tracking = [m for m in layers.modules() if isinstance(m, _NormBase) and m.track_running_stats]
-    for module in tracking:
-        module.track_running_stats = False
-    try:
-        yield
-    finally:
-        for module in tracking:
-            module.track_running_stats = True
 
 
 def _checked(layers: object, goodness: object, loss: object, normalization: object, terms: object) -> list[Term]:

@@ -1,0 +1,119 @@
+"""A dry run of blocks: the shapes that they hand over, and the memory that each keeps for its own backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.fx import GraphModule, Interpreter, Node
+
+from lightning_ff.blocks.local_block import Activation
+from lightning_ff.blocks.tracing import untouched
+
+BATCH = 2  # batch norm refuses a single value per channel in training
+
+
+class Measured(NamedTuple):
+    """What a dry run found out about a block.
+
+    Attributes:
+        shapes: Shapes of what it hands over, without the batch axis.
+        saved: Bytes that autograd saves per image, without parameters and buffers.
+        positions: Number of positions in the map that the block's last weight layer gives, 0 for a vector.
+    """
+
+    shapes: tuple[torch.Size, ...]
+    saved: float
+    positions: int | None
+
+
+def example(model: nn.Module, input_shape: Sequence[int], fill: Callable[..., Tensor] = torch.zeros) -> Tensor:
+    """A batch of two inputs of the model's own type, on its device; whole numbers where it begins with an embedding."""
+    first = next(model.parameters(), torch.empty(0))
+    embeds = next((isinstance(m, nn.Embedding) for m in model.modules() if not any(True for _ in m.children())), False)
+    x = fill(BATCH, *input_shape, device=first.device, dtype=first.dtype if first.is_floating_point() else None)
+    return x.long() if embeds else x
+
+
+def measure(
+    model: nn.Module, names: Sequence[str], blocks: Sequence[GraphModule], input_shape: Sequence[int]
+) -> list[Measured]:
+    """Run blocks in training mode, one after another, and leave everything as it was.
+
+    Raises:
+        ValueError: a block cannot take what it gets, or does not hand over tensors `(N, ...)`.
+    """
+    with untouched(model, *blocks), torch.enable_grad():
+        x: Any = example(model, input_shape)
+        found = []
+        for number, (name, block) in enumerate(zip(names, blocks, strict=True)):
+            called = f"block {number} ({name})"
+            block.train()
+            h, saved, positions = _run(block, x, called, tuple(input_shape))
+            if block is not blocks[-1]:
+                _check(h, called)
+            entries = [entry for entry in ((h,) if isinstance(h, Tensor) else h) if isinstance(entry, Tensor)]
+            found.append(Measured(tuple(entry.shape[1:] for entry in entries), saved / BATCH, positions))
+            x = tuple(entry.detach() for entry in entries)
+    return found
+
+
+def _run(block: GraphModule, x: Activation, called: str, input_shape: tuple[int, ...]) -> tuple[Any, int, int | None]:
+    """What a block gives, how many bytes autograd keeps for that, and the positions of its last weight layer."""
+    inputs = (x,) if isinstance(x, Tensor) else x
+    resident = {_key(t) for t in (*block.parameters(), *block.buffers())}
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if (key := _key(tensor)) not in resident:
+            saved[key] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    watched = _Watched(block)
+    try:
+        with saved_tensors_hooks(pack, lambda tensor: tensor):
+            h = watched.run(*inputs)
+    except Exception as error:
+        shapes = " and ".join(str(tuple(entry.shape[1:])) for entry in inputs)
+        raise ValueError(f"input_shape={input_shape} does not fit: {called}, which gets {shapes}: {error}") from error
+    return h, sum(saved.values()), watched.positions
+
+
+def _key(tensor: Tensor) -> int:
+    """The same for all tensors that share memory, those without any (on the meta device) too."""
+    key: int = tensor.untyped_storage()._cdata
+    return key
+
+
+class _Watched(Interpreter):
+    """Runs a block operation by operation and remembers the map of its last weight layer."""
+
+    def __init__(self, block: GraphModule) -> None:
+        super().__init__(block)
+        self.extra_traceback = False
+        self.positions: int | None = None
+
+    def run_node(self, n: Node) -> Any:
+        value = super().run_node(n)
+        if "spatial" in n.meta and isinstance(value, Tensor):
+            grid = value.shape[2:] if n.meta["spatial"] else value.shape[1:-1]
+            self.positions = grid.numel() if grid else 0
+        return value
+
+
+def _check(h: Any, called: str) -> None:
+    """Whether the next block can take it: a tensor `(N, ...)` or a tuple of such."""
+    for entry in (h,) if isinstance(h, Tensor) else h if isinstance(h, tuple) else [h]:
+        if not isinstance(entry, Tensor):
+            raise ValueError(
+                f"{called} hands over {type(entry).__name__} in {type(h).__name__}; a tensor or a tuple of tensors can "
+                "pass between blocks: cut elsewhere, cuts=[...] names the modules that end a block"
+            )
+        if not entry.dim() or len(entry) != BATCH:
+            raise ValueError(
+                f"{called} hands over a tensor of shape {tuple(entry.shape)} for {BATCH} inputs, whose first axis is "
+                "not the batch: cut elsewhere, cuts=[...] names the modules that end a block"
+            )

@@ -1,0 +1,103 @@
+"""Cuts behind modules that are named, and the names of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from itertools import pairwise
+
+from torch.fx import Node
+
+from lightning_ff.blocks.flow import Flow
+from lightning_ff.blocks.ops import matrices, name_of
+from lightning_ff.blocks.tracing import Call, path
+
+
+def behind(flow: Flow, paths: Sequence[str]) -> list[int]:
+    """Places behind named modules, where exactly one tensor must be alive; the end of the model needs no cut.
+
+    Raises:
+        ValueError: a path is unknown, its module does not run exactly once, more than one tensor is alive behind it, or
+            two modules end at the same place.
+    """
+    ends = _ends(flow)
+    found: dict[int, str] = {}
+    for name in paths:
+        place = _place(flow, ends, name)
+        if place in found:
+            raise ValueError(f"cuts: {found[place]!r} and {name!r} end at the same place; name one of them")
+        found[place] = name
+    last = max(place for place, node in enumerate(flow.nodes) if flow.kinds[node] == "tensor")
+    return sorted(place for place in found if place < last)
+
+
+def _ends(flow: Flow) -> dict[str, list[int]]:
+    """Where the runs of every module end."""
+    ends: dict[str, list[int]] = {}
+    for call, (_, last) in flow.spans.items():
+        ends.setdefault(call.path, []).append(last)
+    for place, node in enumerate(flow.nodes):
+        if node.op == "call_module" and flow.kinds[node] == "tensor":
+            ends.setdefault(path(node), []).append(place)
+    ends.pop("", None)
+    return ends
+
+
+def _place(flow: Flow, ends: dict[str, list[int]], name: str) -> int:
+    if name not in ends:
+        raise ValueError(f"cuts: {_unknown(flow, ends, name)}")
+    if len(ends[name]) > 1:
+        raise ValueError(f"cuts: {name!r} runs {len(ends[name])} times; name a module that runs once")
+    place = ends[name][0]
+    if flow.alive[place] != 1:
+        crossing = ", ".join(label(flow, node) for node in flow.live(place)) or "nothing"
+        near = _near(flow, ends, name)
+        raise ValueError(
+            f"cuts: behind {name!r} not one tensor is alive but {flow.alive[place]} ({crossing}); choose one of "
+            f"{near}, or cuts='layers', which hands over tuples"
+        )
+    return place
+
+
+def _unknown(flow: Flow, ends: dict[str, list[int]], name: str) -> str:
+    modules = dict(flow.traced.model.named_modules())
+    if name in modules:
+        whole = [path(node) for node in flow.nodes if node.op == "call_module"]
+        kept = next((p for p in whole if name.startswith(p + ".")), None)
+        reason = f"lies inside {kept!r}, which is kept whole" if kept else "does not run in the model's forward"
+        return f"{name!r} {reason}; choose one of {_near(flow, ends, name)}"
+    return f"the model has no module {name!r}; choose one of {_near(flow, ends, name)}"
+
+
+def _near(flow: Flow, ends: dict[str, list[int]], name: str) -> list[str]:
+    """Modules near a name behind which one can cut: those around it, then those that are called alike."""
+    good = [p for p, places in ends.items() if len(places) == 1 and flow.alive[places[0]] == 1 and p != name]
+    around = [p for p in good if name.startswith(p + ".")]
+    alike = get_close_matches(name, good, n=3, cutoff=0.0)
+    return list(dict.fromkeys([*sorted(around, key=len, reverse=True), *alike]))[:3]
+
+
+def label(flow: Flow, node: Node, whole: Iterable[Call] = ()) -> str:
+    """How a person would call a node: the largest module of `whole` that it is part of, else itself."""
+    around = next((call.path for call in node.meta["calls"] if call in whole), None)
+    if around:
+        return around
+    if node.op == "call_module":
+        return path(node) or type(flow.traced.model).__name__
+    read = [path(source) for source in matrices(flow.traced, node)]
+    if "spatial" in node.meta and read:
+        return read[0]
+    return "input" if node.op == "placeholder" else f"{name_of(flow.traced, node)}()"
+
+
+def describe(flow: Flow, cuts: Sequence[int]) -> list[tuple[str, list[str]]]:
+    """Name of every block, from its weight layers, and the modules that it holds, as few as possible."""
+    described = []
+    for first, last in pairwise([0, *cuts, len(flow.nodes) - 1]):
+        nodes = [n for n in flow.nodes[first + 1 : last + 1] if flow.kinds[n] == "tensor" and n.op != "placeholder"]
+        whole = {call for call, span in flow.spans.items() if call.path and first < span[0] and span[1] <= last}
+        labels = list(dict.fromkeys(label(flow, node, whole) for node in nodes))
+        weighted = list(dict.fromkeys(label(flow, node, whole) for node in nodes if "spatial" in node.meta)) or labels
+        ends = list(dict.fromkeys([*weighted[:1], *weighted[-1:]])) or ["input"]
+        described.append(("..".join(ends), labels))
+    return described

@@ -1,0 +1,90 @@
+"""The network that a method cuts into blocks: by torchvision's name or any module, with weights to begin with."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_ff import checks
+from lightning_ff.kinds import kind
+
+_IN_LEARNER = re.compile(r"network\.blocks\.\d+\.layers\.(.+)")
+
+
+def backbone(model: str | nn.Module, num_classes: int, weights: str | None = None) -> nn.Module:
+    """A network with a classifier of `num_classes`, and its weights loaded.
+
+    Args:
+        model: Name of a classification model of torchvision, such as "resnet18", or any module.
+        num_classes: Number of classes, told to a torchvision model.
+        weights: Name of torchvision's weights ("DEFAULT", "IMAGENET1K_V1"; only with a name), or a file: a
+            `state_dict`, or a checkpoint of a learner of this package. A classifier for another number of classes
+            stays as it was drawn.
+
+    Raises:
+        TypeError: `model` is neither.
+        ValueError: torchvision has no such model or weights, or the file fits another network.
+        FileNotFoundError: there is no such file.
+    """
+    kind("model", model, (str, nn.Module), 'give a name of torchvision, such as "resnet18", or a module')
+    made = _named(model, num_classes) if isinstance(model, str) else model
+    if weights is not None:
+        load(made, _state(model, weights), weights)
+    return made
+
+
+def _named(name: str, num_classes: int) -> nn.Module:
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ValueError(f"model={name!r} is no classification model of torchvision: choose one of {', '.join(known)}")
+    return models.get_model(name, weights=None, num_classes=num_classes)
+
+
+def _state(model: str | nn.Module, weights: str) -> dict[str, Tensor]:
+    if isinstance(model, str) and not Path(weights).exists():
+        from torchvision import models
+
+        known = {entry.name: entry for entry in models.get_model_weights(model)}
+        known["DEFAULT"] = known[models.get_model_weights(model).DEFAULT.name]
+        if weights in known:
+            return dict(known[weights].get_state_dict(progress=False, check_hash=True))
+        raise FileNotFoundError(f"weights={weights!r} is neither a file nor one of {', '.join(known)}")
+    if not Path(weights).is_file():
+        raise FileNotFoundError(f"weights={weights!r}: there is no such file")
+    checks.checkpoint(weights)
+    found: dict[str, Any] = torch.load(weights, map_location="cpu", weights_only=True)
+    state: dict[str, Any] = found.get("state_dict", found)
+    own = {m[1]: value for key, value in state.items() if (m := _IN_LEARNER.fullmatch(key))}
+    return own or state
+
+
+def classifier(model: nn.Module) -> str:
+    """Name of the last linear layer, which a network for other classes has in another size.
+
+    Raises:
+        ValueError: there is none.
+    """
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ValueError(f"model={type(model).__name__} has no linear layer that could be its classifier")
+    return linear[-1]
+
+
+def load(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Load weights, all but those of a classifier for another number of classes."""
+    own = model.state_dict()
+    other = [key for key, value in state.items() if key in own and own[key].shape != value.shape]
+    missing = [key for key in own if key not in state]
+    if other and all(key.startswith(f"{classifier(model)}.") for key in other):
+        state = {key: value for key, value in state.items() if key not in other}
+        other = []
+    if other or missing:
+        wrong = f"{other[0]} has another shape" if other else f"{missing[0]} is not in it"
+        raise ValueError(f"weights={source!r} are of another network than {type(model).__name__}: {wrong}")
+    model.load_state_dict(state, strict=False)

@@ -1,0 +1,86 @@
+"""The controls against plain torch: end-to-end backprop, deep supervision."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from torchvision.models import resnet18
+
+from lightning_ff import Backprop, DeepSupervision, ScalableForwardForward
+from lightning_ff.methods import backbone
+from tests.methods.class_runs import CLASSES, SHAPE, apart, data, fit, net, quiet, weights
+
+ADAM = partial(torch.optim.AdamW, lr=1e-2, weight_decay=0.1)
+SGD = partial(torch.optim.SGD, lr=1e-2, momentum=0.9)
+
+
+@pytest.mark.parametrize(("optimizer", "precision", "bound"), [(ADAM, "64-true", 1e-9), (SGD, "32-true", 2e-5)])
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("cuts", ["blocks", "layers", 1])
+def test_backprop_is_backprop(cuts: Any, recompute: bool, optimizer: Any, precision: Any, bound: float) -> None:
+    dtype = torch.float64 if precision == "64-true" else torch.float32
+    expected = net().to(dtype)
+    stepping = optimizer(expected.parameters())
+    for x, y in data():
+        F.cross_entropy(expected(x.to(dtype)), y).backward()
+        stepping.step()
+        stepping.zero_grad()
+    model = Backprop(net(), CLASSES, SHAPE, cuts=cuts, recompute=recompute, optimizer=optimizer)
+    fit(model, precision=precision)
+    assert apart(weights(model.model), weights(expected)) < bound
+    model.eval()
+    x = data(1)[0][0].to(model.dtype)  # type: ignore[arg-type]
+    torch.testing.assert_close(model(x), expected.eval()(x.to(dtype)).to(x.dtype), rtol=1e-3, atol=1e-4)
+
+
+def test_deep_supervision_is_one_segment_with_every_loss() -> None:
+    model = DeepSupervision(net(), CLASSES, SHAPE, optimizer=SGD)
+    assert [(s.name, s.blocks) for s in model.segments] == [("network", (0, 1, 2, 3))]
+    expected = net()
+    aux = [
+        (g.weight.detach().clone().requires_grad_(), g.offset.detach().clone().requires_grad_())  # type: ignore[union-attr, operator]
+        for g in (block.goodness for block in model.blocks[:-1])
+    ]
+    stepping = SGD([*expected.parameters(), *(p for pair in aux for p in pair)])
+    for x, y in data():
+        h, loss = x, torch.zeros(())
+        for k, stage in enumerate(expected.stages()):
+            h = stage(h)
+            goodness = h if k == 3 else F.conv2d(h, *aux[k]).pow(2).mean((2, 3))
+            loss = loss + F.cross_entropy(goodness, y)
+        loss.backward()
+        stepping.step()
+        stepping.zero_grad()
+    fit(model)
+    assert apart(weights(model.model), weights(expected)) < 2e-5
+
+
+def test_a_checkpoint_of_backprop_loads(tmp_path: Path) -> None:
+    model = Backprop(net(), CLASSES, SHAPE, optimizer=SGD)
+    fit(model, steps=2, enable_checkpointing=True, callbacks=[ModelCheckpoint(tmp_path, save_last=True)])
+    again = Backprop.load_from_checkpoint(tmp_path / "last.ckpt", model=net(seed=2))
+    assert apart(weights(again), weights(model)) == 0
+
+
+@pytest.mark.parametrize("method", [ScalableForwardForward, Backprop])
+def test_trained_weights_load_into_torchvisions_own_class(method: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = method("resnet18", CLASSES, (3, 32, 32), optimizer=SGD)
+    keep = ModelCheckpoint(tmp_path, save_last=True)
+    trainer = quiet(enable_checkpointing=True, callbacks=[keep])
+    trainer.fit(model, DataLoader([(torch.randn(2, 3, 32, 32), torch.tensor([0, 1]))] * 2, batch_size=None))  # type: ignore[arg-type]
+    assert trainer.global_step == 2
+    plain = resnet18(num_classes=CLASSES)
+    plain.load_state_dict(model.model.state_dict())
+    assert apart(weights(plain), weights(model.model)) == 0
+    assert apart(weights(plain), weights(resnet18(num_classes=CLASSES))) > 0
+    copy = method.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)  # the name is all it needs
+    assert apart(weights(copy.model), weights(plain)) == 0
+    assert apart(weights(backbone("resnet18", CLASSES, str(tmp_path / "last.ckpt"))), weights(plain)) == 0
