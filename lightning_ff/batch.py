@@ -11,6 +11,10 @@ from torch import Tensor
 _IMAGE = ("image", "images", "x", "input", "inputs", "data")
 _LABEL = ("label", "labels", "y", "target", "targets")
 _INDEX = ("index", "indices", "idx")
+_MEANING = {
+    "label": "class numbers",
+    "index": "as the third entry the samples' positions in the data set",
+}
 _SMALL_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32)
 
 
@@ -22,26 +26,26 @@ def unpack(batch: Any) -> tuple[Tensor, Tensor, Tensor | None]:
 
     Raises:
         TypeError: it is neither.
+        ValueError: there is no sample, or labels or indexes are no integers, one a sample.
 
     Example::
 
-        >>> unpack({"x": torch.zeros(1), "y": torch.ones(1)})
-        (tensor([0.]), tensor([1.]), None)
+        >>> unpack({"x": torch.zeros(1, 2), "y": torch.tensor([3], dtype=torch.uint8)})
+        (tensor([[0., 0.]]), tensor([3]), None)
     """
     image, label, index = _parts(batch)
     if image is None or label is None:
         raise TypeError(f"a batch must be (image, label[, index]) or a dict with such keys, not {_outline(batch)}")
-    return image, _long(label), None if index is None else _long(index)
+    samples = _count(image)
+    return image, _numbers("label", label, samples), _index(index, samples)
 
 
 def unpack_image(batch: Any) -> tuple[Tensor, Tensor | None]:
     """Image and index of a batch that may lack labels, or be the image alone."""
-    if isinstance(batch, Tensor):
-        return batch, None
-    image, _, index = _parts(batch)
+    image, _, index = (batch, None, None) if isinstance(batch, Tensor) else _parts(batch)
     if image is None:
         raise TypeError(f"a batch must be an image tensor, (image, ...) or a dict with 'image', not {_outline(batch)}")
-    return image, None if index is None else _long(index)
+    return image, _index(index, _count(image))
 
 
 def _parts(batch: Any) -> tuple[Any, Any, Any]:
@@ -55,9 +59,26 @@ def _parts(batch: Any) -> tuple[Any, Any, Any]:
     return None, None, None
 
 
-def _long(numbers: Tensor) -> Tensor:
-    """Class numbers and indexes as torch wants them; what is no integer stays, and is refused with its range."""
-    return numbers.long() if numbers.dtype in _SMALL_INTEGERS else numbers
+def _count(image: Tensor) -> int:
+    """Number of samples, at least one."""
+    if image.dim() == 0 or len(image) == 0:
+        raise ValueError(f"the batch's image has shape {tuple(image.shape)}: give (N, ...) of at least one sample")
+    return len(image)
+
+
+def _index(index: Tensor | None, samples: int) -> Tensor | None:
+    return None if index is None else _numbers("index", index, samples)
+
+
+def _numbers(entry: str, numbers: Tensor, samples: int) -> Tensor:
+    """Class numbers or indexes as int64, checked by what is known without asking the device."""
+    integers = numbers.dtype == torch.int64 or numbers.dtype in _SMALL_INTEGERS
+    if not integers or tuple(numbers.shape) != (samples,):
+        raise ValueError(
+            f"the batch's {entry} has shape {tuple(numbers.shape)} and type {numbers.dtype}: give {_MEANING[entry]} "
+            f"(N,), integers of shape ({samples},) for an image of shape ({samples}, ...)"
+        )
+    return numbers.long()
 
 
 def _outline(batch: Any) -> str:

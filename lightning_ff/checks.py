@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
 from pathlib import Path
@@ -16,9 +16,9 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch import Tensor
 
 from lightning_ff._lightning import one_backward
-from lightning_ff.kinds import kind, whole
+from lightning_ff.kinds import kind, number, whole
 from lightning_ff.labels import Unlabelled
-from lightning_ff.negatives import NegativeSampler
+from lightning_ff.negatives import Mixture, NegativeSampler
 from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import ThresholdLoss
 
@@ -58,8 +58,7 @@ def arguments(learner: LocalLearner) -> None:
             f"refresh_output=True with step={learner.step_mode!r} and segments={learner.objective!r}: blocks must have "
             "stepped before the next one runs, so use step='block' and segments='local'"
         )
-    if not learner.lr_decay > 0:
-        raise ValueError(f"lr_decay={learner.lr_decay}: must be above 0; 1 leaves all rates as they are")
+    number("lr_decay", learner.lr_decay, "must be above 0; 1 leaves all rates as they are", above=0)
     if learner.gradient_clip_val is not None:
         kind("gradient_clip_val", learner.gradient_clip_val, Real, "give a number, or None for no clipping")
     whole("accumulate_grad_batches", learner.accumulate_grad_batches)
@@ -86,35 +85,47 @@ def factories(learner: LocalLearner) -> None:
     for name, made in {"optimizer": learner.optimizer, **given}.items():
         if not callable(made):
             raise TypeError(f"{name}={made!r}: give a factory, such as functools.partial(torch.optim.Adam, lr=0.001)")
-    if learner.scheduler is not None and not callable(learner.scheduler):
-        raise TypeError(f"scheduler={learner.scheduler!r}: give a factory, such as lightning_ff.CosineToEnd")
+    if learner.scheduler is not None:
+        if not callable(learner.scheduler):
+            raise TypeError(f"scheduler={learner.scheduler!r}: give a factory, such as lightning_ff.CosineToEnd")
+        return
+    for name, unset in (("scheduler_monitor", None), ("scheduler_interval", "epoch")):
+        if (value := getattr(learner, name)) != unset:
+            raise ValueError(f"{name}={value!r} with scheduler=None acts on nothing: give a scheduler, or leave it out")
 
 
 def negatives(learner: LocalLearner) -> None:
-    """Check at `setup()` that the sampler fits the mode and the label encoding."""
-    sampler, network = learner.negatives, learner.network
+    """Check at `setup()` that the sampler fits the mode, and the readout the label encoding."""
+    given, network = learner.negatives, learner.network
     if network.mode == "class":
-        if sampler is not None:
-            raise ValueError(f"negatives={sampler}: class mode has no negatives, leave the argument out")
+        if given is not None:
+            raise ValueError(f"negatives={given}: class mode has no negatives, leave the argument out")
         return
-    if sampler is None:
+    if given is None:
         remedy = "WrongLabel()"
         if isinstance(network.labels, Unlabelled):
             remedy = f"HybridImages() for images (C, H, W), which input_shape={network.input_shape} is not"
         raise ValueError(f"negatives=None: pair mode needs a sampler, such as {remedy}")
-    if isinstance(network.labels, Unlabelled):
-        if sampler.writes_label:
-            raise ValueError(
-                f"negatives={sampler} differ from positives by their label, and labels=Unlabelled writes none: "
-                "use HybridImages, or a label encoding"
-            )
-        if network.readout.needs == "scores":
-            raise ValueError(
-                f"readout={network.readout} scans candidate labels, and labels=Unlabelled writes none: "
-                "use LinearReadout"
-            )
-    if not sampler.writes_label and len(network.input_shape) != 3:
-        raise ValueError(f"negatives={sampler} needs images (C, H, W), got input_shape={network.input_shape}")
+    sampler(given, network)
+    if isinstance(network.labels, Unlabelled) and network.readout.needs == "scores":
+        raise ValueError(
+            f"readout={network.readout} scans candidate labels, and labels=Unlabelled writes none: use LinearReadout"
+        )
+
+
+def sampler(given: NegativeSampler, network: LocalNetwork) -> None:
+    """Check that a sampler, and each one in a mixture, fits the label encoding and the inputs."""
+    if isinstance(given, Mixture):
+        for each in given.samplers:
+            sampler(each, network)  # type: ignore[arg-type]
+        return
+    if isinstance(network.labels, Unlabelled) and given.writes_label:
+        raise ValueError(
+            f"negatives={given} differ from positives by their label, and labels=Unlabelled writes none: "
+            "use HybridImages, or a label encoding"
+        )
+    if not given.writes_label and len(network.input_shape) != 3:
+        raise ValueError(f"negatives={given} needs images (C, H, W), got input_shape={network.input_shape}")
 
 
 def trainer(learner: LocalLearner, flags: Trainer) -> None:
@@ -217,6 +228,11 @@ def parts(network: Any, **given: Any) -> None:
         kind("negatives", given["negatives"], NegativeSampler, "give an instance, such as WrongLabel()")
     if given["augment"] is not None:
         kind("augment", given["augment"], torch.nn.Module, "give a module, such as RandomShift(1)")
+    if given.get("block_optimizers") is not None:
+        remedy = "give factories by name of the block, such as {'block00': torch.optim.SGD}"
+        kind("block_optimizers", given["block_optimizers"], Mapping, remedy)
+        for name in given["block_optimizers"]:
+            kind("a name in block_optimizers", name, str, remedy)
 
 
 def pairs(learner: LocalLearner, sampler: NegativeSampler, image: Tensor, positive: Any, negative: Any) -> None:
@@ -244,8 +260,6 @@ def pairs(learner: LocalLearner, sampler: NegativeSampler, image: Tensor, positi
 def labels(label: Tensor, num_classes: int, batch_idx: int) -> None:
     """Check the range of labels: every batch on the CPU, elsewhere the first one, since it asks the device."""
     if label.is_cpu or batch_idx == 0:
-        if label.dtype not in (torch.int64, torch.int32, torch.uint8, torch.int16, torch.int8) or label.dim() != 1:
-            raise ValueError(f"labels of shape {tuple(label.shape)} and type {label.dtype}: give class numbers (N,)")
         low, high = (int(v) for v in torch.aminmax(label))
         if low < 0 or high >= num_classes:
             raise ValueError(

@@ -52,7 +52,7 @@ def joint_loss(network: LocalNetwork, kind: str) -> Callable[[Tensor, Tensor | i
     assert loss is not None
     if network.mode == "pair":
         scales = [
-            block.goodness.unit(shape[0].numel())
+            block.unit(shape[0])
             for block, shape in zip(network.stack, network.shapes, strict=True)
             if block.goodness is not None
         ]

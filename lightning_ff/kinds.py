@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from numbers import Integral
-from typing import Any
+import math
+from collections.abc import Sequence
+from copy import deepcopy
+from numbers import Integral, Real
+from typing import Any, TypeVar
+
+from torch import nn
+
+Part = TypeVar("Part", bound=nn.Module)
 
 
 def kind(name: str, value: Any, wanted: type | tuple[type, ...], remedy: str) -> None:
@@ -35,7 +41,36 @@ def whole(name: str, value: Any, remedy: str = "give a whole number") -> None:
 
 def sizes(name: str, values: Any, remedy: str) -> None:
     """Check that an argument is a sequence of whole numbers."""
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+    if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
         raise TypeError(f"{name}={values!r} is a {type(values).__name__}: {remedy}")
     for i, value in enumerate(values):
         whole(f"{name}[{i}]", value, remedy)
+
+
+def number(name: str, value: Any, remedy: str, above: float = -math.inf, least: float = -math.inf) -> None:
+    """Check that an argument is a finite number, above one bound and not below another.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not finite, or out of bounds.
+    """
+    if isinstance(value, bool):
+        raise TypeError(f"{name}={value} is a bool: {remedy}")
+    kind(name, value, Real, f"give a number; {remedy}")
+    if not (math.isfinite(value) and value > above and value >= least):
+        raise ValueError(f"{name}={value}: {remedy}")
+
+
+def own(part: Part) -> Part:
+    """The part itself, or a copy where another block or network has it already: built for two, it would fit the last.
+
+    Example::
+
+        >>> relu = nn.ReLU()
+        >>> own(relu) is relu, own(relu) is relu
+        (True, False)
+    """
+    if getattr(part, "_owned", False):
+        part = deepcopy(part)
+    part._owned = True  # type: ignore[assignment]
+    return part

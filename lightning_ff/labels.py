@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_ff.kinds import number, sizes
+
 
 class LabelEncoding(nn.Module):
     """Base of all encodings: override `write(x, code)`, and `shape` if the encoded input has another one.
@@ -29,6 +31,8 @@ class LabelEncoding(nn.Module):
 
     def __init__(self, on_value: float | None = None) -> None:
         super().__init__()
+        if on_value is not None:
+            number("on_value", on_value, "give a number above 0, which stands out from the pixels", above=0)
         self.on_value = on_value
         self.num_classes = 0
         self.register_buffer("on", torch.tensor(1.0 if on_value is None else float(on_value)))
@@ -36,6 +40,7 @@ class LabelEncoding(nn.Module):
 
     def build(self, num_classes: int, input_shape: Sequence[int]) -> tuple[int, ...]:
         """Fix the number of classes and check the input; returns the encoded shape."""
+        sizes("input_shape", input_shape, "give the shape of one input, such as (1, 28, 28)")
         if not input_shape or min(input_shape) < 1:
             raise ValueError(f"input_shape={input_shape}: give the shape of one input, every size at least 1")
         self.num_classes = num_classes
@@ -95,6 +100,11 @@ class PixelOverlay(LabelEncoding):
     """
 
     def shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        if len(input_shape) == 2:
+            raise ValueError(
+                f"labels=PixelOverlay takes flat inputs or images (C, H, W), got input_shape={input_shape}: add a "
+                f"channel axis, (1, {input_shape[0]}, {input_shape[1]}) and image.unsqueeze(1), or use AppendOneHot"
+            )
         pixels = prod(input_shape[1:]) if len(input_shape) > 1 else input_shape[0]
         if pixels < self.num_classes:
             raise ValueError(
@@ -106,6 +116,11 @@ class PixelOverlay(LabelEncoding):
     def write(self, x: Tensor, code: Tensor) -> Tensor:
         if x.dim() == 2:
             return torch.cat((code, x[:, self.num_classes :]), 1)
+        if x.dim() == 3:
+            raise ValueError(
+                f"labels=PixelOverlay takes flat inputs (N, D) or images (N, C, H, W), got {tuple(x.shape)}: add a "
+                "channel axis, image.unsqueeze(1)"
+            )
         flat = x.flatten(2)
         code = code.unsqueeze(1).expand(-1, flat.shape[1], -1)
         return torch.cat((code, flat[..., self.num_classes :]), 2).view_as(x)

@@ -23,6 +23,7 @@ from lightning_ff.labels import LabelEncoding
 from lightning_ff.negatives import NegativeSampler
 from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import LocalLoss
+from lightning_ff.readouts import Readout
 from lightning_ff.spec import factory, part
 from lightning_ff.stepping import Stepping
 from lightning_ff.sweep import Placement, Schedule, Segment, SweepResult
@@ -89,7 +90,7 @@ class LocalLearner(Stepping):
             scheduler_interval=scheduler_interval,
             gradient_clip_algorithm=gradient_clip_algorithm,
         )
-        checks.parts(network, negatives=part(negatives), augment=part(augment))
+        checks.parts(network, negatives=part(negatives), augment=part(augment), block_optimizers=block_optimizers)
         self.automatic_optimization = False
         self.network = network
         self.segments = configure.segments(network, segments)
@@ -150,6 +151,15 @@ class LocalLearner(Stepping):
         strategy = trainer.strategy if trainer is not None else None
         return getattr(strategy, "placement", None) or Placement()
 
+    def exchange_readout(self, readout: Readout) -> None:
+        """Join the blocks' answers in another way, after training too; one that learns begins untrained."""
+        self.network.exchange_readout(readout)
+        self._build_metrics()
+
+    def deploy(self) -> nn.Module:
+        """A plain module of the trained blocks, normalisation and readout, for torch.export, ONNX or a loop of yours."""
+        return self.network.deploy()
+
     # The sweep
 
     def sweep(self, x: Activation, target: Tensor | int) -> SweepResult:
@@ -160,9 +170,10 @@ class LocalLearner(Stepping):
             target: Number of positives (pair mode) or labels `(N,)` (class mode).
 
         Returns:
-            Detached losses, goodness and, where a readout learns from the sweep, features.
+            Detached losses, goodness and, where a readout learns from the sweep, features; with backward="summed" also
+            the losses that wait for the one backward.
         """
-        placement, result, losses = self.placement, SweepResult(), []
+        placement, result = self.placement, SweepResult()
         x = placement.receive(x)
         running, onwards = self._route(placement)
         for segment, learns in running:
@@ -170,16 +181,10 @@ class LocalLearner(Stepping):
                 loss, h = self._run_segment(segment, x, target, learns, result)
             if loss is not None:
                 result.losses[segment.name] = loss.detach()
-                if self.backward_mode == "summed":
-                    losses.append(loss)
-                else:
-                    self._learn(loss, segment)
+                self._learn(loss, self._owners(segment), result)
             if onwards or segment is not running[-1][0]:
                 x = self._onwards(segment, x, detach(h), target if learns else None)
                 self._collect(x, target, result)
-        if losses:
-            names = [name for segment, learns in running if learns for name in self._owners(segment)]
-            self._backward(torch.stack(losses).sum(), names)
         if placement.sends:
             placement.send(x)
         return result
@@ -242,9 +247,11 @@ class LocalLearner(Stepping):
             loss = sum(of_block(g, target) for of_block, g in zip(losses, goodness, strict=True))
         return sum(terms, loss)
 
-    def _learn(self, loss: Tensor, segment: Segment) -> None:
-        """One segment's backward, and its step where blocks step on their own."""
-        names = self._owners(segment)
+    def _learn(self, loss: Tensor, names: list[str], result: SweepResult) -> None:
+        """The backward of a segment or readout, and its step where blocks step on their own."""
+        if self.backward_mode == "summed":
+            result.pending[loss] = names
+            return
         self._backward(loss, names)
         if self.step_mode == "block" and self._steps_now:
             for name in names:
@@ -265,9 +272,7 @@ class LocalLearner(Stepping):
                 features = self.network.handed_over(image)
         loss = F.cross_entropy(self.network.readout([h.detach() for h in features]).float(), label)
         result.losses["readout"] = loss.detach()
-        self._backward(loss, ["readout"])
-        if self.step_mode == "block" and self._steps_now:
-            self._step_block("readout")
+        self._learn(loss, ["readout"], result)
 
     def _collect(self, x: Activation, target: Tensor | int, result: SweepResult) -> None:
         """Keep what a block hands on, where the readout learns from the sweep."""
@@ -293,6 +298,10 @@ class LocalLearner(Stepping):
             result = self.sweep(x, target)
             if self.reads_out:
                 self._learn_readout(image, label, result)
+            if result.pending:
+                names = [name for of_loss in result.pending.values() for name in of_loss]
+                self._backward(torch.stack(list(result.pending)).sum(), names)
+                result.pending.clear()
         if self._steps_now:
             self._step()
         if self.trainer.is_last_batch:

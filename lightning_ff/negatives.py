@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from lightning_ff.kinds import kind, number, whole
 from lightning_ff.labels import LabelEncoding
 from lightning_ff.random import hash_bits, hash_uniform, host_uniform
 
@@ -96,6 +97,7 @@ class NegativeSampler(nn.Module):
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
+        whole("seed", seed)
         self.seed = seed
 
     def positives(self, x: Tensor, y: Tensor, learner: Learner) -> Tensor:
@@ -134,6 +136,7 @@ class FixedPool(NegativeSampler):
 
     def __init__(self, seed: int = 0, draw: int = 0) -> None:
         super().__init__(seed)
+        whole("draw", draw)
         self.draw = draw
 
     def forward(self, x: Tensor, y: Tensor, index: Tensor, learner: Learner) -> Tensor:
@@ -152,12 +155,15 @@ class HardLabel(NegativeSampler):
 
     Raises:
         ValueError: fraction outside (0, 1], or start_epoch negative.
+        TypeError: an argument is not what its annotation says.
     """
 
     def __init__(self, seed: int = 0, fraction: float = 0.25, start_epoch: int = 1) -> None:
         super().__init__(seed)
-        if not 0 < fraction <= 1:
+        number("fraction", fraction, "must lie in (0, 1]", above=0)
+        if fraction > 1:
             raise ValueError(f"fraction={fraction}: must lie in (0, 1]")
+        whole("start_epoch", start_epoch)
         if start_epoch < 0:
             raise ValueError(f"start_epoch={start_epoch}: must be 0 or more")
         self.fraction = fraction
@@ -217,9 +223,15 @@ def _shapes(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_weights(argument: str, weights: list[float], samplers: list[NegativeSampler]) -> None:
-    """Check the shares of samplers in a mixture, given as `argument`."""
+    """Check samplers and their shares in a mixture, given as `argument`."""
+    kind("samplers", samplers, (list, tuple), "give a list, such as [WrongLabel(), HardLabel()]")
+    for i, sampler in enumerate(samplers):
+        kind(f"samplers[{i}]", sampler, NegativeSampler, "give an instance, such as WrongLabel()")
+    kind(argument, weights, (list, tuple), "give a list of numbers, one for each sampler")
     if len(samplers) != len(weights) or not samplers:
         raise ValueError(f"{argument}={weights}: give one for each of the {len(samplers)} samplers")
+    for i, weight in enumerate(weights):
+        number(f"{argument}[{i}]", weight, "give a finite number, 0 or more")
     if min(weights) < 0 or sum(weights) == 0:
         raise ValueError(f"{argument}={weights}: must be 0 or more and not all 0")
 
@@ -233,7 +245,8 @@ class Mixture(NegativeSampler):
         seed: Seed of the draw between them.
 
     Raises:
-        ValueError: lengths differ, or weights are negative or all 0.
+        ValueError: lengths differ, or weights are negative, not finite or all 0.
+        TypeError: an argument is not what its annotation says.
     """
 
     def __init__(self, samplers: list[NegativeSampler], weights: list[float], seed: int = 0) -> None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from lightning_ff.blocks.local_block import Activation, LocalBlock, first
-from lightning_ff.kinds import kind, sizes, whole
+from lightning_ff.kinds import kind, number, own, sizes, whole
 from lightning_ff.labels import LabelEncoding
 from lightning_ff.objectives import Mode, Term
 from lightning_ff.readouts import Readout
@@ -77,8 +78,8 @@ class LocalNetwork(nn.Module):
             kind("labels", labels, LabelEncoding, "give a label encoding, such as PixelOverlay()")
         self.input_shape = tuple(input_shape)
         self.num_classes = num_classes
-        self.readout = readout
-        self.labels = labels
+        self.readout = readout = own(readout)
+        self.labels = labels = None if labels is None else own(labels)
         self.input_normalization = input_normalization
         self.scan_memory = scan_memory
         digits = max(2, len(str(len(self.blocks) - 1)))
@@ -86,15 +87,50 @@ class LocalNetwork(nn.Module):
         self.mode = self._check_mode()
         self.encoded_shape = labels.build(num_classes, self.input_shape) if labels else self.input_shape
         self.shapes = self._dry_run()
-        heard = readout.needs == "features"
-        answering = [heard or block.goodness is not None for block in self.stack]
-        readout.build([s[0] for s, answers in zip(self.shapes, answering, strict=True) if answers], num_classes)
-        self.scored = self._scored()
+        self.exchange_readout(readout)
 
     @property
     def stack(self) -> list[LocalBlock]:
         """The blocks, in order."""
         return cast(list[LocalBlock], list(self.blocks))
+
+    def exchange_readout(self, readout: Readout) -> None:
+        """Join the blocks' answers in another way, after training too; one that learns begins untrained.
+
+        A learner has a method of the same name, which makes its metrics anew.
+        """
+        kind("readout", readout, Readout, "give an instance, such as SumReadout()")
+        heard = readout.needs == "features"
+        answering = [heard or block.goodness is not None for block in self.stack]
+        shapes = [s[0] for s, answers in zip(self.shapes, answering, strict=True) if answers]
+        readout.build(shapes, self.num_classes)
+        self.readout = readout
+        self.scored = self._scored()
+
+    def reset_heads(self, num_classes: int) -> None:
+        """Draw anew, for other classes, what depends on them: class heads and readout (class mode).
+
+        Raises:
+            ValueError: the network is in pair mode, or has fewer than two classes.
+        """
+        whole("num_classes", num_classes)
+        if self.labels is not None:
+            raise ValueError(
+                f"reset_heads(num_classes={num_classes}) is for class mode: labels={self.labels} is built in"
+            )
+        self.num_classes = num_classes
+        self._check_mode()
+        like = next(self.parameters())
+        self.shapes = self._dry_run()
+        self.exchange_readout(self.readout)
+        self.to(like.device)
+
+    def deploy(self) -> LocalNetwork:
+        """A copy for inference: eval mode, no gradients, without losses and terms; `forward` gives `(N, C)`."""
+        network = deepcopy(self).eval().requires_grad_(False)
+        for block in network.stack:
+            block.loss, block.terms = None, nn.ModuleList()
+        return network
 
     def _scored(self) -> list[str]:
         """Names of the blocks that have class scores of their own, in the order of `block_scores`."""
@@ -110,8 +146,7 @@ class LocalNetwork(nn.Module):
             raise ValueError(f"num_classes={self.num_classes}: must be at least 2")
         if not self.input_shape or min(self.input_shape) < 1:
             raise ValueError(f"input_shape={self.input_shape}: give the shape of one input, every size at least 1")
-        if self.scan_memory <= 0:
-            raise ValueError(f"scan_memory={self.scan_memory}: give a positive number of MiB")
+        number("scan_memory", self.scan_memory, "give a positive number of MiB", above=0)
         modes = {block.goodness.mode for block in self.stack if block.goodness is not None}
         if len(modes) != 1:
             found = f"goodness of modes {sorted(modes)}" if modes else "no goodness at all"
@@ -132,10 +167,7 @@ class LocalNetwork(nn.Module):
             h = self._try(name, block, x)
             shape = first(h).shape[1:]
             if block.goodness is not None:
-                block.goodness.build(shape, self.num_classes)
-                self._check_goodness(name, block, first(h))
-                if block.loss is not None and block.goodness.mode == "pair":
-                    block.loss.bind(block.goodness.unit(shape.numel()))
+                self._measure(name, block, shape)
             for term in cast(Iterable[Term], block.terms):
                 term.build(shape)
             shapes.append(tuple(entry.shape[1:] for entry in ((h,) if isinstance(h, Tensor) else h)))
@@ -161,16 +193,31 @@ class LocalNetwork(nn.Module):
             )
         return h
 
-    def _check_goodness(self, name: str, block: LocalBlock, h: Tensor) -> None:
+    def _measure(self, name: str, block: LocalBlock, shape: torch.Size) -> None:
+        """Build a block's goodness for its output's shape, tell the loss its scale, and check what it gives."""
         assert block.goodness is not None
-        with evaluating(block):
-            g = block.measure(torch.cat((h, h)))
+        block.goodness.build(shape, self.num_classes)
+        h = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+        try:
+            with evaluating(block):
+                g = block.measure(h)
+            if block.loss is not None and block.goodness.mode == "pair":
+                block.loss.bind(block.unit(shape))
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            raise ValueError(
+                f"goodness={block.goodness} of {name} cannot take an activation of shape {tuple(shape)}: {error}"
+            ) from error
         wanted = (2,) if block.goodness.mode == "pair" else (2, self.num_classes)
         if tuple(g.shape) != wanted:
             raise ValueError(
-                f"goodness={block.goodness} of {name} maps 2 samples of {tuple(h.shape[1:])} to {tuple(g.shape)}: "
+                f"goodness={block.goodness} of {name} maps 2 samples of {tuple(shape)} to {tuple(g.shape)}: "
                 f"{block.goodness.mode} mode needs {wanted}, "
                 + ("one number per sample" if len(wanted) == 1 else "one number per sample and class")
+            )
+        if block.goodness.mode == "pair" and block.goodness_from == "normalized" and torch.allclose(g[0], g[1]):
+            raise ValueError(
+                f"goodness_from='normalized' of {name}: with normalization={block.normalization} every activation has "
+                f"the same goodness={block.goodness}, so nothing could be learned; use goodness_from='raw'"
             )
 
     def normalize(self, x: Tensor) -> Tensor:

@@ -30,17 +30,19 @@ class Segment:
 
 @dataclass
 class SweepResult:
-    """What a sweep leaves behind, all of it detached.
+    """What a sweep leaves behind, all but `pending` detached.
 
     Attributes:
         losses: Loss of every segment that learned, and of the readout, by name.
         goodness: Goodness of every block that measured it, by name: `(P + M,)` or `(N, C)`.
         features: What the blocks handed on, where a readout learns from it.
+        pending: Losses that wait for one backward on their sum, with the names of whose they are.
     """
 
     losses: dict[str, Tensor] = field(default_factory=dict)
     goodness: dict[str, Tensor] = field(default_factory=dict)
     features: list[Tensor] = field(default_factory=list)
+    pending: dict[Tensor, list[str]] = field(default_factory=dict)
 
 
 class Schedule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict, UserDict
 from typing import Any, NamedTuple
 
@@ -72,9 +73,43 @@ def test_small_integers_become_int64(dtype: torch.dtype) -> None:
     assert unpack_image({"x": IMAGE, "idx": INDEX.to(dtype)})[1].dtype == torch.int64  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
-def test_what_is_no_class_number_stays_so_that_it_is_refused(dtype: torch.dtype) -> None:
-    assert unpack((IMAGE, LABEL.to(dtype)))[1].dtype == dtype
+WANTED = "integers of shape (3,) for an image of shape (3, ...)"
+WRONG: dict[str, tuple[torch.Tensor, str]] = {
+    "float": (torch.rand(3), "has shape (3,) and type torch.float32: give "),
+    "bool": (torch.ones(3, dtype=torch.bool), "has shape (3,) and type torch.bool: give "),
+    "fewer": (torch.arange(2), "has shape (2,) and type torch.int64: give "),
+    "more": (torch.arange(4).int(), "has shape (4,) and type torch.int32: give "),
+    "a column": (torch.arange(3).view(3, 1), "has shape (3, 1) and type torch.int64: give "),
+    "a scalar": (torch.tensor(3), "has shape () and type torch.int64: give "),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_label_or_index_is_named_with_what_was_got_and_what_is_wanted(wrong: str) -> None:
+    given, got = WRONG[wrong]
+    label, index = f"the batch's label {got}class numbers (N,), {WANTED}", f"the batch's index {got}as the third entry "
+    index += f"the samples' positions in the data set (N,), {WANTED}"
+    refused: list[tuple[Any, Any, str]] = [
+        (unpack, (IMAGE, given), label),
+        (unpack, (IMAGE, given, INDEX), label),
+        (unpack, {"y": given, "x": IMAGE}, label),
+        (unpack, (IMAGE, LABEL, given), index),
+        (unpack, {"y": LABEL, "x": IMAGE, "idx": given}, index),
+        (unpack_image, (IMAGE, given, given), index),
+    ]
+    for take, batch, message in refused:
+        with pytest.raises(ValueError, match="^" + re.escape(message) + "$"):
+            take(batch)
+    assert unpack_image((IMAGE, given))[0] is IMAGE  # no label is wanted for a prediction
+
+
+@pytest.mark.parametrize("shape", [(0, 1, 2, 2), ()])
+def test_a_batch_of_no_sample_is_named(shape: tuple[int, ...]) -> None:
+    image, none = torch.zeros(shape), torch.zeros(0, dtype=torch.int64)
+    message = re.escape(f"the batch's image has shape {shape}: give (N, ...) of at least one sample")
+    for take, batch in ((unpack, (image, none)), (unpack, (image, none, none)), (unpack_image, image)):
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            take(batch)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(

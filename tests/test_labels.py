@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_ff.labels import AppendOneHot, LabelChannel, LabelEncoding, PixelOverlay, Unlabelled
 
 CLASSES = 4
-IMAGE, RGB, FLAT, SEQUENCE = (1, 3, 5), (3, 3, 5), (11,), (2, 9)
+IMAGE, RGB, FLAT, SEQUENCE = (1, 3, 5), (3, 3, 5), (11,), (2, 2, 2, 3)
 WRITERS = [
     (PixelOverlay, IMAGE),
     (PixelOverlay, RGB),
@@ -166,7 +166,7 @@ def test_unlabelled_writes_nothing() -> None:
         encoding.candidates(x)
 
 
-@pytest.mark.parametrize("shape", [(3,), (1, 1, 3), (3, 3, 1), (9, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(3,), (1, 1, 3), (3, 3, 1), (9, 1, 1, 3)], ids=str)
 def test_overlay_needs_a_pixel_per_class(shape: tuple[int, ...]) -> None:
     with pytest.raises(
         ValueError, match="has 3 pixels per channel for num_classes=4; use AppendOneHot or LabelChannel"
@@ -204,3 +204,19 @@ def test_label_channel_patterns_differ_even_on_tiny_images() -> None:
 def test_an_on_value_of_nothing_is_refused(maximum: float) -> None:
     with pytest.raises(ValueError, match=rf"on_value=None.*{maximum}.*above 0"):
         PixelOverlay().fix(maximum)
+
+
+def test_images_without_a_channel_axis_are_refused_by_the_overlay() -> None:
+    """Rows would be taken for channels, and the class written into each of them."""
+    with pytest.raises(ValueError, match=r"input_shape=\(28, 28\): add a channel axis, \(1, 28, 28\)"):
+        PixelOverlay().build(10, (28, 28))
+    encoding = PixelOverlay(1.0)
+    encoding.build(10, (1, 28, 28))
+    with pytest.raises(ValueError, match=r"got \(5, 28, 28\): add a channel axis, image.unsqueeze\(1\)"):
+        encoding(torch.rand(5, 28, 28), torch.arange(5))
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_class_that_cannot_be_seen_is_refused(value: float) -> None:
+    with pytest.raises(ValueError, match=r"on_value=.*: give a number above 0"):
+        AppendOneHot(on_value=value)

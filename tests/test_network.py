@@ -13,14 +13,16 @@ from lightning_ff.labels import AppendOneHot, LabelChannel, LabelEncoding, Pixel
 from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import (
     CrossEntropy,
+    Goodness,
     LinearGoodness,
     MeanSquare,
     NormGoodness,
     PeerNormalization,
     SumSquare,
+    SymBa,
     ThresholdLoss,
 )
-from lightning_ff.readouts import LastReadout, LinearReadout, Readout, SoftmaxReadout, SumReadout
+from lightning_ff.readouts import LastReadout, LinearReadout, MeanReadout, Readout, SoftmaxReadout, SumReadout
 
 CLASSES, SHAPE = 4, (1, 6, 5)
 
@@ -163,6 +165,7 @@ def test_class_mode_needs_one_pass() -> None:
 @torch.no_grad()
 def test_the_answer_is_the_readouts_of_what_it_needs(make: Any, readout: Readout) -> None:
     net, x = make(readout).eval(), images()
+    readout = net.readout
     outputs = net.handed_over(x) if readout.needs == "features" else net.scores(x)
     assert all(torch.equal(a, b) for a, b in zip(net.outputs(x), outputs, strict=True))
     assert torch.equal(net(x), readout(outputs))
@@ -369,3 +372,67 @@ def test_an_input_changed_in_place_is_found_behind_a_view() -> None:
         LocalNetwork(
             [LocalBlock(Late(), MeanSquare(), ThresholdLoss())], (1, 3, 3), 3, SumReadout(), labels=PixelOverlay()
         )
+
+
+def test_parts_given_twice_are_copied_and_fit_each_block_and_network() -> None:
+    goodness, loss, term = SumSquare(), ThresholdLoss(), PeerNormalization()
+    blocks = [LocalBlock(m, goodness, loss, Normalize("rms"), [term]) for m in mlp(34, [9, 7])]
+    overlay, readout = AppendOneHot(1.0), LinearReadout()
+    first = LocalNetwork(blocks, SHAPE, CLASSES, readout, overlay)
+    assert [block.loss.bound for block in first.stack] == [9.0, 7.0]  # type: ignore[union-attr]
+    assert [len(block.terms[0].running_mean) for block in first.stack] == [9, 7]  # type: ignore[arg-type]
+    assert first.stack[0].goodness is goodness
+    x = images()
+    scores, weights = first(x), [p.clone() for p in first.readout.parameters()]
+    second = LocalNetwork(
+        [LocalBlock(m, goodness, loss, Normalize("rms")) for m in mlp(36, [5, 4])], SHAPE, 6, readout, overlay
+    )
+    assert second(x).shape == (7, 6)
+    assert torch.equal(first(x), scores)
+    assert all(torch.equal(a, b) for a, b in zip(first.readout.parameters(), weights, strict=True))
+
+
+class OfMaps(Goodness):
+    """A goodness that takes maps alone."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h.square().mean((1, 2, 3)) * 3
+
+
+class TopFour(Goodness):
+    def forward(self, h: Tensor) -> Tensor:
+        return h.topk(4).values.sum(1)
+
+
+def test_the_scale_of_a_goodness_is_that_of_its_real_shape() -> None:
+    layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
+    net = LocalNetwork([LocalBlock(layers, OfMaps(), ThresholdLoss())], SHAPE, CLASSES, SumReadout(), PixelOverlay())
+    assert net.stack[0].loss.bound == 3.0  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match=r"goodness=TopFour\(\) of block00 cannot take an activation of shape \(3,\)"):
+        LocalNetwork([LocalBlock(mlp(34, [3])[0], TopFour(), SymBa())], SHAPE, CLASSES, SumReadout(), AppendOneHot())
+
+
+@pytest.mark.parametrize(("goodness", "kind"), [(SumSquare(), "l2"), (MeanSquare(), "rms"), (NormGoodness(2), "l2")])
+def test_a_goodness_that_normalisation_makes_constant_is_refused(goodness: Goodness, kind: Any) -> None:
+    layers = mlp(34, [9])[0]
+
+    def built(goodness: Goodness) -> LocalNetwork:
+        block = LocalBlock(layers, goodness, ThresholdLoss(), Normalize(kind), goodness_from="normalized")
+        return LocalNetwork([block], SHAPE, CLASSES, SumReadout(), AppendOneHot())
+
+    with pytest.raises(ValueError, match=r"goodness_from='normalized' of block00: .*use goodness_from='raw'"):
+        built(goodness)
+    ones = 9.0 if kind == "rms" else 9**0.5
+    assert built(NormGoodness(1)).stack[0].loss.bound == pytest.approx(ones)  # type: ignore[union-attr]
+
+
+def test_a_readout_is_exchanged_after_training() -> None:
+    net, x = network(layers=None).eval(), images()
+    net.exchange_readout(MeanReadout(blocks=[-1]))
+    assert torch.equal(net(x), net.scores(x)[1])
+    with pytest.raises(ValueError, match=r"blocks=\[7\]: there is no block 7 among 2"):
+        net.exchange_readout(MeanReadout(blocks=[7]))
+    assert torch.equal(net(x), net.scores(x)[1])
+    net.exchange_readout(LinearReadout())
+    assert net.scored == ["block01"]
+    assert net(x).shape == (7, CLASSES)

@@ -101,7 +101,7 @@ def test_metadata(metadata: Message, wheel: zipfile.ZipFile) -> None:
     assert metadata["Version"] == lightning_ff.__version__
     assert metadata["Requires-Python"] == ">=3.10"
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"dev", "docs", "tensorboard", "test"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"dev", "docs", "onnx", "tensorboard", "test"}
     (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert wheel.read(name).decode().split("\n")[:2] == [
         "[console_scripts]",

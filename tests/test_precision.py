@@ -12,7 +12,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lightning_ff import AppendOneHot, ForwardForward, LinearReadout, SymBa
+from lightning_ff import AppendOneHot, ForwardForward, LinearReadout, SumReadout, SymBa
 
 STEPS, BATCH, CLASSES = 20, 16, 4
 
@@ -82,10 +82,10 @@ def scaled(scaler: torch.amp.GradScaler) -> MixedPrecision:
 
 
 @pytest.mark.parametrize("backward", ["per_block", "summed"])
-@pytest.mark.parametrize("readout", [None, LinearReadout()], ids=["sum", "linear"])
+@pytest.mark.parametrize("readout", [SumReadout, LinearReadout])
 def test_fp16_scales_once_per_batch(backward: Any, readout: Any) -> None:
     """The scale doubles every 5 batches, not every 5 block steps, and weights stay near those of float32."""
-    plain, model = learner(readout=readout), learner(readout=readout, backward=backward)
+    plain, model = learner(readout=readout()), learner(readout=readout(), backward=backward)
     fit(plain)
     scaler = torch.amp.GradScaler("cpu", init_scale=16.0, growth_interval=5)
     seen = Seen(model)

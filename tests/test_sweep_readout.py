@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -15,7 +16,7 @@ from typing_extensions import override
 
 from lightning_ff import AppendOneHot, ForwardForward, LinearReadout, LocalLearner, Readout, SymBa
 from lightning_ff.negatives import wrong_labels
-from tests.sweep_runs import BATCH, CLASSES, WIDTHS, data, fit, learner, weights
+from tests.sweep_runs import BATCH, CLASSES, STEPS, WIDTHS, data, fit, learner, weights
 
 
 @pytest.mark.parametrize("variant", [{}, {"backward": "summed"}, {"step": "block"}], ids=["plain", "summed", "block"])
@@ -191,3 +192,22 @@ def test_modes_are_put_back_module_by_module() -> None:
     assert len(witness.modes) == 3
     for modes in witness.modes:
         assert [name for name, training in modes.items() if not training] == [quiet]
+
+
+@pytest.mark.parametrize("view", ["neutral", "positive"])
+def test_summed_has_one_backward_and_learns_the_same(view: Any) -> None:
+    """Plain DDP counts on it: a second backward, of the readout, would break it."""
+    trained = {}
+    for backward in ("per_block", "summed"):
+        model = learner(readout=LinearReadout(view=view), backward=backward)
+        calls = []
+
+        class Counting(SingleDeviceStrategy):
+            def backward(self, *args: Any, calls: list[int] = calls, **kwargs: Any) -> Tensor:
+                calls.append(1)
+                return super().backward(*args, **kwargs)
+
+        fit(model, strategy=Counting("cpu"))
+        assert len(calls) == STEPS * (1 if backward == "summed" else 4)
+        trained[backward] = weights(model)
+    assert (trained["summed"] - trained["per_block"]).abs().max() < 1e-6

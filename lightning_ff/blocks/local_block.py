@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_ff.blocks.recompute import check_graph, recomputing, statistics_kept
-from lightning_ff.kinds import kind
+from lightning_ff.kinds import kind, own
 from lightning_ff.objectives import Goodness, LocalLoss, Term
 
 Activation = Tensor | tuple[Tensor, ...]
@@ -29,7 +29,8 @@ def detach(x: Activation) -> Activation:
 class LocalBlock(nn.Module):
     """Layers, the objective they learn from, and the normalisation of what they hand on.
 
-    All parameters of a block, those of its goodness and terms too, belong to one optimizer.
+    All parameters of a block, those of its goodness and terms too, belong to one optimizer. Goodness, loss and terms
+    that another block has already are copied.
 
     Args:
         layers: Any module. A tuple from the block before is passed as several arguments.
@@ -79,10 +80,10 @@ class LocalBlock(nn.Module):
         if goodness_from not in ("raw", "normalized"):
             raise ValueError(f"goodness_from={goodness_from!r}: choose 'raw' or 'normalized'")
         self.layers = layers
-        self.goodness = goodness
-        self.loss = loss
+        self.goodness = None if goodness is None else own(goodness)
+        self.loss = None if loss is None else own(loss)
         self.normalization = normalization
-        self.terms = nn.ModuleList(terms)
+        self.terms = nn.ModuleList(own(term) for term in terms)
         self.goodness_from = goodness_from
         self.batch_stats = batch_stats
         self.recompute = recompute
@@ -125,6 +126,13 @@ class LocalBlock(nn.Module):
             return self.goodness(wide)
         with torch.autocast(h.device.type, enabled=False):
             return self.goodness(wide)
+
+    def unit(self, shape: torch.Size) -> float:
+        """Goodness of an activation of ones `shape`, normalised where the goodness is that of what is handed on."""
+        assert self.goodness is not None
+        if self.goodness_from == "raw" or self.normalization is None:
+            return self.goodness.unit(shape)
+        return float(self.measure(torch.ones(1, *shape)))
 
     @torch.no_grad()
     def refresh(self, x: Activation, positives: int | None = None) -> Activation:

@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from lightning_ff.kinds import number
+
 ActivationName = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid"]
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -59,14 +61,14 @@ def mlp(
         widths: Units of each layer, at least one, each at least 1.
         activation: Non-linearity.
         full_gradient: Pass gradients through inactive ReLU units, see :class:`FullGradientReLU`.
-        dropout: Share of activities dropped after the non-linearity.
+        dropout: Share of activities dropped after the non-linearity, in [0, 1).
 
     Returns:
         One module per layer: `(N, inputs)` to `(N, widths[0])`, and so on.
 
     Raises:
-        ValueError: widths is empty or has a value below 1, the activation is unknown, or `full_gradient` is asked for
-            with another activation than ReLU.
+        ValueError: widths is empty or has a value below 1, the activation is unknown, `full_gradient` is asked for
+            with another activation than ReLU, or dropout is outside [0, 1).
 
     Example::
 
@@ -79,6 +81,9 @@ def mlp(
         raise ValueError(f"activation={activation!r}: choose one of {', '.join(get_args(ActivationName))}")
     if full_gradient and activation != "relu":
         raise ValueError(f"full_gradient=True works with activation='relu', not {activation!r}")
+    number("dropout", dropout, "must lie in [0, 1)", least=0)
+    if dropout >= 1:
+        raise ValueError(f"dropout={dropout}: must lie in [0, 1)")
     layers = []
     for fan_in, fan_out in zip([inputs, *widths], widths, strict=False):
         nonlinearity = FullGradientReLU() if full_gradient else _nonlinearity(activation)

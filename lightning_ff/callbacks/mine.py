@@ -10,6 +10,8 @@ from typing_extensions import override
 
 from lightning_ff._lightning import state_key
 from lightning_ff.callbacks.base import pair_learner
+from lightning_ff.kinds import kind, number, whole
+from lightning_ff.labels import Unlabelled
 from lightning_ff.learner import LocalLearner
 from lightning_ff.negatives import HardLabel, Mixture
 
@@ -27,12 +29,17 @@ class MineNegatives(Callback):
         seed: Seed of the draws.
 
     Raises:
-        ValueError: fraction outside (0, 1], or a run without validation.
+        ValueError: fraction outside (0, 1], a run without validation, or a learner without labels in its input.
+        TypeError: an argument is not what its annotation says.
     """
 
     def __init__(self, fraction: float = 0.25, above: float = 0.5, monitor: str = "val/acc", seed: int = 0) -> None:
-        if not 0 < fraction <= 1:
+        number("fraction", fraction, "must lie in (0, 1]", above=0)
+        if fraction > 1:
             raise ValueError(f"fraction={fraction}: must lie in (0, 1]")
+        number("above", above, "give the level of the metric")
+        kind("monitor", monitor, str, "give the name of a metric, such as 'val/acc'")
+        whole("seed", seed)
         self.fraction = fraction
         self.above = above
         self.monitor = monitor
@@ -49,7 +56,11 @@ class MineNegatives(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
-            pair_learner(pl_module, self)
+            if isinstance(pair_learner(pl_module, self).labels, Unlabelled):
+                raise ValueError(
+                    f"MineNegatives(fraction={self.fraction}) mixes in images with hard labels, and labels=Unlabelled "
+                    "writes none, so that they would equal the positives: remove it, or use a label encoding"
+                )
             self.mining, self._looked, self._mixture = False, False, None
             if not trainer.enable_validation:
                 raise self._blind()

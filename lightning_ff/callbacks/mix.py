@@ -7,7 +7,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from lightning_ff import checks
 from lightning_ff.callbacks.base import pair_learner
+from lightning_ff.kinds import whole
 from lightning_ff.negatives import Mixture, NegativeSampler, check_weights, load_state
 
 
@@ -24,7 +26,9 @@ class MixNegatives(Callback):
         seed: Seed of the draw between samplers.
 
     Raises:
-        ValueError: lengths differ, weights are negative or all 0, or epochs is below 1.
+        ValueError: lengths differ, weights are negative or all 0, epochs is below 1, or, at set-up, a sampler does not
+            fit the learner.
+        TypeError: an argument is not what its annotation says.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class MixNegatives(Callback):
         epochs: int = 1,
         seed: int = 0,
     ) -> None:
+        whole("epochs", epochs)
         if epochs < 1:
             raise ValueError(f"epochs={epochs}: must be at least 1")
         self.start = start
@@ -47,7 +52,9 @@ class MixNegatives(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
-            pair_learner(pl_module, self).install_negatives(self.mixture)
+            learner = pair_learner(pl_module, self)
+            checks.sampler(self.mixture, learner.network)
+            learner.install_negatives(self.mixture)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

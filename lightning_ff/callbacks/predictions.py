@@ -15,6 +15,9 @@ from lightning_ff.loggers import run_folder
 class PredictionWriter(Callback):
     """Write every prediction as a row of a CSV file: index, label and one score per class.
 
+    With several loaders, a first column has the number of the loader, from 0. Samples without an index are numbered
+    loader by loader.
+
     Args:
         path: The file; None is `predictions.csv` in the run's folder. Several processes write one file each, with the
             rank in its name.
@@ -23,7 +26,7 @@ class PredictionWriter(Callback):
     def __init__(self, path: str | None = None) -> None:
         self.path = path
         self._folder = Path()
-        self._rows = 0
+        self._rows: dict[int, int] = {}
 
     def file(self, trainer: Trainer) -> Path:
         """The file this process writes."""
@@ -34,7 +37,7 @@ class PredictionWriter(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "predict":
             self._folder = trainer.strategy.broadcast(run_folder(trainer) or Path(trainer.default_root_dir))
-            self._rows = 0
+            self._rows = {}
 
     @override
     def on_predict_batch_end(
@@ -50,14 +53,17 @@ class PredictionWriter(Callback):
             return
         file, scores = self.file(trainer), outputs["scores"].float().cpu().tolist()
         labels = outputs["label"].tolist()
-        index = outputs["index"].tolist() if "index" in outputs else range(self._rows, self._rows + len(labels))
+        first = self._rows.get(dataloader_idx, 0)
+        index = outputs["index"].tolist() if "index" in outputs else range(first, first + len(labels))
+        loader = {"loader": dataloader_idx} if len(trainer.num_predict_batches) > 1 else {}
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("a" if self._rows else "w", newline="") as out:
             writer = csv.writer(out)
             if not self._rows:
-                writer.writerow(["index", "label", *(f"score{c}" for c in range(len(scores[0])))])
-            writer.writerows([i, label, *row] for i, label, row in zip(index, labels, scores, strict=True))
-        self._rows += len(labels)
+                writer.writerow([*loader, "index", "label", *(f"score{c}" for c in range(len(scores[0])))])
+            rows = zip(index, labels, scores, strict=True)
+            writer.writerows([*loader.values(), i, label, *row] for i, label, row in rows)
+        self._rows[dataloader_idx] = first + len(labels)
 
     @override
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

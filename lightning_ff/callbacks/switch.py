@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
+from lightning_ff import checks
 from lightning_ff.callbacks.base import pair_learner
+from lightning_ff.kinds import kind, whole
 from lightning_ff.negatives import NegativeSampler, load_state
 
 
@@ -21,10 +24,16 @@ class SwitchNegatives(Callback):
         samplers: First epoch of each sampler to the sampler; epoch 0 replaces the learner's own from the start.
 
     Raises:
-        ValueError: no sampler, or a negative epoch.
+        ValueError: no sampler, a negative epoch, or, at set-up, a sampler that does not fit the learner.
+        TypeError: samplers are no samplers by epoch.
     """
 
     def __init__(self, samplers: dict[int, NegativeSampler]) -> None:
+        remedy = "give samplers by their first epoch, such as {0: WrongLabel()}"
+        kind("samplers", samplers, Mapping, remedy)
+        for epoch, sampler in samplers.items():
+            whole("an epoch in samplers", epoch, remedy)
+            kind(f"samplers[{epoch}]", sampler, NegativeSampler, "give an instance, such as WrongLabel()")
         if not samplers or min(samplers) < 0:
             raise ValueError(f"samplers={samplers}: give samplers by their first epoch, 0 or later")
         self.samplers = samplers
@@ -33,7 +42,9 @@ class SwitchNegatives(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
-            pair_learner(pl_module, self)
+            network = pair_learner(pl_module, self).network
+            for sampler in self.samplers.values():
+                checks.sampler(sampler, network)
             self._installed = None
             self._install(pl_module, trainer.current_epoch)
 

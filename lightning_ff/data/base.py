@@ -17,6 +17,7 @@ from typing_extensions import override
 from lightning_ff.data import scaling as scales
 from lightning_ff.data.loader import BatchLoader, generator, require
 from lightning_ff.data.split import draw_per_class, proportional, without
+from lightning_ff.kinds import number, whole
 
 Images = tuple[Tensor, Tensor]
 """Images ``(S, C, H, W)``, uint8, and their class numbers ``(S,)``, int64."""
@@ -247,13 +248,17 @@ class ImageData(LightningDataModule, ABC):
         return images, labels
 
     def _check_arguments(self) -> None:
+        for name in ("batch_size", "eval_batch_size", "seed", "split_seed"):
+            whole(name, getattr(self, name))
         for name in ("batch_size", "eval_batch_size"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
         for name in ("seed", "split_seed"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "must be 0 or larger")
-        val = self.val_size
-        fits = 0 <= val < 1 or (val >= 1 and float(val).is_integer())
-        require(fits, "val_size", val, "must be a share in 0..1 or a whole number of images, 0 for no validation")
+        val, remedy = self.val_size, "must be a share in 0..1 or a whole number of images, 0 for no validation"
+        number("val_size", val, remedy)
+        require(0 <= val < 1 or (val >= 1 and float(val).is_integer()), "val_size", val, remedy)
+        if self.train_size is not None:
+            whole("train_size", self.train_size, "give a whole number of images a class, or None for all")
         small = self.train_size is None or self.train_size >= 1
         require(small, "train_size", self.train_size, "must be at least 1 image a class, or None for all")
         require(self.scaling in ("unit", "standard"), "scaling", self.scaling, "must be 'unit' or 'standard'")

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from lightning_ff.data.base import ImageData, Images
 from lightning_ff.data.loader import require
+from lightning_ff.kinds import number, whole
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
 
@@ -57,6 +58,9 @@ class ImageFolder(ImageData):
         scaling: Literal["unit", "standard"] = "unit",
         drop_last: bool = False,
     ) -> None:
+        whole("image_size", image_size)
+        whole("channels", channels, "give 1 (grey) or 3 (colour)")
+        number("max_memory_gb", max_memory_gb, "give a number of 10^9 bytes above 0", above=0)
         require(image_size >= 1, "image_size", image_size, "must be at least 1")
         require(channels in (1, 3), "channels", channels, "must be 1 (grey) or 3 (colour)")
         self.mean, self.std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if channels == 3 else ((0.449,), (0.226,))

@@ -15,6 +15,7 @@ from torch.utils.data import SequentialSampler
 from typing_extensions import override
 
 from lightning_ff.data.batch import Batch
+from lightning_ff.kinds import whole
 
 
 def require(holds: bool, argument: str, value: object, remedy: str) -> None:
@@ -91,6 +92,8 @@ class BatchLoader(Iterable[Batch]):
         self._check()
 
     def _check(self) -> None:
+        for name in ("batch_size", "seed", "rank", "world_size"):
+            whole(name, getattr(self, name))
         require(self.batch_size >= 1, "batch_size", self.batch_size, "must be at least 1")
         require(self.seed >= 0, "seed", self.seed, "must be 0 or larger")
         require(0 <= self.rank < self.world_size, "rank", self.rank, f"must be in 0..{self.world_size - 1}")
@@ -173,8 +176,8 @@ class BatchLoader(Iterable[Batch]):
         """Return all that decides which samples lie before a position."""
         return {
             "samples": len(self.index),
-            "batch_size": self.batch_size * self.world_size,
-            "seed": self.seed if self.shuffle else None,
+            "batch_size": int(self.batch_size * self.world_size),  # NumPy's would not load weights-only
+            "seed": int(self.seed) if self.shuffle else None,
         }
 
 

@@ -31,10 +31,10 @@ class ForwardForward(LocalLearner):
         input_shape: Shape of one input, without the batch axis.
         widths: Units of each fully connected layer.
         blocks: Any modules instead, in order; they stay out of the checkpoint's arguments, so loading needs them.
-        activation: Non-linearity after each fully connected layer.
-        full_gradient: Pass gradients through inactive ReLU units. With squared goodness it acts only together with
-            another term, such as :class:`~lightning_ff.objectives.PeerNormalization`.
-        dropout: Share of activities dropped, for `widths`.
+        activation: Non-linearity after each fully connected layer, for `widths`.
+        full_gradient: Pass gradients through inactive ReLU units, for `widths`. With squared goodness it acts only
+            together with another term, such as :class:`~lightning_ff.objectives.PeerNormalization`.
+        dropout: Share of activities dropped, in [0, 1), for `widths`.
         goodness: Goodness of every block; None is the mean of squares.
         loss: Local loss of every block; None is the softplus around a threshold that fits the goodness.
         normalization: What a block hands on, and the encoded input, is normalised: "l2", "rms", "layer" or "none".
@@ -93,6 +93,9 @@ class ForwardForward(LocalLearner):
             layers: list[nn.Module] = list(mlp(inputs, widths, activation, full_gradient, dropout))
         else:
             kind("blocks", blocks, Iterable, "give a list of modules")
+            _only_with_widths(
+                activation=(activation, "relu"), full_gradient=(full_gradient, False), dropout=(dropout, 0)
+            )
             layers = list(blocks or [])
             for i, module in enumerate(layers):
                 kind(f"blocks[{i}]", module, nn.Module, "give a module, such as nn.Sequential(...)")
@@ -117,6 +120,16 @@ class ForwardForward(LocalLearner):
             scan_memory=scan_memory,
         )
         super().__init__(network, **kwargs)
+
+
+def _only_with_widths(**arguments: tuple[Any, Any]) -> None:
+    """Check that what builds fully connected layers, each with its default, is not given along with `blocks`."""
+    for name, (value, default) in arguments.items():
+        if value != default:
+            raise ValueError(
+                f"{name}={value!r} with blocks=...: acts on the layers that widths makes, put it into the blocks, or "
+                "leave it out"
+            )
 
 
 def _or(given: Any, default: type[nn.Module]) -> Any:

@@ -13,7 +13,7 @@ from lightning_ff.blocks import LocalBlock, Normalize, partition
 from lightning_ff.blocks.normalization import Normalization
 from lightning_ff.kinds import kind, sizes, whole
 from lightning_ff.learner import LocalLearner
-from lightning_ff.methods.backbone import backbone
+from lightning_ff.methods.backbone import backbone, classifier
 from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import AuxiliaryGoodness, CrossEntropy, Goodness, LocalLoss, OutputGoodness
 from lightning_ff.readouts import MeanReadout, Readout
@@ -102,6 +102,18 @@ class ScalableForwardForward(LocalLearner):
         )
         super().__init__(network, **kwargs)
         self._model = [net]  # no submodule: the blocks hold its parameters already
+
+    def reset_heads(self, num_classes: int) -> None:
+        """Draw the auxiliary heads and the model's classifier anew, for other classes; the rest stays as trained."""
+        name = classifier(self.model)
+        old = self.model.get_submodule(name)
+        new = nn.Linear(old.in_features, num_classes, old.bias is not None).to(old.weight)  # type: ignore[arg-type]
+        for root in (self.model, *(block.layers for block in self.blocks)):
+            if any(module is old for module in root.modules()):
+                root.set_submodule(name, new)
+        self.network.reset_heads(num_classes)
+        self.hparams["num_classes"] = num_classes
+        self._build_metrics()
 
     @property
     def model(self) -> nn.Module:

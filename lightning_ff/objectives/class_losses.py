@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_ff.kinds import number
 from lightning_ff.objectives.losses import LocalLoss
 
 
@@ -40,8 +41,7 @@ def log_sum_exp_loss(goodness: Tensor, label: Tensor, temperature: float = 1.0, 
 class _ClassLoss(LocalLoss):
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"temperature={temperature}: must be above 0")
+        number("temperature", temperature, "must be above 0", above=0)
         self.temperature = temperature
 
     def _labels(self, target: Tensor | int) -> Tensor:

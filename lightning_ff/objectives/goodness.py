@@ -5,6 +5,7 @@ Shapes: N samples, D features, C classes. Pair mode: (N,). Class mode: (N, C).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -81,9 +82,9 @@ class Goodness(nn.Module):
     def build(self, shape: torch.Size, num_classes: int) -> None:
         """Create parameters, if any, for an activation of `shape` (without the batch axis)."""
 
-    def unit(self, features: int) -> float:
-        """Goodness of an activation of `features` ones: the scale a default threshold is set to."""
-        return float(self(torch.ones(1, features)))
+    def unit(self, shape: Sequence[int]) -> float:
+        """Goodness of an activation of ones, of `shape` without the batch axis: the scale of a default threshold."""
+        return float(self(torch.ones(1, *shape)))
 
     def forward(self, h: Tensor) -> Tensor:
         """Map an activation `(N, ...)` to goodness `(N,)` in pair mode or `(N, C)` in class mode."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_ff.kinds import number
 from lightning_ff.objectives.goodness import Mode
 
 
@@ -96,6 +97,8 @@ class ThresholdLoss(PairLoss):
 
     def __init__(self, threshold: float | None = None) -> None:
         super().__init__()
+        if threshold is not None:
+            number("threshold", threshold, "give a finite goodness, or None for one that fits")
         self.threshold = threshold
         self.bound = threshold
 
@@ -120,8 +123,7 @@ class SymBa(PairLoss):
 
     def __init__(self, alpha: float = 4.0) -> None:
         super().__init__()
-        if alpha <= 0:
-            raise ValueError(f"alpha={alpha}: must be above 0")
+        number("alpha", alpha, "must be above 0", above=0)
         self.alpha = alpha
 
     def pair(self, positive: Tensor, negative: Tensor) -> Tensor:

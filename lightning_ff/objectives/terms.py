@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_ff.kinds import number
+
 
 class Term(nn.Module):
     """Base of all terms: override `forward(x, h, target)`; buffers may be made in `build`."""
@@ -43,6 +45,7 @@ class PeerNormalization(Term):
 
     def __init__(self, weight: float = 0.03, momentum: float = 0.9) -> None:
         super().__init__()
+        number("weight", weight, "must be 0 or more", least=0)
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum={momentum}: must lie in [0, 1)")
         self.weight = weight

@@ -10,6 +10,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule
@@ -190,9 +191,12 @@ LEARNER: dict[str, Bad] = {
     "interval": made("scheduler_interval='batch'", "choose one of 'epoch', 'step'", scheduler_interval="batch"),
     "clipping": made("gradient_clip_algorithm='max'", "one of 'norm', 'value'", gradient_clip_algorithm="max"),
     "full gradient": made("full_gradient=True", "='relu', not 'gelu'", full_gradient=True, activation="gelu"),
-    "dropout above 1": made("dropout", "1.5", "between 0 and 1", dropout=1.5),
-    "negative dropout": made("dropout", "-0.5", "between 0 and 1", dropout=-0.5),
+    "dropout above 1": made("dropout=1.5", "must lie in [0, 1)", dropout=1.5),
+    "negative dropout": made("dropout=-0.5", "must lie in [0, 1)", dropout=-0.5),
     "scan memory": made("scan_memory=0", "give a positive number of MiB", scan_memory=0),
+    "scan memory no number": made("scan_memory=nan", "MiB", scan_memory=float("nan")),
+    "widths of a generator": made("widths=", "is a generator", widths=(w for w in [8]), error=TypeError),
+    "widths of an array": made("widths=", "is a ndarray", widths=np.array([8, 8]), error=TypeError),
     "clip value 0": made("gradient_clip_val=0", "above 0, or None", gradient_clip_val=0),
     "clip value below 0": made("gradient_clip_val=-1.0", "above 0, or None", gradient_clip_val=-1.0),
     "clip value no number": made("gradient_clip_val=nan", "above 0, or None", gradient_clip_val=float("nan")),
@@ -262,6 +266,12 @@ PARTS: dict[str, Bad] = {
         "class mode takes no label",
     ),
     "SymBa's scale": does(lambda w: SymBa(alpha=0), "alpha=0", "must be above 0"),
+    "SymBa's scale no number": does(lambda w: SymBa(float("nan")), "alpha=nan", "must be above 0"),
+    "threshold no number": does(lambda w: ThresholdLoss("1"), "threshold='1' is a str", "number", error=TypeError),
+    "threshold not finite": does(lambda w: ThresholdLoss(float("nan")), "threshold=nan", "a finite goodness"),
+    "temperature": does(lambda w: CrossEntropy(0.0), "temperature=0.0", "must be above 0"),
+    "weight below 0": does(lambda w: PeerNormalization(weight=-1), "weight=-1", "must be 0 or more"),
+    "eps below 0": does(lambda w: Normalize(eps=-1), "eps=-1", "must be 0 or more"),
     "momentum": does(lambda w: PeerNormalization(momentum=1), "momentum=1", "must lie in [0, 1)"),
     "no hard batches": does(lambda w: HardLabel(fraction=0), "fraction=0", "must lie in (0, 1]"),
     "hard too early": does(lambda w: HardLabel(start_epoch=-1), "start_epoch=-1", "must be 0 or more"),

@@ -12,13 +12,18 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from typing_extensions import override
 
-from lightning_ff.cli import CLI
+from lightning_ff.cli import CLI, main
+from lightning_ff.data import ImageData
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CONFIGS = {file.stem: yaml.safe_load(file.read_text()) for file in sorted(EXAMPLES.glob("*.yaml"))}
 RUNS = {name: config for name, config in CONFIGS.items() if "model" in config}
 MNIST_RUNS = ("mnist_hinton", "mnist_unsupervised")
+COLOUR_RUNS = [
+    name for name, config in RUNS.items() if "CIFAR" in str(config["data"]) or "Folder" in str(config["data"])
+]
 FOLDERS = {"MNIST": "MNIST", "FashionMNIST": "FashionMNIST", "CIFAR10": "cifar-10-batches-py"}
 
 
@@ -92,10 +97,37 @@ def made_up_mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part, count in (("train", 350), ("t10k", 60)):
         write_idx(raw / f"{part}-images-idx3-ubyte", rng.integers(0, 256, (count, 28, 28)))
         write_idx(raw / f"{part}-labels-idx1-ubyte", np.arange(count) % 10)
+    (root / "FashionMNIST").symlink_to(root / "MNIST")
     return root
 
 
-@pytest.mark.parametrize("name", MNIST_RUNS)
+class Colours(ImageData):
+    """Small pictures of noise in ten classes."""
+
+    classes = tuple("0123456789")
+    input_shape = (3, 32, 32)
+
+    @override
+    def read(self, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        count = 80 if train else 40
+        return torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8), torch.arange(count) % 10
+
+
+@pytest.mark.parametrize("name", COLOUR_RUNS)
+def test_colour_example_on_made_up_images(tmp_path: Path, name: str) -> None:
+    """The example's own model, as the command line builds it, on other images."""
+    config = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump({"model": config["model"]}))
+    colours = f"--data={__name__}.Colours"
+    sizes = ("--data.batch_size=8", "--data.val_size=20", "--data.eval_batch_size=20")
+    short = ("--trainer.fast_dev_run=2", "--trainer.log_every_n_steps=1")
+    cli = main(["fit", f"--config={tmp_path}/model.yaml", colours, *sizes, *short])
+    assert {"train/loss", "val/acc"} <= set(cli.trainer.callback_metrics)
+    assert cli.trainer.global_step == 2
+    assert type(cli.model).__name__ == config["model"]["class_path"]
+
+
+@pytest.mark.parametrize("name", [*MNIST_RUNS, "mnist_conv", "fashion_mnist_conv"])
 def test_mnist_example_on_made_up_files(command: Callable[..., CLI], made_up_mnist: Path, name: str) -> None:
     check_stages(command, name, f"--data.root={made_up_mnist}", "--data.val_size=50")
 

@@ -167,3 +167,29 @@ def test_predictions_of_data_without_an_index_are_numbered(tmp_path: Path) -> No
     (file,) = tmp_path.rglob("predictions.csv")
     rows = [line.split(",")[:2] for line in file.read_text().splitlines()[1:]]
     assert rows == [[str(n), str(int(label))] for n, label in enumerate(model(images).argmax(1))]
+
+
+def test_predictions_of_several_loaders_say_which(tmp_path: Path) -> None:
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset
+
+    torch.manual_seed(0)
+    plain, indexed = torch.rand(5, 1, 8, 8), torch.rand(4, 1, 8, 8)
+    places = torch.tensor([30, 10, 20, 40])
+    loaders: list[DataLoader[Any]] = [
+        DataLoader(plain, batch_size=2),  # type: ignore[arg-type]
+        DataLoader(TensorDataset(indexed, places, places), batch_size=3),
+        DataLoader(plain[:3], batch_size=2),  # type: ignore[arg-type]
+    ]
+    model, writer = ForwardForward(10, (1, 8, 8), [12]), PredictionWriter(str(tmp_path / "answers.csv"))
+    for _ in range(2):  # the second run does not append to the first
+        quiet(logger=False, callbacks=[writer]).predict(model, loaders)
+    header, *rows = [line.split(",") for line in (tmp_path / "answers.csv").read_text().splitlines()]
+    assert header == ["loader", "index", "label", *(f"score{c}" for c in range(10))]
+    expected = [(0, n) for n in range(5)] + [(1, n) for n in places.tolist()] + [(2, n) for n in range(3)]
+    assert [(int(row[0]), int(row[1])) for row in rows] == expected
+    scores = model(torch.cat((plain, indexed, plain[:3])))
+    assert [int(row[2]) for row in rows] == scores.argmax(1).tolist()
+    torch.testing.assert_close(torch.tensor([[float(v) for v in row[3:]] for row in rows]), scores)
+    quiet(logger=False, callbacks=[writer]).predict(model, loaders[:1])  # one loader, also in a list
+    assert (tmp_path / "answers.csv").read_text().startswith("index,label,score0")

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from lightning_ff import AuxiliaryGoodness, LastReadout, MeanReadout, ScalableForwardForward, Schedule
+from lightning_ff import (
+    AuxiliaryGoodness,
+    CrossEntropy,
+    IntervalReadout,
+    LastReadout,
+    MeanReadout,
+    ScalableForwardForward,
+    Schedule,
+)
 from tests.methods.class_runs import CLASSES, SHAPE, STEPS, Net, apart, data, fit, net, quiet, weights
 
 ADAM = partial(torch.optim.AdamW, lr=1e-2, weight_decay=0.1)
@@ -272,3 +280,49 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     torch.save(nn.Linear(3, 3).state_dict(), tmp_path / "linear.pt")
     with pytest.raises(ValueError, match=r"are of another network than Net: stem\.0\.weight is not in it"):
         learner(weights=str(tmp_path / "linear.pt"))
+
+
+def test_heads_are_drawn_anew_for_other_classes(tmp_path: Path) -> None:
+    model = learner()
+    fit(model)
+    before = weights(model.model)
+    model.reset_heads(7)
+    after = weights(model.model)
+    assert after["fc.weight"].shape == (7, 8)
+    assert all(torch.equal(after[name], before[name]) for name in before if not name.startswith("fc."))
+    assert [tuple(scores.shape) for scores in model.block_scores(data(1)[0][0])] == [(6, 7)] * 4
+    batches = [(x, y + 2) for x, y in data(4)]  # labels up to 6
+    keep = ModelCheckpoint(tmp_path, save_last=True)
+    quiet(enable_checkpointing=True, callbacks=[keep]).fit(model, *[DataLoader(batches, batch_size=None)] * 2)
+    assert not torch.equal(weights(model.model)["fc.weight"], after["fc.weight"])
+    copy = ScalableForwardForward.load_from_checkpoint(tmp_path / "last.ckpt", model=Net(7))
+    assert apart(weights(copy), weights(model)) == 0
+    assert model.model.fc is dict(model.blocks[-1].layers.named_modules())["fc"]  # type: ignore[union-attr]
+
+
+def test_a_deployed_model_is_plain_and_gives_the_same(tmp_path: Path) -> None:
+    model = learner(readout=IntervalReadout(softmax=True), goodness=AuxiliaryGoodness(3))
+    quiet().fit(model, *[DataLoader(data(), batch_size=None)] * 2)
+    model.eval()
+    deployed, x = model.deploy(), data(1)[0][0]
+    assert torch.equal(deployed(x), model(x))
+    assert not any(p.requires_grad for p in deployed.parameters())
+    assert all(p.requires_grad for p in model.blocks[0].parameters())
+    assert not any(isinstance(m, CrossEntropy) for m in deployed.modules())
+    batch = torch.export.Dim("batch", min=2)
+    exported = torch.export.export(deployed, (x,), dynamic_shapes=({0: batch},)).module()
+    for n in (2, 6):
+        torch.testing.assert_close(exported(x[:n]), model(x[:n]))
+
+
+def test_a_deployed_model_runs_in_onnx(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    model = learner()
+    fit(model)
+    model.eval()
+    x, path = data(1)[0][0], tmp_path / "net.onnx"
+    torch.onnx.export(model.deploy(), (x,), str(path), dynamo=True, input_names=["x"])
+    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (scores,) = session.run(None, {"x": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(scores), model(x), rtol=1e-4, atol=1e-5)

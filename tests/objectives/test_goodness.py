@@ -55,7 +55,7 @@ def test_values_of_flat_and_conv_activations(
 def test_unit_is_the_goodness_of_ones(
     goodness: Goodness, reference: Reference, unit: Callable[[int], float], features: int
 ) -> None:
-    assert goodness.unit(features) == pytest.approx(unit(features), rel=1e-6)
+    assert goodness.unit((features,)) == pytest.approx(unit(features), rel=1e-6)
 
 
 @each
