@@ -157,7 +157,7 @@ class LocalLearner(Stepping):
         self._build_metrics()
 
     def deploy(self) -> nn.Module:
-        """A plain module of the trained blocks, normalisation and readout, for torch.export, ONNX or a loop of yours."""
+        """A plain module of the trained blocks, normalisation and readout, for torch.export, ONNX or your loop."""
         return self.network.deploy()
 
     # The sweep

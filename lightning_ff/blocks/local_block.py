@@ -43,6 +43,7 @@ class LocalBlock(nn.Module):
             not tell one from the other) or "together".
         recompute: In training, compute the inside of the layers again in the backward, piece by piece: less memory,
             more time, the same gradients. Needs layers from :func:`~lightning_ff.blocks.partition`.
+        title: What the summary calls the layers; None names their kinds.
 
     Raises:
         ValueError: goodness and loss are of different modes, or the normalisation has parameters.
@@ -62,6 +63,7 @@ class LocalBlock(nn.Module):
         goodness_from: Literal["raw", "normalized"] = "raw",
         batch_stats: Literal["separate", "together"] = "separate",
         recompute: bool = False,
+        title: str | None = None,
     ) -> None:
         super().__init__()
         terms = _checked(layers, goodness, loss, normalization, terms)
@@ -87,6 +89,7 @@ class LocalBlock(nn.Module):
         self.goodness_from = goodness_from
         self.batch_stats = batch_stats
         self.recompute = recompute
+        self.title = title
         if recompute:
             check_graph(layers)
         self._splits = batch_stats == "separate" and any(isinstance(m, _BatchNorm) for m in layers.modules())

@@ -17,14 +17,18 @@ def block_table(learner: LocalLearner) -> str:
     outputs = [str(tuple(shape[0])) for shape in network.shapes]
     rows = [("block", "layers", "output", "parameters", "optimizer")]
     for name, block, output in zip(network.names, learner.blocks, outputs, strict=True):
-        kinds = [type(m).__name__ for m in block.layers.children() if any(True for _ in m.parameters())]
-        rows.append((name, ", ".join(kinds) or type(block.layers).__name__, output, *_learning(learner, name, block)))
+        rows.append((name, block.title or _kinds(block.layers), output, *_learning(learner, name, block)))
     readout = network.readout
     rows.append(
         ("readout", type(readout).__name__, f"({network.num_classes},)", *_learning(learner, "readout", readout))
     )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _kinds(layers: nn.Module) -> str:
+    kinds = [type(m).__name__ for m in layers.children() if any(True for _ in m.parameters())]
+    return ", ".join(kinds) or type(layers).__name__
 
 
 def _learning(learner: LocalLearner, name: str, module: nn.Module) -> tuple[str, str]:

@@ -59,9 +59,11 @@ class Backprop(LocalLearner):
         objective = part(loss) or CrossEntropy()
         kind("loss", objective, LocalLoss, "give an instance, such as CrossEntropy()")
         net = backbone(part(model), num_classes, weights)
-        *inner, last = partition(net, cuts, input_shape=input_shape)
-        blocks = [LocalBlock(layer, recompute=recompute) for layer in inner]
-        blocks.append(LocalBlock(last, OutputGoodness(), objective, recompute=recompute))
+        cut = partition(net, cuts, input_shape=input_shape)
+        *inner, last = [
+            LocalBlock(layer, recompute=recompute, title=title) for layer, title in zip(cut, cut.names, strict=True)
+        ]
+        blocks = [*inner, LocalBlock(last.layers, OutputGoodness(), objective, recompute=recompute, title=last.title)]
         if channels_last:
             net.to(memory_format=torch.channels_last)
         super().__init__(LocalNetwork(blocks, input_shape, num_classes, LastReadout()), segments="last", **kwargs)

@@ -79,18 +79,21 @@ class ScalableForwardForward(LocalLearner):
         measure, objective = part(goodness) or AuxiliaryGoodness(), part(loss) or CrossEntropy()
         kind("goodness", measure, Goodness, "give an instance, such as AuxiliaryGoodness()")
         net = backbone(part(model), num_classes, weights)
-        layers = list(partition(net, cuts, input_shape=input_shape))
+        cut = partition(net, cuts, input_shape=input_shape)
+        layers = list(cut)
         if head == "none":
             layers.pop().requires_grad_(False)
         if not 0 <= frozen < len(layers):
             raise ValueError(f"frozen={frozen}: must be at least 0 and leave one of the {len(layers)} blocks to learn")
         parts: dict[str, Any] = {"goodness_from": goodness_from, "recompute": recompute}
         blocks = [
-            LocalBlock(layer, deepcopy(measure), deepcopy(objective), Normalize(normalization), **parts)
-            for layer in layers
+            LocalBlock(layer, deepcopy(measure), deepcopy(objective), Normalize(normalization), **parts, title=title)
+            for layer, title in zip(layers, cut.names, strict=False)
         ]
         if head == "local":
-            blocks[-1] = LocalBlock(layers[-1], OutputGoodness(), deepcopy(objective), recompute=recompute)
+            blocks[-1] = LocalBlock(
+                layers[-1], OutputGoodness(), deepcopy(objective), recompute=recompute, title=cut.names[-1]
+            )
         for block in blocks[:frozen]:
             block.requires_grad_(False)
             block.goodness = block.loss = None

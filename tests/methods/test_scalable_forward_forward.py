@@ -22,6 +22,7 @@ from lightning_ff import (
     ScalableForwardForward,
     Schedule,
 )
+from lightning_ff.callbacks.summary import block_table
 from tests.methods.class_runs import CLASSES, SHAPE, STEPS, Net, apart, data, fit, net, quiet, weights
 
 ADAM = partial(torch.optim.AdamW, lr=1e-2, weight_decay=0.1)
@@ -326,3 +327,8 @@ def test_a_deployed_model_runs_in_onnx(tmp_path: Path) -> None:
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (scores,) = session.run(None, {"x": x.numpy()})
     torch.testing.assert_close(torch.from_numpy(scores), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_the_summary_names_what_was_cut() -> None:
+    table = block_table(learner()).splitlines()
+    assert [line.split()[1] for line in table[1:5]] == ["stem", "first", "second", "fc"]
