@@ -241,3 +241,5 @@ def test_conv_net(run: Run) -> None:
     trained, begun = made["model"].model.state_dict(), made["moved"].model.state_dict()
     assert all(torch.equal(begun[name], trained[name]) for name in begun if not name.startswith("fc."))
     assert list(made["moved"].network.scored) == [f"block{k:02d}" for k in range(4, 10)]
+    loaded = torch.export.load("resnet18.pt2").module()
+    torch.testing.assert_close(loaded(made["images"][:1]), made["model"](made["images"][:1]))

@@ -28,3 +28,9 @@ scores = model(images)  # (64, 10)
 torch.save(model.model.state_dict(), "resnet18.pt")
 moved = ScalableForwardForward("resnet18", 3, (3, 32, 32), weights="resnet18.pt", frozen=4, lr_decay=0.9)
 # --8<-- [end:transfer]
+
+# --8<-- [start:deploy]
+plain = model.deploy()
+exported = torch.export.export(plain, (images[:1],))
+torch.export.save(exported, "resnet18.pt2")
+# --8<-- [end:deploy]

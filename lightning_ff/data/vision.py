@@ -87,7 +87,13 @@ def _reason(error: Exception) -> str:
 
 
 class MNIST(TorchvisionData):
-    """Handwritten digits, 60 000 for training and 10 000 for test, 28 by 28."""
+    """Handwritten digits, 60 000 for training and 10 000 for test, 28 by 28.
+
+    Args:
+        root: Folder where the data lies.
+        colour: Repeat the grey images in three channels, for networks made for colour.
+        **kwargs: See :class:`ImageData`.
+    """
 
     source = "MNIST"
     files = tuple(
@@ -104,13 +110,18 @@ class MNIST(TorchvisionData):
     mean: tuple[float, ...] = (0.1307,)
     std: tuple[float, ...] = (0.3081,)
 
+    def __init__(self, root: str = "data", colour: bool = False, **kwargs: Any) -> None:
+        super().__init__(root, **kwargs)
+        if colour:
+            self.input_shape, self.mean, self.std = (3, 28, 28), self.mean * 3, self.std * 3
+
     @override
     def arrays(self, dataset: Any) -> Images:
-        return dataset.data.unsqueeze(1), dataset.targets
+        return dataset.data.unsqueeze(1).expand(-1, self.input_shape[0], -1, -1), dataset.targets
 
 
 class FashionMNIST(MNIST):
-    """Pictures of clothes, 60 000 for training and 10 000 for test, 28 by 28."""
+    """Pictures of clothes, 60 000 for training and 10 000 for test, 28 by 28; arguments as for :class:`MNIST`."""
 
     source = "FashionMNIST"
     files = tuple(name.replace("MNIST", "FashionMNIST") for name in MNIST.files)

@@ -61,6 +61,21 @@ def test_idx_files_are_read_in_order(tmp_path: Path, kind: type[TorchvisionData]
     np.testing.assert_allclose(batch.image.numpy(), images[batch.index.numpy()] / 255, rtol=1e-6)
 
 
+@pytest.mark.parametrize("scaling", ["unit", "standard"])
+@pytest.mark.parametrize("kind", [MNIST, FashionMNIST])
+def test_grey_images_in_three_channels(tmp_path: Path, kind: type[MNIST], scaling: Any) -> None:
+    write_mnist(tmp_path, kind.source)
+    grey, colour = (kind(str(tmp_path), colour=c, val_size=0, batch_size=30, scaling=scaling) for c in (False, True))
+    assert colour.input_shape == (3, 28, 28)
+    assert grey.input_shape == kind.input_shape == (1, 28, 28)
+    assert colour.input_max == grey.input_max
+    batches = []
+    for module in (grey, colour):
+        module.setup("fit")
+        batches.append(next(iter(module.train_dataloader())).image)
+    torch.testing.assert_close(batches[1], batches[0].repeat(1, 3, 1, 1))
+
+
 @pytest.mark.parametrize(("kind", "key"), [(CIFAR10, "labels"), (CIFAR100, "fine_labels")])
 def test_cifar_files_are_read_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[TorchvisionData], key: str

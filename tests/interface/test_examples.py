@@ -127,7 +127,7 @@ def test_colour_example_on_made_up_images(tmp_path: Path, name: str) -> None:
     assert type(cli.model).__name__ == config["model"]["class_path"]
 
 
-@pytest.mark.parametrize("name", [*MNIST_RUNS, "mnist_conv", "fashion_mnist_conv"])
+@pytest.mark.parametrize("name", [*MNIST_RUNS, "mnist_conv", "fashion_mnist_conv", "fashion_mnist_transfer"])
 def test_mnist_example_on_made_up_files(command: Callable[..., CLI], made_up_mnist: Path, name: str) -> None:
     check_stages(command, name, f"--data.root={made_up_mnist}", "--data.val_size=50")
 
