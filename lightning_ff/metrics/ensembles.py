@@ -1,0 +1,163 @@
+"""Category-specific ensembles: which units answer to a class, by three definitions, and how classes share them.
+
+Shapes: N samples, U units, C classes. Formulas as in the public protocol of arXiv 2305.18353.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def quantile_median_ensemble(h: Tensor, quantile: float = 0.9) -> Tensor:
+    """Units whose median over a class's samples is above a quantile of all its activities.
+
+    Args:
+        h: Activations of one class `(N, U)`.
+        quantile: Share of all N times U activities below the threshold, in (0, 1).
+
+    Returns:
+        Membership `(U,)`, bool.
+
+    Raises:
+        ValueError: quantile outside (0, 1).
+
+    Example::
+
+        >>> quantile_median_ensemble(torch.tensor([[0.0, 0.0, 9.0], [0.0, 1.0, 8.0]]), quantile=0.5)
+        tensor([False, False,  True])
+    """
+    if not 0 < quantile < 1:
+        raise ValueError(f"quantile={quantile}: must lie in (0, 1)")
+    values = h.double().flatten().sort().values
+    place = quantile * (len(values) - 1)  # torch.quantile takes no more than 2^24 values
+    low = int(place)
+    high = min(low + 1, len(values) - 1)
+    threshold = values[low] + (place - low) * (values[high] - values[low])
+    return median(h.double()) > threshold
+
+
+def median(h: Tensor) -> Tensor:
+    """Median over samples `(N, U)` to `(U,)`, the mean of the two in the middle for an even number."""
+    ranked = h.sort(0).values
+    n = len(ranked)
+    return (ranked[(n - 1) // 2] + ranked[n // 2]) / 2
+
+
+def leave_one_out_ensemble(mean: Tensor, k: float = 1.0) -> Tensor:
+    """Units whose mean activity is more than `1 + k` times the mean of all other units.
+
+    Args:
+        mean: Mean activity of every unit on each class `(C, U)`, or of one class `(U,)`.
+        k: Excess over the others, as a share of their mean.
+
+    Returns:
+        Membership, bool, of the same shape.
+
+    Example::
+
+        >>> leave_one_out_ensemble(torch.tensor([0.0, 1.0, 1.0, 6.0]))
+        tensor([False, False, False,  True])
+    """
+    others = (mean.sum(-1, keepdim=True) - mean) / (mean.shape[-1] - 1)
+    return mean - others > k * others
+
+
+def kolmogorov_smirnov_ensemble(h: Tensor, level: float = 0.05) -> Tensor:
+    """Units whose distribution of activities differs from those of the other units.
+
+    A unit belongs where the mean of the p-values of two-sample Kolmogorov-Smirnov tests against every other unit is
+    below the level. The published code compares a unit with those of a higher number alone; this does not depend on
+    the order of the units.
+
+    Args:
+        h: Activations of one class `(N, U)`.
+        level: Bound on the mean p-value, in (0, 1).
+
+    Returns:
+        Membership `(U,)`, bool.
+
+    Raises:
+        ValueError: level outside (0, 1).
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level={level}: must lie in (0, 1)")
+    p = kolmogorov_smirnov_p_values(h)
+    return p.fill_diagonal_(0).sum(1) / (len(p) - 1) < level
+
+
+def kolmogorov_smirnov_p_values(h: Tensor) -> Tensor:
+    """Asymptotic p-values of two-sample Kolmogorov-Smirnov tests between all pairs of units.
+
+    Args:
+        h: Activations `(N, U)`.
+
+    Returns:
+        Symmetric matrix `(U, U)`, float64, with 1 on the diagonal.
+    """
+    from scipy.stats import kstwo  # type: ignore[import-untyped]
+
+    ranked = h.double().T.contiguous().sort(1).values
+    samples = ranked.shape[1]
+    own = torch.searchsorted(ranked, ranked, right=True)
+    gaps = torch.stack([_gaps(ranked, unit, at) for unit, at in zip(ranked, own, strict=True)])
+    distance = torch.maximum(gaps, gaps.T)
+    table = kstwo.sf([k / samples for k in range(samples + 1)], round(samples / 2))
+    return torch.from_numpy(table).clamp(0, 1).to(h.device)[distance]
+
+
+def _gaps(ranked: Tensor, unit: Tensor, at: Tensor) -> Tensor:
+    """Largest difference between one unit's distribution and every other's at its own values, in samples `(U,)`."""
+    below = torch.searchsorted(ranked, unit.expand_as(ranked).contiguous(), right=True)
+    return (below - at).abs().amax(1)
+
+
+def shared_units(members: Tensor) -> Tensor:
+    """Number of units in both ensembles, for all pairs of classes; the diagonal holds the sizes.
+
+    Args:
+        members: Membership `(C, U)`, bool.
+
+    Returns:
+        Counts `(C, C)`.
+
+    Example::
+
+        >>> shared_units(torch.tensor([[True, True, False], [False, True, False]]))
+        tensor([[2, 1],
+                [1, 1]])
+    """
+    held = members.to(torch.int64)
+    return (held[:, None] * held[None]).sum(2)
+
+
+def jaccard(members: Tensor) -> Tensor:
+    """Shared units over units in either of two ensembles, `(C, C)`; NaN where both are empty.
+
+    Example::
+
+        >>> jaccard(torch.tensor([[True, True, False], [False, True, False]]))
+        tensor([[1.0000, 0.5000],
+                [0.5000, 1.0000]])
+    """
+    both = shared_units(members)
+    sizes = both.diagonal()
+    return both / (sizes[:, None] + sizes[None] - both)
+
+
+def mean_jaccard(members: Tensor) -> Tensor:
+    """Mean of :func:`jaccard` over pairs of different classes, those of two empty ensembles left out."""
+    matrix = jaccard(members)
+    above = torch.triu(torch.ones_like(matrix), diagonal=1).bool()
+    return matrix[above].nanmean()
+
+
+def selectivity_order(members: Tensor) -> Tensor:
+    """Number of classes in whose ensemble each unit is, `(U,)`; above 1 it has mixed selectivity.
+
+    Example::
+
+        >>> selectivity_order(torch.tensor([[True, True, False], [False, True, False]]))
+        tensor([1, 2, 0])
+    """
+    return members.sum(0)
