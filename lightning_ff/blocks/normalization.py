@@ -46,6 +46,9 @@ class Normalize(nn.Module):
             return x
         wide = x if x.dtype == torch.float64 else x.float()
         if self.kind == "layer":
+            if x.dim() == 4 and not x.is_contiguous():  # layer_norm would undo the channels-last format
+                variance, mean = torch.var_mean(wide, (1, 2, 3), correction=0, keepdim=True)
+                return ((wide - mean) * torch.rsqrt(variance + self.eps)).to(x.dtype)
             return F.layer_norm(wide, wide.shape[1:], eps=self.eps).to(x.dtype)
         if self.kind == "channel":
             last = wide.movedim(1, -1) if wide.dim() == 4 else wide

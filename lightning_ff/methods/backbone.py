@@ -16,14 +16,14 @@ _IN_LEARNER = re.compile(r"network\.blocks\.\d+\.layers\.(.+)")
 
 
 def backbone(model: str | nn.Module, num_classes: int, weights: str | None = None) -> nn.Module:
-    """A network with a classifier of `num_classes`, and its weights loaded.
+    """A network with a classifier of `num_classes`, in train mode, and its weights loaded.
 
     Args:
         model: Name of a classification model of torchvision, such as "resnet18", or any module.
         num_classes: Number of classes, told to a torchvision model.
         weights: Name of torchvision's weights ("DEFAULT", "IMAGENET1K_V1"; only with a name), or a file: a
-            `state_dict`, or a checkpoint of a learner of this package. A classifier for another number of classes
-            stays as it was drawn.
+            `state_dict`, or a checkpoint of a learner of this package. A classifier that is missing there, or
+            for another number of classes, stays as it was drawn.
 
     Raises:
         TypeError: `model` is neither.
@@ -34,7 +34,7 @@ def backbone(model: str | nn.Module, num_classes: int, weights: str | None = Non
     made = _named(model, num_classes) if isinstance(model, str) else model
     if weights is not None:
         load(made, _state(model, weights), weights)
-    return made
+    return made.train()
 
 
 def _named(name: str, num_classes: int) -> nn.Module:
@@ -77,13 +77,13 @@ def classifier(model: nn.Module) -> str:
 
 
 def load(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Load weights, all but those of a classifier for another number of classes."""
+    """Load weights, all but those of a classifier that is missing or for another number of classes."""
     own = model.state_dict()
     other = [key for key, value in state.items() if key in own and own[key].shape != value.shape]
     missing = [key for key in own if key not in state]
-    if other and all(key.startswith(f"{classifier(model)}.") for key in other):
+    if (other or missing) and all(key.startswith(f"{classifier(model)}.") for key in (*other, *missing)):
         state = {key: value for key, value in state.items() if key not in other}
-        other = []
+        other, missing = [], []
     if other or missing:
         wrong = f"{other[0]} has another shape" if other else f"{missing[0]} is not in it"
         raise ValueError(f"weights={source!r} are of another network than {type(model).__name__}: {wrong}")

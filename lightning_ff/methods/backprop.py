@@ -47,7 +47,7 @@ class Backprop(LocalLearner):
         model: str | nn.Module,
         num_classes: int,
         input_shape: Sequence[int],
-        cuts: str | int | list[str] = "blocks",
+        cuts: int | str | list[str] = "blocks",
         loss: LocalLoss | None = None,
         weights: str | None = None,
         channels_last: bool = False,
@@ -67,6 +67,8 @@ class Backprop(LocalLearner):
         if channels_last:
             net.to(memory_format=torch.channels_last)
         super().__init__(LocalNetwork(blocks, input_shape, num_classes, LastReadout()), segments="last", **kwargs)
+        if self.hparams.get("weights") is not None:
+            self.hparams["weights"] = None  # a checkpoint of this learner has its own
         self._model = [net]
 
     @property

@@ -58,7 +58,7 @@ class ScalableForwardForward(LocalLearner):
         model: str | nn.Module,
         num_classes: int,
         input_shape: Sequence[int],
-        cuts: str | int | list[str] = "blocks",
+        cuts: int | str | list[str] = "blocks",
         goodness: Goodness | None = None,
         loss: LocalLoss | None = None,
         goodness_from: Literal["raw", "normalized"] = "raw",
@@ -104,10 +104,14 @@ class ScalableForwardForward(LocalLearner):
             blocks, input_shape, num_classes, part(readout) or MeanReadout(range(voting) if voting else None)
         )
         super().__init__(network, **kwargs)
+        if self.hparams.get("weights") is not None:
+            self.hparams["weights"] = None  # a checkpoint of this learner has its own
         self._model = [net]  # no submodule: the blocks hold its parameters already
 
     def reset_heads(self, num_classes: int) -> None:
         """Draw the auxiliary heads and the model's classifier anew, for other classes; the rest stays as trained."""
+        if num_classes < 2:
+            raise ValueError(f"num_classes={num_classes}: must be at least 2")
         name = classifier(self.model)
         old = self.model.get_submodule(name)
         new = nn.Linear(old.in_features, num_classes, old.bias is not None).to(old.weight)  # type: ignore[arg-type]

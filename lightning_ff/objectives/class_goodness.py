@@ -122,7 +122,7 @@ class AuxiliaryGoodness(Goodness):
         return projected_goodness(x, weight, offset)
 
     def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, bias={self.bias}"
+        return f"kernel_size={self.kernel_size}, bias={self.bias}, channel_dim={self.channel_dim}"
 
 
 class OutputGoodness(Goodness):

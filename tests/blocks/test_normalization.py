@@ -122,3 +122,12 @@ def test_channels_are_normalised_at_every_position(shape: tuple[int, ...]) -> No
     got = Normalize("channel", eps=1e-5)(x)
     assert got.shape == x.shape
     np.testing.assert_allclose(got.numpy(), (values - mean) / np.sqrt(variance + 1e-5), rtol=2e-4, atol=1e-5)
+
+
+def test_the_channels_last_format_is_kept() -> None:
+    x = rows((5, 3, 4, 6))
+    last = x.to(memory_format=torch.channels_last)
+    for kind in ("layer", "channel", "rms", "l2"):
+        found = Normalize(kind)(last)  # type: ignore[arg-type]
+        assert found.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(found, Normalize(kind)(x), rtol=1e-4, atol=1e-5)  # type: ignore[arg-type]

@@ -73,8 +73,8 @@ def test_family(family: tuple[str, nn.Module, Tensor, Tensor], cuts: str | int) 
 
 def test_issue_counts() -> None:
     """Stem, 8 BasicBlocks, head; stem, 11 InvertedResiduals, last convolution, head."""
-    assert len(FAMILIES["resnet18"][0]) == 10
-    assert len(FAMILIES["mobilenet_v3_small"][0]) == 1 + 11 + 1 + 1
+    assert len(partition(torchvision.models.resnet18())) == 1 + 8 + 1
+    assert len(partition(torchvision.models.mobilenet_v3_small())) == 1 + 11 + 1 + 1
 
 
 def test_modules_of_resnet18() -> None:

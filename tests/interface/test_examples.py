@@ -127,6 +127,13 @@ def test_colour_example_on_made_up_images(tmp_path: Path, name: str) -> None:
     assert type(cli.model).__name__ == config["model"]["class_path"]
 
 
+@pytest.mark.parametrize("name", RUNS)
+def test_every_key_of_an_example_is_known(name: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", f"--config={EXAMPLES / name}.yaml", "--print_config"])
+    assert ended.value.code in (0, None)
+
+
 @pytest.mark.parametrize("name", [*MNIST_RUNS, "mnist_conv", "fashion_mnist_conv", "fashion_mnist_transfer"])
 def test_mnist_example_on_made_up_files(command: Callable[..., CLI], made_up_mnist: Path, name: str) -> None:
     check_stages(command, name, f"--data.root={made_up_mnist}", "--data.val_size=50")
@@ -165,3 +172,11 @@ def test_mnist_example_logs_what_it_should(
         np.testing.assert_allclose(separation, positive - negative, atol=1e-6)
     counts = [values[key] * 50 for key in epochwise if "acc" in key]
     np.testing.assert_allclose(counts, np.round(counts), atol=1e-4)  # shares of 50 validation images
+
+
+def test_a_number_of_blocks_from_the_command_line(tmp_path: Path) -> None:
+    config = yaml.safe_load((EXAMPLES / "cifar10_sff.yaml").read_text())
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump({"model": config["model"]}))
+    data = (f"--data={__name__}.Colours", "--data.batch_size=8", "--data.val_size=20")
+    cli = main(["fit", f"--config={tmp_path}/model.yaml", *data, "--model.cuts=3", "--trainer.fast_dev_run=1"])
+    assert len(cli.model.blocks) == 3

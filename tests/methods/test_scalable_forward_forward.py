@@ -332,3 +332,37 @@ def test_a_deployed_model_runs_in_onnx(tmp_path: Path) -> None:
 def test_the_summary_names_what_was_cut() -> None:
     table = block_table(learner()).splitlines()
     assert [line.split()[1] for line in table[1:5]] == ["stem", "first", "second", "fc"]
+
+
+def test_a_network_in_eval_mode_is_trained() -> None:
+    model = learner(net().eval())
+    fit(model)
+    assert int(model.model.state_dict()["stem.1.num_batches_tracked"]) == STEPS
+
+
+def test_a_checkpoint_needs_no_weights_that_it_began_with(tmp_path: Path) -> None:
+    torch.save(net(seed=3).state_dict(), tmp_path / "net.pt")
+    model = learner(weights=str(tmp_path / "net.pt"))
+    fit(model, enable_checkpointing=True, callbacks=[ModelCheckpoint(tmp_path, save_last=True)])
+    (tmp_path / "net.pt").unlink()
+    copy = ScalableForwardForward.load_from_checkpoint(tmp_path / "last.ckpt", model=net())
+    assert apart(weights(copy), weights(model)) == 0
+
+
+def test_a_refused_number_of_classes_changes_nothing() -> None:
+    model = learner()
+    before = weights(model)
+    with pytest.raises(ValueError, match="num_classes=1: must be at least 2"):
+        model.reset_heads(1)
+    assert apart(weights(model), before) == 0
+
+
+def test_weights_without_a_classifier_leave_it_as_drawn(tmp_path: Path) -> None:
+    model = learner(head="none")
+    fit(model, enable_checkpointing=True, callbacks=[ModelCheckpoint(tmp_path, save_last=True)])
+    fresh = net(seed=6)
+    drawn = fresh.fc.weight.detach().clone()
+    begun = weights(learner(fresh, weights=str(tmp_path / "last.ckpt")).model)
+    assert torch.equal(begun["fc.weight"], drawn.double())
+    trained = weights(model.model)
+    assert all(torch.equal(begun[name], trained[name]) for name in trained if not name.startswith("fc."))
