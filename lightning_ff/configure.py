@@ -256,6 +256,12 @@ def remember(learner: LocalLearner, ignore: list[str]) -> None:
     learner._fixed = {key for key in plain if key not in given}
 
 
+def remember_instead(learner: LocalLearner, name: str, value: Any) -> None:
+    """Save another value for an argument of the constructor, where it has that argument."""
+    if name in learner.hparams and name not in learner._fixed:
+        learner.hparams[name] = _plain(name, value)
+
+
 def _given(learner: LocalLearner, frame: FrameType | None) -> set[str]:
     """Names of the arguments of the outermost constructor, whose frame is `frame` or one around it."""
     names: set[str] = set()

@@ -154,6 +154,7 @@ class LocalLearner(Stepping):
     def exchange_readout(self, readout: Readout) -> None:
         """Join the blocks' answers in another way, after training too; one that learns begins untrained."""
         self.network.exchange_readout(readout)
+        configure.remember_instead(self, "readout", readout)
         self._build_metrics()
 
     def deploy(self) -> nn.Module:

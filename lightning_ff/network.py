@@ -13,6 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from lightning_ff.blocks.channels import channel_axis, watching
 from lightning_ff.blocks.local_block import Activation, LocalBlock, first
 from lightning_ff.kinds import kind, number, own, sizes, whole
 from lightning_ff.labels import LabelEncoding
@@ -164,8 +165,10 @@ class LocalNetwork(nn.Module):
         x: Activation = self.normalize(torch.zeros(1, *self.encoded_shape, dtype=kind.dtype, device=kind.device))
         shapes = []
         for name, block in zip(self.names, self.stack, strict=True):
-            h = self._try(name, block, x)
+            with watching(block.layers) as seen:
+                h = self._try(name, block, x)
             shape = first(h).shape[1:]
+            block.place_channels(first(h), channel_axis(first(h).shape, seen))
             if block.goodness is not None:
                 self._measure(name, block, shape)
             for term in cast(Iterable[Term], block.terms):
@@ -196,8 +199,8 @@ class LocalNetwork(nn.Module):
     def _measure(self, name: str, block: LocalBlock, shape: torch.Size) -> None:
         """Build a block's goodness for its output's shape, tell the loss its scale, and check what it gives."""
         assert block.goodness is not None
-        block.goodness.build(shape, self.num_classes)
         h = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+        block.goodness.build(block.standard(h).shape[1:], self.num_classes)
         try:
             with evaluating(block):
                 g = block.measure(h)

@@ -154,7 +154,8 @@ class IntervalReadout(Readout):
         return [scores.softmax(1) if self.softmax else scores for scores in outputs]
 
     def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
-        return [share * scores for share, scores in zip(self.share, self._votes(outputs), strict=True)]
+        shares = zip(self.share, self._votes(outputs), strict=True)
+        return [torch.where(share > 0, share * scores, 0.0) for share, scores in shares]  # 0 * inf would be NaN
 
     def observe(self, outputs: list[Tensor], label: Tensor) -> None:
         votes = torch.stack(self._votes(outputs))

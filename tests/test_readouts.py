@@ -194,3 +194,11 @@ def test_the_best_interval_of_the_validation_data(seed: int, softmax: bool) -> N
     copy.build([torch.Size((3,))] * 5, 4)
     copy.load_state_dict(readout.state_dict())
     assert copy.interval == (start, end)
+
+
+def test_an_infinite_goodness_outside_of_the_interval_does_no_harm() -> None:
+    readout = IntervalReadout()
+    readout.build([torch.Size((2,))] * 2, 2)
+    readout.share.copy_(torch.tensor([0.0, 1.0]))
+    scores = [torch.tensor([[torch.inf, 1.0]]), torch.tensor([[1.0, 2.0]])]
+    assert torch.equal(readout(scores), scores[1])

@@ -86,7 +86,7 @@ PARTS = [
     SymBa(alpha=3.0),
     CrossEntropy(temperature=0.5),
     LogSumExpMargin(temperature=2.0),
-    AuxiliaryGoodness(kernel_size=3, bias=False, channel_dim=-1),
+    AuxiliaryGoodness(kernel_size=3, bias=False),
     OutputGoodness(),
     PeerNormalization(0.1, 0.8),
     PixelOverlay(),

@@ -90,6 +90,7 @@ class LocalBlock(nn.Module):
         self.batch_stats = batch_stats
         self.recompute = recompute
         self.title = title
+        self._moves: tuple[int, int] | None = None
         if recompute:
             check_graph(layers)
         self._splits = batch_stats == "separate" and any(isinstance(m, _BatchNorm) for m in layers.modules())
@@ -122,6 +123,7 @@ class LocalBlock(nn.Module):
     def measure(self, h: Tensor) -> Tensor:
         """Goodness of an activation, in float32 whatever the precision of the training (float64 stays)."""
         assert self.goodness is not None
+        h = self.standard(h)
         if self.goodness_from == "normalized" and self.normalization is not None:
             h = self.normalization(h)
         wide = h if h.dtype in (torch.float32, torch.float64) else h.float()
@@ -147,7 +149,19 @@ class LocalBlock(nn.Module):
         """What the next block gets: the activation with its first entry normalised."""
         if self.normalization is None:
             return h
-        return self.normalization(h) if isinstance(h, Tensor) else (self.normalization(h[0]), *h[1:])
+        normal = self.normalization(self.standard(first(h)))
+        if self._moves is not None:
+            normal = normal.movedim(*reversed(self._moves))
+        return normal if isinstance(h, Tensor) else (normal, *h[1:])
+
+    def standard(self, h: Tensor) -> Tensor:
+        """A (first) output with its channels where goodness and normalisation look: first in maps, last in tokens."""
+        return h if self._moves is None else h.movedim(*self._moves)
+
+    def place_channels(self, h: Tensor, axis: int) -> None:
+        """Tell the block where the channels of its (first) output `h` are, axis 1 or -1."""
+        usual = 1 if h.dim() > 3 else -1
+        self._moves = (axis, usual) if h.dim() > 2 and axis != usual else None
 
     @property
     def trainable(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -78,7 +79,8 @@ def _run(block: GraphModule, x: Activation, called: str, input_shape: tuple[int,
             h = watched.run(*inputs)
     except Exception as error:
         shapes = " and ".join(str(tuple(entry.shape[1:])) for entry in inputs)
-        raise ValueError(f"input_shape={input_shape} does not fit: {called}, which gets {shapes}: {error}") from error
+        reason = re.sub(r" but got Proxy\(\w+\)", "", str(error))  # an assertion of the model, recorded with its text
+        raise ValueError(f"input_shape={input_shape} does not fit: {called}, which gets {shapes}: {reason}") from error
     return h, sum(saved.values()), watched.positions
 
 

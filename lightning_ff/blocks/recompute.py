@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils.parametrize import is_parametrized
 
 _HEADS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _FOLLOWERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.GELU, nn.Sigmoid)
@@ -46,7 +47,12 @@ def pieces(layers: GraphModule) -> dict[Node, list[Node]]:
 
 
 def _is(layers: GraphModule, node: Node, kinds: tuple[type[nn.Module], ...]) -> bool:
-    return node.op == "call_module" and isinstance(layers.get_submodule(str(node.target)), kinds)
+    if node.op != "call_module":
+        return False
+    module = layers.get_submodule(str(node.target))
+    # A weight that is made anew in every call, such as a spectral norm's, would be another one in the backward.
+    fixed = not module._forward_pre_hooks and not is_parametrized(module)
+    return fixed and isinstance(module, kinds)
 
 
 class _Again(torch.autograd.Function):

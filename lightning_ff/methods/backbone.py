@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,25 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ff import checks
+from lightning_ff.blocks.measure import example
+from lightning_ff.blocks.tracing import untouched
 from lightning_ff.kinds import kind
 
 _IN_LEARNER = re.compile(r"network\.blocks\.\d+\.layers\.(.+)")
 
 
-def backbone(model: str | nn.Module, num_classes: int, weights: str | None = None) -> nn.Module:
+Classifier = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+
+def backbone(
+    model: str | nn.Module, num_classes: int, input_shape: Sequence[int], weights: str | None = None
+) -> nn.Module:
     """A network with a classifier of `num_classes`, in train mode, and its weights loaded.
 
     Args:
         model: Name of a classification model of torchvision, such as "resnet18", or any module.
         num_classes: Number of classes, told to a torchvision model.
+        input_shape: Shape of one input, without the batch axis.
         weights: Name of torchvision's weights ("DEFAULT", "IMAGENET1K_V1"; only with a name), or a file: a
             `state_dict`, or a checkpoint of a learner of this package. A classifier that is missing there, or
             for another number of classes, stays as it was drawn.
@@ -33,7 +42,7 @@ def backbone(model: str | nn.Module, num_classes: int, weights: str | None = Non
     kind("model", model, (str, nn.Module), 'give a name of torchvision, such as "resnet18", or a module')
     made = _named(model, num_classes) if isinstance(model, str) else model
     if weights is not None:
-        load(made, _state(model, weights), weights)
+        load(made, _state(model, weights), weights, input_shape)
     return made.train()
 
 
@@ -64,26 +73,42 @@ def _state(model: str | nn.Module, weights: str) -> dict[str, Tensor]:
     return own or state
 
 
-def classifier(model: nn.Module) -> str:
-    """Name of the last linear layer, which a network for other classes has in another size.
+def classifier(model: nn.Module, input_shape: Sequence[int]) -> str:
+    """Name of the last linear layer or convolution to run, which a network for other classes has in another size.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or the model does not take an input of `input_shape`.
     """
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise ValueError(f"model={type(model).__name__} has no linear layer that could be its classifier")
-    return linear[-1]
+    ran: list[nn.Module] = []
+    hooks = [
+        module.register_forward_hook(lambda module, *_: ran.append(module))
+        for module in model.modules()
+        if isinstance(module, Classifier)
+    ]
+    try:
+        with untouched(model), torch.no_grad():
+            model.eval()
+            model(example(model, input_shape))
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        raise ValueError(f"input_shape={tuple(input_shape)} does not fit {type(model).__name__}: {error}") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not ran:
+        raise ValueError(f"model={type(model).__name__} has no linear layer or convolution to be its classifier")
+    return next(name for name, module in model.named_modules() if module is ran[-1])
 
 
-def load(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+def load(model: nn.Module, state: dict[str, Tensor], source: str, input_shape: Sequence[int]) -> None:
     """Load weights, all but those of a classifier that is missing or for another number of classes."""
     own = model.state_dict()
     other = [key for key, value in state.items() if key in own and own[key].shape != value.shape]
     missing = [key for key in own if key not in state]
-    if (other or missing) and all(key.startswith(f"{classifier(model)}.") for key in (*other, *missing)):
-        state = {key: value for key, value in state.items() if key not in other}
-        other, missing = [], []
+    if other or missing:
+        head = f"{classifier(model, input_shape)}."
+        if all(key.startswith(head) for key in (*other, *missing)):
+            state = {key: value for key, value in state.items() if key not in other}
+            other, missing = [], []
     if other or missing:
         wrong = f"{other[0]} has another shape" if other else f"{missing[0]} is not in it"
         raise ValueError(f"weights={source!r} are of another network than {type(model).__name__}: {wrong}")

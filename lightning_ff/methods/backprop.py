@@ -5,22 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
-from lightning_ff.blocks import LocalBlock, partition
+from lightning_ff.blocks import LocalBlock
 from lightning_ff.blocks.normalization import Normalization
-from lightning_ff.kinds import kind, sizes, whole
-from lightning_ff.learner import LocalLearner
-from lightning_ff.methods.backbone import backbone
+from lightning_ff.methods.cut_network import CutNetworkLearner, cut_network, loss_for
 from lightning_ff.methods.scalable_forward_forward import ScalableForwardForward
-from lightning_ff.network import LocalNetwork
-from lightning_ff.objectives import CrossEntropy, LocalLoss, OutputGoodness
+from lightning_ff.objectives import LocalLoss, OutputGoodness
 from lightning_ff.readouts import LastReadout
-from lightning_ff.spec import part
 
 
-class Backprop(LocalLearner):
+class Backprop(CutNetworkLearner):
     """Ordinary end-to-end backprop on a network's own classifier, as a control: one segment, the last loss.
 
     The network is cut into blocks all the same, so that features, metrics and callbacks are those of the other
@@ -33,6 +28,7 @@ class Backprop(LocalLearner):
         cuts: Where the network is cut, see :func:`~lightning_ff.blocks.partition`.
         loss: Loss on the classifier's output; None is the cross-entropy.
         weights: Weights to begin with, see :func:`~lightning_ff.methods.backbone.backbone`.
+        frozen: Number of leading blocks that do not learn; their batch norm stays in eval mode.
         channels_last: Keep the weights in torch's channels-last memory format.
         recompute: Compute the inside of a block again in the backward, in pieces: less memory, more time.
         **kwargs: See :class:`~lightning_ff.learner.LocalLearner`.
@@ -50,31 +46,20 @@ class Backprop(LocalLearner):
         cuts: int | str | list[str] = "blocks",
         loss: LocalLoss | None = None,
         weights: str | None = None,
+        frozen: int = 0,
         channels_last: bool = False,
         recompute: bool = False,
         **kwargs: Any,
     ) -> None:
-        whole("num_classes", num_classes)
-        sizes("input_shape", input_shape, "give the shape of one input, such as (3, 32, 32)")
-        objective = part(loss) or CrossEntropy()
-        kind("loss", objective, LocalLoss, "give an instance, such as CrossEntropy()")
-        net = backbone(part(model), num_classes, weights)
-        cut = partition(net, cuts, input_shape=input_shape)
+        objective = loss_for(loss)
+        net, cut = cut_network(model, num_classes, input_shape, cuts, weights, frozen)
         *inner, last = [
             LocalBlock(layer, recompute=recompute, title=title) for layer, title in zip(cut, cut.names, strict=True)
         ]
         blocks = [*inner, LocalBlock(last.layers, OutputGoodness(), objective, recompute=recompute, title=last.title)]
-        if channels_last:
-            net.to(memory_format=torch.channels_last)
-        super().__init__(LocalNetwork(blocks, input_shape, num_classes, LastReadout()), segments="last", **kwargs)
-        if self.hparams.get("weights") is not None:
-            self.hparams["weights"] = None  # a checkpoint of this learner has its own
-        self._model = [net]
-
-    @property
-    def model(self) -> nn.Module:
-        """The network that was given, with the weights as trained."""
-        return self._model[0]
+        super().__init__(
+            net, blocks, input_shape, num_classes, LastReadout(), frozen, channels_last, segments="last", **kwargs
+        )
 
 
 class DeepSupervision(ScalableForwardForward):

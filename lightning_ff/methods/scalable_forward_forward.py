@@ -6,21 +6,19 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any, Literal
 
-import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
-from lightning_ff.blocks import LocalBlock, Normalize, partition
+from lightning_ff.blocks import LocalBlock, Normalize
 from lightning_ff.blocks.normalization import Normalization
-from lightning_ff.kinds import kind, sizes, whole
-from lightning_ff.learner import LocalLearner
-from lightning_ff.methods.backbone import backbone, classifier
-from lightning_ff.network import LocalNetwork
-from lightning_ff.objectives import AuxiliaryGoodness, CrossEntropy, Goodness, LocalLoss, OutputGoodness
+from lightning_ff.kinds import kind
+from lightning_ff.methods.cut_network import CutNetworkLearner, cut_network, loss_for
+from lightning_ff.objectives import AuxiliaryGoodness, Goodness, LocalLoss, OutputGoodness
 from lightning_ff.readouts import MeanReadout, Readout
 from lightning_ff.spec import part
 
 
-class ScalableForwardForward(LocalLearner):
+class ScalableForwardForward(CutNetworkLearner):
     """Every block of a network learns from a class-wise goodness of its own output (arXiv 2501.03176).
 
     A small auxiliary convolution per block gives one map per class, whose mean square is the goodness of that class;
@@ -71,20 +69,15 @@ class ScalableForwardForward(LocalLearner):
         recompute: bool = False,
         **kwargs: Any,
     ) -> None:
-        whole("num_classes", num_classes)
-        sizes("input_shape", input_shape, "give the shape of one input, such as (3, 32, 32)")
-        whole("frozen", frozen)
         if head not in ("local", "auxiliary", "none"):
             raise ValueError(f"head={head!r}: choose 'local', 'auxiliary' or 'none'")
-        measure, objective = part(goodness) or AuxiliaryGoodness(), part(loss) or CrossEntropy()
+        measure, objective = part(goodness) or AuxiliaryGoodness(), loss_for(loss)
         kind("goodness", measure, Goodness, "give an instance, such as AuxiliaryGoodness()")
-        net = backbone(part(model), num_classes, weights)
-        cut = partition(net, cuts, input_shape=input_shape)
+        net, cut = cut_network(model, num_classes, input_shape, cuts, weights, frozen)
         layers = list(cut)
         if head == "none":
+            _check_is_head(layers[-1], cut.names[-1])
             layers.pop().requires_grad_(False)
-        if not 0 <= frozen < len(layers):
-            raise ValueError(f"frozen={frozen}: must be at least 0 and leave one of the {len(layers)} blocks to learn")
         parts: dict[str, Any] = {"goodness_from": goodness_from, "recompute": recompute}
         blocks = [
             LocalBlock(layer, deepcopy(measure), deepcopy(objective), Normalize(normalization), **parts, title=title)
@@ -94,35 +87,16 @@ class ScalableForwardForward(LocalLearner):
             blocks[-1] = LocalBlock(
                 layers[-1], OutputGoodness(), deepcopy(objective), recompute=recompute, title=cut.names[-1]
             )
-        for block in blocks[:frozen]:
-            block.requires_grad_(False)
-            block.goodness = block.loss = None
-        if channels_last:
-            net.to(memory_format=torch.channels_last)
         voting = len(blocks) - frozen - (head == "local")
-        network = LocalNetwork(
-            blocks, input_shape, num_classes, part(readout) or MeanReadout(range(voting) if voting else None)
+        joined = part(readout) or MeanReadout(range(voting) if voting > 0 else None)
+        super().__init__(net, blocks, input_shape, num_classes, joined, frozen, channels_last, **kwargs)
+
+
+def _check_is_head(layer: nn.Module, name: str) -> None:
+    """Whether the last block can be left out: it is all linear layers, or one convolution."""
+    convolutions = [module for module in layer.modules() if isinstance(module, _ConvNd)]
+    if len(convolutions) + any(isinstance(module, nn.Linear) for module in layer.modules()) > 1:
+        raise ValueError(
+            f"head='none' would leave out the last block, {name}, which holds convolutions before the classifier: use "
+            "head='local' or 'auxiliary', or cuts=[...] with the path of the module before the classifier"
         )
-        super().__init__(network, **kwargs)
-        if self.hparams.get("weights") is not None:
-            self.hparams["weights"] = None  # a checkpoint of this learner has its own
-        self._model = [net]  # no submodule: the blocks hold its parameters already
-
-    def reset_heads(self, num_classes: int) -> None:
-        """Draw the auxiliary heads and the model's classifier anew, for other classes; the rest stays as trained."""
-        if num_classes < 2:
-            raise ValueError(f"num_classes={num_classes}: must be at least 2")
-        name = classifier(self.model)
-        old = self.model.get_submodule(name)
-        new = nn.Linear(old.in_features, num_classes, old.bias is not None).to(old.weight)  # type: ignore[arg-type]
-        for root in (self.model, *(block.layers for block in self.blocks)):
-            if any(module is old for module in root.modules()):
-                root.set_submodule(name, new)
-        self.network.reset_heads(num_classes)
-        self.hparams["num_classes"] = num_classes
-        self._build_metrics()
-
-    @property
-    def model(self) -> nn.Module:
-        """The network that was given, with the weights as trained: `model.state_dict()` has its own keys."""
-        return self._model[0]

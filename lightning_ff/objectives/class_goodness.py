@@ -5,7 +5,7 @@ Shapes: N samples, C channels, P positions (pixels or tokens), K classes.
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -67,37 +67,36 @@ class AuxiliaryGoodness(Goodness):
     """A small auxiliary convolution with one output per class; the goodness is its mean square (arXiv 2501.03176).
 
     Maps `(N, C, H, W)` are convolved; tokens `(N, T, C)` and flat outputs `(N, C)` get a linear layer per token, and
-    the square is averaged over tokens. Its output goes nowhere else. Paddings keep the size of the map. With
+    the square is averaged over tokens. A network hands outputs over in these forms, wherever its layers keep their
+    channels. Its output goes nowhere else. Paddings keep the size of the map. With
     `kernel_size=1` the cheaper of two exact forms is computed, see :func:`gram_goodness`.
 
     Args:
         kernel_size: 1, 3, 5, ... on maps; 3 helps early blocks, whose single pixels say little.
         bias: Learn an offset per class.
-        channel_dim: Where the channels of a map are: 1, or -1 for networks such as Swin that keep them last.
 
     Raises:
-        ValueError: an even kernel, or another `channel_dim`.
+        ValueError: an even kernel.
     """
 
     mode: Mode = "class"
     weight: nn.Parameter
     offset: nn.Parameter | None
 
-    def __init__(self, kernel_size: int = 1, bias: bool = True, channel_dim: Literal[1, -1] = 1) -> None:
+    def __init__(self, kernel_size: int = 1, bias: bool = True) -> None:
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size}: must be odd, such as 1, 3 or 5")
-        if channel_dim not in (1, -1):
-            raise ValueError(f"channel_dim={channel_dim}: choose 1, or -1 for channels that come last")
         self.kernel_size = kernel_size
         self.bias = bias
-        self.channel_dim = channel_dim
         self.register_parameter("weight", None)
         self.register_parameter("offset", None)
 
     def build(self, shape: torch.Size, num_classes: int) -> None:
         size = self.kernel_size if len(shape) == 3 else 1
-        channels = shape[0] if len(shape) == 3 and self.channel_dim == 1 else shape[-1]
+        if len(shape) > 3 and self.kernel_size > 1:
+            raise ValueError(f"kernel_size={self.kernel_size} is for images: use kernel_size=1 for {tuple(shape)}")
+        channels = shape[0] if len(shape) > 2 else shape[-1]
         made = nn.Conv2d(channels, num_classes, size, bias=self.bias)
         self.weight = cast(nn.Parameter, made.weight)
         self.offset = cast("nn.Parameter | None", made.bias)
@@ -107,8 +106,6 @@ class AuxiliaryGoodness(Goodness):
             raise RuntimeError("AuxiliaryGoodness has no weights yet: LocalNetwork builds them from its input_shape")
         weight = self.weight.to(h.dtype)
         offset = None if self.offset is None else self.offset.to(h.dtype)
-        if h.dim() == 4 and self.channel_dim == -1:
-            h = h.movedim(-1, 1)
         if self.kernel_size > 1 and h.dim() == 4:
             return F.conv2d(h, weight, offset, padding=self.kernel_size // 2).square().mean((2, 3))
         weight = weight.flatten(1)
@@ -122,7 +119,7 @@ class AuxiliaryGoodness(Goodness):
         return projected_goodness(x, weight, offset)
 
     def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, bias={self.bias}, channel_dim={self.channel_dim}"
+        return f"kernel_size={self.kernel_size}, bias={self.bias}"
 
 
 class OutputGoodness(Goodness):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision.models import resnet18
@@ -83,4 +84,74 @@ def test_trained_weights_load_into_torchvisions_own_class(method: Any, tmp_path:
     assert apart(weights(plain), weights(resnet18(num_classes=CLASSES))) > 0
     copy = method.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)  # the name is all it needs
     assert apart(weights(copy.model), weights(plain)) == 0
-    assert apart(weights(backbone("resnet18", CLASSES, str(tmp_path / "last.ckpt"))), weights(plain)) == 0
+    assert apart(weights(backbone("resnet18", CLASSES, (3, 32, 32), str(tmp_path / "last.ckpt"))), weights(plain)) == 0
+
+
+def test_leading_blocks_may_be_frozen() -> None:
+    model = Backprop(net(), CLASSES, SHAPE, frozen=2, optimizer=SGD)
+    expected = net()
+    for part in (expected.stem, expected.first):
+        part.requires_grad_(False)
+    stepping = SGD([p for p in expected.parameters() if p.requires_grad])
+    for x, y in data():
+        expected.train()
+        expected.stem.eval()
+        expected.first.eval()
+        F.cross_entropy(expected(x), y).backward()
+        stepping.step()
+        stepping.zero_grad()
+    fit(model)
+    assert apart(weights(model.model), weights(expected)) < 2e-5
+    with pytest.raises(ValueError, match="frozen=4: must be at least 0 and leave one of the 4 blocks"):
+        Backprop(net(), CLASSES, SHAPE, frozen=4)
+
+
+def test_the_classifier_is_drawn_anew_for_other_classes() -> None:
+    model = Backprop(net(), CLASSES, SHAPE, optimizer=SGD)
+    fit(model)
+    before = weights(model.model)
+    model.reset_heads(7)
+    after = weights(model.model)
+    assert after["fc.weight"].shape == (7, 8)
+    assert all(torch.equal(after[name], before[name]) for name in before if not name.startswith("fc."))
+    assert model(data(1)[0][0]).shape == (6, 7)
+    assert model.hparams["num_classes"] == 7
+    fit(model)
+    assert not torch.equal(weights(model.model)["fc.weight"], after["fc.weight"])
+
+
+class Shuffled(nn.Module):
+    """Layers registered in another order than they run in."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.last = nn.Conv2d(8, classes, 1)
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.extra = nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x).relu()).mean((2, 3))
+
+
+def test_the_classifier_is_the_layer_that_runs_last(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Backprop(Shuffled(CLASSES), CLASSES, SHAPE)
+    first = weights(model.model)["first.weight"]
+    torch.save(model.model.state_dict(), tmp_path / "net.pt")
+    model.reset_heads(9)
+    assert model(data(1)[0][0]).shape == (6, 9)
+    other = Backprop(Shuffled(3), 3, SHAPE, weights=str(tmp_path / "net.pt"))
+    assert torch.equal(weights(other.model)["first.weight"], first)
+    assert other(data(1)[0][0]).shape == (6, 3)
+
+
+def test_a_weight_made_in_every_call_is_not_computed_again() -> None:
+    def normed() -> nn.Module:
+        torch.manual_seed(0)
+        layer = nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 8, 3))
+        return nn.Sequential(layer, nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, CLASSES))
+
+    once, again = (Backprop(normed(), CLASSES, SHAPE, recompute=r, optimizer=SGD) for r in (False, True))
+    fit(once)
+    fit(again)
+    assert apart(weights(once.model), weights(again.model)) < 1e-6

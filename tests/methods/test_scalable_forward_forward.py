@@ -366,3 +366,19 @@ def test_weights_without_a_classifier_leave_it_as_drawn(tmp_path: Path) -> None:
     assert torch.equal(begun["fc.weight"], drawn.double())
     trained = weights(model.model)
     assert all(torch.equal(begun[name], trained[name]) for name in trained if not name.startswith("fc."))
+
+
+def test_an_exchanged_readout_is_that_of_the_checkpoint(tmp_path: Path) -> None:
+    model = learner()
+    model.exchange_readout(MeanReadout(blocks=[-1], softmax=True))
+    fit(model, enable_checkpointing=True, callbacks=[ModelCheckpoint(tmp_path, save_last=True)])
+    copy = ScalableForwardForward.load_from_checkpoint(tmp_path / "last.ckpt", model=net(seed=2)).eval()
+    assert isinstance(copy.network.readout, MeanReadout)
+    assert copy.network.readout.blocks == [-1]
+    assert torch.equal(copy(data(1)[0][0]), model.eval()(data(1)[0][0]))
+
+
+def test_convolutions_are_not_left_out_with_the_classifier() -> None:
+    with pytest.raises(ValueError, match="head='none' would leave out the last block"):
+        learner(cuts=["first"], head="none")
+    assert len(learner(cuts=["first", "second"], head="none").blocks) == 2

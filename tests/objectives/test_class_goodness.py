@@ -73,11 +73,12 @@ def test_a_flat_output_gives_the_square_of_a_linear_layer() -> None:
     torch.testing.assert_close(goodness(h), (h @ goodness.weight.flatten(1).T + goodness.offset).pow(2))
 
 
-@pytest.mark.parametrize("kernel_size", [1, 3])
-def test_channels_may_come_last(kernel_size: int) -> None:
-    last = built((9, 7, 6), 4, kernel_size=kernel_size, channel_dim=-1)
-    first, h = built((6, 9, 7), 4, kernel_size=kernel_size), drawn(5, 6, 9, 7)
-    torch.testing.assert_close(last(h.permute(0, 2, 3, 1)), first(h))
+def test_volumes_take_a_kernel_of_one() -> None:
+    goodness, h = built((6, 4, 3, 2), 4), drawn(5, 6, 4, 3, 2)
+    want = torch.einsum("ncdhw,kc->nkdhw", h, goodness.weight.flatten(1)) + goodness.offset.view(-1, 1, 1, 1)
+    torch.testing.assert_close(goodness(h), want.square().mean((2, 3, 4)), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="kernel_size=3 is for images: use kernel_size=1"):
+        built((6, 4, 3, 2), 4, kernel_size=3)
 
 
 def test_an_output_may_be_its_own_goodness() -> None:
@@ -90,7 +91,6 @@ def test_an_output_may_be_its_own_goodness() -> None:
     [
         ({"kernel_size": 2}, "kernel_size=2: must be odd"),
         ({"kernel_size": -1}, "must be odd"),
-        ({"channel_dim": 0}, "channel_dim=0: choose 1, or -1"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:

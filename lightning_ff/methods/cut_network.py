@@ -1,0 +1,124 @@
+"""What methods on a network that is cut into blocks have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from lightning_ff.blocks import LocalBlock, Partition, partition
+from lightning_ff.kinds import kind, sizes, whole
+from lightning_ff.learner import LocalLearner
+from lightning_ff.methods.backbone import Classifier, backbone, classifier
+from lightning_ff.network import LocalNetwork
+from lightning_ff.objectives import CrossEntropy, LocalLoss
+from lightning_ff.readouts import Readout
+from lightning_ff.spec import part
+
+
+def cut_network(
+    model: str | nn.Module,
+    num_classes: int,
+    input_shape: Sequence[int],
+    cuts: int | str | list[str],
+    weights: str | None,
+    frozen: int,
+) -> tuple[nn.Module, Partition]:
+    """The model with its weights, and its blocks.
+
+    Raises:
+        ValueError: an argument does not fit; the message names it.
+        TypeError: an argument is not what its annotation says.
+    """
+    whole("num_classes", num_classes)
+    sizes("input_shape", input_shape, "give the shape of one input, such as (3, 32, 32)")
+    whole("frozen", frozen)
+    net = backbone(part(model), num_classes, input_shape, weights)
+    return net, partition(net, cuts, input_shape=input_shape)
+
+
+def loss_for(loss: LocalLoss | None) -> LocalLoss:
+    """The loss given, or the cross-entropy."""
+    objective = part(loss) or CrossEntropy()
+    kind("loss", objective, LocalLoss, "give an instance, such as CrossEntropy()")
+    return cast(LocalLoss, objective)
+
+
+class CutNetworkLearner(LocalLearner):
+    """A learner on a network that was cut into blocks, which remains reachable as it was given.
+
+    Args:
+        model: The network whose parameters the blocks share.
+        blocks: Its blocks.
+        input_shape: Shape of one input, without the batch axis.
+        num_classes: Number of classes.
+        readout: Joins the blocks' answers.
+        frozen: Number of leading blocks that do not learn and have no goodness.
+        channels_last: Keep the weights in torch's channels-last memory format.
+        **kwargs: See :class:`~lightning_ff.learner.LocalLearner`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        blocks: Sequence[LocalBlock],
+        input_shape: Sequence[int],
+        num_classes: int,
+        readout: Readout,
+        frozen: int,
+        channels_last: bool,
+        **kwargs: Any,
+    ) -> None:
+        if not 0 <= frozen < len(blocks):
+            raise ValueError(f"frozen={frozen}: must be at least 0 and leave one of the {len(blocks)} blocks to learn")
+        for block in blocks[:frozen]:
+            block.requires_grad_(False)
+            block.goodness = block.loss = None
+        if channels_last:
+            model.to(memory_format=torch.channels_last)
+        super().__init__(LocalNetwork(blocks, input_shape, num_classes, readout), **kwargs)
+        if self.hparams.get("weights") is not None:
+            self.hparams["weights"] = None  # a checkpoint of this learner has its own
+        self._model = [model]  # no submodule: the blocks hold its parameters already
+
+    @property
+    def model(self) -> nn.Module:
+        """The network that was given, with the weights as trained: `model.state_dict()` has its own keys."""
+        return self._model[0]
+
+    def reset_heads(self, num_classes: int) -> None:
+        """Draw the auxiliary heads and the model's classifier anew, for other classes; the rest stays as trained.
+
+        Raises:
+            ValueError: fewer than two classes, or the model has no classifier.
+            TypeError: `num_classes` is no whole number.
+        """
+        whole("num_classes", num_classes)
+        if num_classes < 2:
+            raise ValueError(f"num_classes={num_classes}: must be at least 2")
+        name = classifier(self.model, self.network.input_shape)
+        old = cast(Classifier, self.model.get_submodule(name))
+        new = _like(old, num_classes)
+        for root in (self.model, *(block.layers for block in self.blocks)):
+            if any(module is old for module in root.modules()):
+                root.set_submodule(name, new)
+        self.network.reset_heads(num_classes)
+        self.hparams["num_classes"] = num_classes
+        self._build_metrics()
+
+
+def _like(old: Classifier, num_classes: int) -> nn.Module:
+    """A layer as an old one with other outputs, drawn anew."""
+    new = deepcopy(old)
+    size = {"weight": (num_classes, *old.weight.shape[1:]), "bias": (num_classes,)}
+    for key, parameter in old.named_parameters():
+        setattr(new, key, nn.Parameter(parameter.new_empty(size[key])))
+    if isinstance(new, nn.Linear):
+        new.out_features = num_classes
+    else:
+        new.out_channels = num_classes
+    new.reset_parameters()
+    return new
