@@ -5,6 +5,7 @@ from lightning_ff.blocks import ConvNet, LocalBlock, Normalize, Partition, mlp, 
 from lightning_ff.callbacks import (
     BlockSummary,
     GoodnessMonitor,
+    GreedySchedule,
     MineNegatives,
     MixNegatives,
     NegativePictures,
@@ -12,6 +13,7 @@ from lightning_ff.callbacks import (
     RefreshNegatives,
     RunReport,
     SwitchNegatives,
+    WindowSchedule,
 )
 from lightning_ff.checks import CorruptCheckpoint, NonFiniteLoss
 from lightning_ff.hybrid import HybridImages
@@ -70,6 +72,7 @@ __all__ = [
     "ForwardForward",
     "Goodness",
     "GoodnessMonitor",
+    "GreedySchedule",
     "HardLabel",
     "HybridImages",
     "IntervalReadout",
@@ -115,6 +118,7 @@ __all__ = [
     "Term",
     "ThresholdLoss",
     "Unlabelled",
+    "WindowSchedule",
     "WrongLabel",
     "log_figure",
     "mlp",

@@ -176,9 +176,16 @@ def tell_length(learner: LocalLearner) -> None:
     for config in learner.trainer.lr_scheduler_configs:
         made: Any = config.scheduler
         if isinstance(made, BlockSchedulers):
-            for scheduler in made.inner.values():
+            for name, scheduler in made.inner.items():
                 for cosine, begins in _open_cosines(scheduler):
-                    cosine.total = max(1, _length(learner) - begins)
+                    cosine.total = max(1, _length(learner, _epochs(learner, name)) - begins)
+
+
+def _epochs(learner: LocalLearner, name: str) -> float:
+    """Number of epochs in which the owner of an optimizer learns."""
+    own = next((s for s in learner.segments if name in [learner.network.names[k] for k in s.blocks]), None)
+    scheduled = None if own is None else learner.schedule.epochs(own)
+    return math.inf if scheduled is None else scheduled
 
 
 def _open_cosines(scheduler: Any, begins: int = 0) -> Iterator[tuple[CosineToEnd, int]]:
@@ -191,10 +198,11 @@ def _open_cosines(scheduler: Any, begins: int = 0) -> Iterator[tuple[CosineToEnd
         yield from _open_cosines(part, begins + start)
 
 
-def _length(learner: LocalLearner) -> int:
-    """Number of scheduler steps in the run."""
+def _length(learner: LocalLearner, at_most: float) -> int:
+    """Number of scheduler steps in the run, of at most so many epochs."""
     trainer = learner.trainer
     epochs, steps = (math.inf if limit in (None, -1) else limit for limit in (trainer.max_epochs, trainer.max_steps))
+    epochs = min(epochs, at_most)
     batches = trainer.num_training_batches
     per_epoch = math.ceil(batches / learner.accumulate_grad_batches) if math.isfinite(batches) else math.inf
     if learner.scheduler_interval == "step":

@@ -69,7 +69,7 @@ class Evaluation(LightningModule):
         checks.labels(label, self.network.num_classes, batch_idx)
         with checks.fitting(image, self):
             outputs = self.network.outputs(image)
-            scores, per_block = self.network.readout(outputs), self.network.readout.block_scores(outputs)
+            scores, per_block = self.network.join(outputs), self.network.readout.block_scores(outputs)
         if self._fits:
             self.network.readout.observe(outputs, label)
         loss = F.cross_entropy(scores.float(), label)
@@ -104,7 +104,7 @@ class Evaluation(LightningModule):
         network = self.network
         if network.readout.needs == "scores":
             outputs = network.scores(image)
-            scores, goodness = network.readout(outputs), torch.stack(outputs, 1)
+            scores, goodness = network.join(outputs), torch.stack(outputs, 1)
         else:
             handed, measured = network.observe(image)
             scores, goodness = network.readout(handed), torch.stack(measured, 1)

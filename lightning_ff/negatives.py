@@ -100,6 +100,11 @@ class NegativeSampler(nn.Module):
         whole("seed", seed)
         self.seed = seed
 
+    @property
+    def version(self) -> int | None:
+        """A number that stays as long as every sample keeps its negatives; None where each epoch has other ones."""
+        return None
+
     def positives(self, x: Tensor, y: Tensor, learner: Learner) -> Tensor:
         """The positives that go with these negatives: the true class written into the input."""
         return learner.labels(x, y)
@@ -138,6 +143,10 @@ class FixedPool(NegativeSampler):
         super().__init__(seed)
         whole("draw", draw)
         self.draw = draw
+
+    @property
+    def version(self) -> int | None:
+        return self.draw
 
     def forward(self, x: Tensor, y: Tensor, index: Tensor, learner: Learner) -> Tensor:
         return learner.labels(x, wrong_labels(y, learner.num_classes, index, self.seed, self.draw))
@@ -186,6 +195,10 @@ class AllWrongLabels(NegativeSampler):
 
     def __init__(self) -> None:
         super().__init__(seed=0)
+
+    @property
+    def version(self) -> int | None:
+        return 0
 
     def forward(self, x: Tensor, y: Tensor, index: Tensor, learner: Learner) -> Tensor:
         others = learner.num_classes - 1

@@ -54,6 +54,7 @@ class LocalNetwork(nn.Module):
         names: Zero-padded names of the blocks: block00, block01, ...
         scored: Names of the blocks that have class scores of their own.
         shapes: Output shapes of every block, without the batch axis.
+        waiting: Places of blocks that have not begun to learn; a readout over the scores of all blocks leaves them out.
 
     Raises:
         ValueError: any of these does not fit the others; the message names the argument.
@@ -85,6 +86,7 @@ class LocalNetwork(nn.Module):
         self.scan_memory = scan_memory
         digits = max(2, len(str(len(self.blocks) - 1)))
         self.names = [f"block{k:0{digits}d}" for k in range(len(self.blocks))]
+        self.waiting: set[int] = set()
         self.mode = self._check_mode()
         self.encoded_shape = labels.build(num_classes, self.input_shape) if labels else self.input_shape
         self.shapes = self._dry_run()
@@ -288,7 +290,15 @@ class LocalNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores `(N, C)` of inputs `(N, *input_shape)`."""
-        return self.readout(self.outputs(x))
+        return self.join(self.outputs(x))
+
+    def join(self, outputs: list[Tensor]) -> Tensor:
+        """Class scores `(N, C)` from what the readout needs of every block."""
+        if self.waiting and self.readout.takes_some:
+            places = [k for k, block in enumerate(self.stack) if block.goodness is not None]
+            begun = [output for k, output in zip(places, outputs, strict=True) if k not in self.waiting]
+            outputs = begun or outputs
+        return self.readout(outputs)
 
 
 def _local(blocks: Iterable[LocalBlock]) -> list[LocalBlock]:

@@ -19,10 +19,12 @@ class Readout(nn.Module):
         needs: "scores" (per-block class scores) or "features" (what each block hands on).
         view: What a learning readout learns from in pair mode: the image with the "neutral" label, in a pass of its
             own, or the "positive" rows of the sweep. It always predicts from the neutral view. Class mode has one view.
+        takes_some: Joins the scores of any number of blocks, so that those that have not begun to learn can be left out.
     """
 
     needs: Literal["scores", "features"] = "scores"
     view: Literal["neutral", "positive"] = "neutral"
+    takes_some: bool = False
 
     def build(self, shapes: Sequence[torch.Size], num_classes: int) -> None:
         """Create parameters for the blocks whose outputs come, given their shapes without the batch axis."""
@@ -65,6 +67,8 @@ class SumReadout(Readout):
         tensor([[3., 1.]])
     """
 
+    takes_some = True
+
     def __init__(self, skip_first: bool = False) -> None:
         super().__init__()
         self.skip_first = skip_first
@@ -86,6 +90,8 @@ class SoftmaxReadout(SumReadout):
 
 class LastReadout(Readout):
     """The last block's scores."""
+
+    takes_some = True
 
     def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
         return outputs[-1:]
@@ -117,6 +123,7 @@ class MeanReadout(Readout):
             raise ValueError("blocks=[]: name at least one block, or None for all")
         self.blocks = None if blocks is None else list(blocks)
         self.softmax = softmax
+        self.takes_some = blocks is None
 
     def build(self, shapes: Sequence[torch.Size], num_classes: int) -> None:
         for place in self.blocks or []:

@@ -116,6 +116,7 @@ class Recording(Evaluation):
         self._sums, self._counts = {}, {}
         if not self.trainer.ckpt_path:
             self._rng, self._gradients = {}, {}
+            self.network.waiting = set()
         if self.negatives is not None:
             self.install_negatives(self.negatives)
             rank_zero_info(f"negatives: {self.negatives}")
@@ -147,6 +148,8 @@ class Recording(Evaluation):
             checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}).pop(name, None)
         if self.own_negatives is not None and (held := self.own_negatives.state_dict()):
             checkpoint["negatives"] = held
+        if self.network.waiting:
+            checkpoint["waiting"] = sorted(self.network.waiting)
         checkpoint["rng"] = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             checkpoint["rng"]["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -156,6 +159,7 @@ class Recording(Evaluation):
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.network.waiting = set(checkpoint.get("waiting", ()))
         trainer = trainer_of(self)
         resumes = trainer is not None and trainer.state.fn == "fit"
         if self.own_negatives is not None and "negatives" in checkpoint:

@@ -56,6 +56,10 @@ class Schedule:
         """Whether a segment learns from this batch."""
         return True
 
+    def epochs(self, segment: Segment) -> int | None:
+        """Number of epochs in which a segment learns, which its scheduler decays over; None: all."""
+        return None
+
     def input(self, image: Tensor, label: Tensor, index: Tensor | None) -> tuple[Activation, Tensor | int] | None:
         """Input and target of the first segment that runs, computed before; None where `start()` is 0."""
         return None

@@ -214,6 +214,14 @@ def test_greedy_schedule_trains_block_after_block(run: Run) -> None:
     assert steps == {"block00": 2 * 26, "block01": 2 * 26}
 
 
+def test_the_packages_own_greedy_schedule(run: Run) -> None:
+    ran = run("schedule.py")
+    facade = ran["model"].facade
+    steps = {name: int(facade.state[facade.parameters(name)[0]]["step"]) for name in facade.inner}
+    assert steps == {"block00": 3 * 26, "block01": 3 * 26}
+    assert ran["trainer"].current_epoch == 6
+
+
 def test_pictures_and_logger_of_ones_own(run: Run) -> None:
     logger = run("own_pictures.py")["logger"]
     assert set(logger.pictures) == {("negatives", 0), ("weights", 26)}

@@ -7,12 +7,14 @@ from lightning_ff.callbacks.pictures import NegativePictures
 from lightning_ff.callbacks.predictions import PredictionWriter
 from lightning_ff.callbacks.refresh import RefreshNegatives
 from lightning_ff.callbacks.report import RunReport
+from lightning_ff.callbacks.schedule import GreedySchedule, WindowSchedule
 from lightning_ff.callbacks.summary import BlockSummary
 from lightning_ff.callbacks.switch import SwitchNegatives
 
 __all__ = [
     "BlockSummary",
     "GoodnessMonitor",
+    "GreedySchedule",
     "MineNegatives",
     "MixNegatives",
     "NegativePictures",
@@ -20,4 +22,5 @@ __all__ = [
     "RefreshNegatives",
     "RunReport",
     "SwitchNegatives",
+    "WindowSchedule",
 ]

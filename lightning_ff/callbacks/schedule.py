@@ -1,0 +1,210 @@
+"""Blocks that learn one after another, or in windows of epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from lightning.pytorch.utilities import rank_zero_info
+from typing_extensions import override
+
+from lightning_ff.callbacks.windows import Window, Windows, checked_windows
+from lightning_ff.kinds import kind, number, sizes, whole
+from lightning_ff.learner import LocalLearner
+from lightning_ff.sweep import Schedule
+
+
+class WindowSchedule(Callback):
+    """Every block learns in windows of epochs of its own; `max_epochs` follows from the last one.
+
+    Blocks after the last one that learns do not run. What frozen blocks before the first one give is computed once
+    per sample and used again where that changes nothing: without augmentation, with negatives that stay
+    (:class:`~lightning_ff.FixedPool`, all wrong labels, class mode), and with a loader that gives samples' indices.
+    Until a block has begun, a readout over goodness leaves it out, and callbacks that keep the best checkpoint
+    forget what was best before the last block's last window, since fewer blocks can be better than all.
+
+    Args:
+        windows: For each block its windows `[first epoch, end)`, in order; an empty list for one that never learns.
+        cache: True: keep outputs of frozen blocks, and refuse a run where that is not exact; None: keep them where it
+            is; False: compute them again for each batch.
+        cache_memory: Bound in MiB on what is kept in memory; more goes to a temporary file.
+
+    Raises:
+        ValueError: windows overlap or are empty, their number is not that of the blocks, the learner has one segment,
+            early stopping would end the run in a window of the first blocks, or cache=True is not exact here.
+        TypeError: an argument is not what its annotation says, or the module is no learner.
+
+    Example::
+
+        >>> WindowSchedule([[(0, 2)], [(2, 6)], [(4, 6)]]).length
+        6
+    """
+
+    def __init__(
+        self, windows: Sequence[Sequence[Window]], cache: bool | None = None, cache_memory: float = 1024.0
+    ) -> None:
+        if cache is not None:
+            kind("cache", cache, bool, "choose True, False, or None to cache where it is exact")
+        number("cache_memory", cache_memory, "must be 0 or more, in MiB", least=0)
+        self.cache = cache
+        self.cache_memory = cache_memory
+        self.windows = checked_windows(windows)
+        self._before: Schedule | None = None
+        self._installed: Windows | None = None
+        self._said, self._shown = "", -1
+
+    @property
+    def length(self) -> int:
+        """Number of epochs until the last window ends."""
+        return max(end for of_block in self.windows for _, end in of_block)
+
+    def plan(self, learner: LocalLearner) -> list[list[Window]]:
+        """Windows of every block of a learner."""
+        if len(self.windows) != len(learner.blocks):
+            raise ValueError(
+                f"windows has {len(self.windows)} entries for {len(learner.blocks)} blocks: give each block its list"
+            )
+        return self.windows
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        learner = _learner(pl_module, self)
+        self.windows = self.plan(learner)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping):
+                raise ValueError(
+                    f"EarlyStopping(monitor={callback.monitor!r}) would end the run in the window of one block, before "
+                    "the others have learned: remove it"
+                )
+        self._installed = Windows(learner, self.windows, self.cache is not False, self.cache_memory)
+        if self.cache and (reason := self._installed.why_not()):
+            raise ValueError(f"cache=True is not exact here: {reason}; use cache=None or False")
+        self._before, learner.schedule = learner.schedule, self._installed
+        self._said, self._shown = "", -1
+        limit, length = trainer.max_epochs, self.length
+        if limit is None or limit == -1 or limit > length:
+            trainer.fit_loop.max_epochs = length
+        elif limit < length:
+            rank_zero_info(f"max_epochs={limit} ends the schedule of {length} epochs early")
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._update(trainer, pl_module)  # a run that resumes in the middle of an epoch begins none
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._update(trainer, pl_module)
+        if trainer.current_epoch == max(of_block[-1][0] for of_block in self.windows if of_block):
+            _rank_last(trainer)
+
+    def _update(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell the readout which blocks have begun, and the user which one learns."""
+        schedule, epoch, network = self._installed, trainer.current_epoch, _learner(pl_module, self).network
+        assert schedule is not None
+        network.waiting = {k for k, of_block in enumerate(self.windows) if of_block and epoch < of_block[0][0]}
+        names = ", ".join(network.names[k] for k in schedule.learning(epoch)) or "no block"
+        if names != self._said:
+            rank_zero_info(f"epoch {epoch}: {names} learns, from {schedule.describe()}")
+            self._said = names
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._shown != trainer.current_epoch:  # here, since bars write their own text when an epoch begins
+            self._shown = trainer.current_epoch
+            _describe(trainer.progress_bar_callback, f"Epoch {self._shown}/{self.length - 1}, {self._said}")
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._restore(pl_module)
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._restore(pl_module)
+
+    def _restore(self, pl_module: LightningModule) -> None:
+        """Give the learner its own schedule back, and free what is kept."""
+        if self._before is not None and self._installed is not None and isinstance(pl_module, LocalLearner):
+            self._installed.close()
+            for block, windows in zip(pl_module.blocks, self.windows, strict=True):
+                block.train(block.training or bool(windows))  # frozen ones ran in eval mode
+            pl_module.schedule, self._before = self._before, None
+
+
+class GreedySchedule(WindowSchedule):
+    """Block after block: each learns for some epochs while those before it are frozen (arXiv 2305.18353).
+
+    Args:
+        epochs: Epochs of every block, or of each one; blocks without trainable parameters take none.
+        laps: How often the whole network is gone through; the epochs are those of one lap.
+        cache: See :class:`WindowSchedule`.
+        cache_memory: See :class:`WindowSchedule`.
+
+    Raises:
+        ValueError: epochs below 1, laps below 1, or what :class:`WindowSchedule` refuses.
+        TypeError: an argument is not what its annotation says.
+    """
+
+    def __init__(
+        self, epochs: int | list[int] = 20, laps: int = 1, cache: bool | None = None, cache_memory: float = 1024.0
+    ) -> None:
+        whole("laps", laps)
+        if isinstance(epochs, Sequence):
+            sizes("epochs", epochs, "give the epochs of every block, such as [20, 20, 40]")
+        else:
+            whole("epochs", epochs)
+        per_block = list(epochs) if isinstance(epochs, Sequence) else [epochs]
+        if not per_block or min(per_block) < 0 or max(per_block) < 1 or (isinstance(epochs, int) and epochs < 1):
+            raise ValueError(f"epochs={epochs}: every block needs at least 1 epoch; in a list, 0 leaves a block out")
+        if laps < 1:
+            raise ValueError(f"laps={laps}: must be at least 1")
+        super().__init__([[(0, 1)]], cache, cache_memory)
+        self.epochs = epochs
+        self.laps = laps
+
+    @override
+    def plan(self, learner: LocalLearner) -> list[list[Window]]:
+        learns = [block.trainable for block in learner.blocks]
+        each = [self.epochs] * len(learns) if isinstance(self.epochs, int) else list(self.epochs)
+        if len(each) != len(learns):
+            raise ValueError(f"epochs={each} for {len(learns)} blocks: give one number for each")
+        windows: list[list[Window]] = [[] for _ in learns]
+        now = 0
+        for _ in range(self.laps):
+            for k, epochs in enumerate(each):
+                if learns[k] and epochs:
+                    windows[k].append((now, now + epochs))
+                    now += epochs
+        return checked_windows(windows)
+
+
+def _describe(bar: Any, text: str) -> None:
+    """Write beside the progress bar what is going on."""
+    if isinstance(bar, TQDMProgressBar) and bar.is_enabled:
+        bar.train_progress_bar.set_description(text)
+    elif isinstance(bar, RichProgressBar) and bar.progress is not None and bar.train_progress_bar_id is not None:
+        bar.progress.update(bar.train_progress_bar_id, description=text)
+
+
+def _rank_last(trainer: Trainer) -> None:
+    """Let what was best so far be worse than anything that comes, which then takes its place."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor is not None and callback.best_k_models:
+            worst = torch.tensor(torch.inf if callback.mode == "min" else -torch.inf)
+            callback.best_k_models = dict.fromkeys(callback.best_k_models, worst)
+            callback.kth_value = callback.best_model_score = worst
+
+
+def _learner(module: LightningModule, callback: Callback) -> LocalLearner:
+    if not isinstance(module, LocalLearner):
+        raise TypeError(f"{type(callback).__name__} works on a LocalLearner, not on {type(module).__name__}: remove it")
+    if len(module.segments) != len(module.blocks):
+        raise ValueError(
+            f"{type(callback).__name__} with segments={module.objective!r}, one segment of all blocks, which learn "
+            "together: remove it, or use segments='local'"
+        )
+    return module
