@@ -1,9 +1,10 @@
 """Train networks block by block in PyTorch Lightning: Forward-Forward and its local-learning kin."""
 
 from lightning_ff.augment import Compose, Cutout, RandomFlip, RandomShift
-from lightning_ff.blocks import ConvNet, LocalBlock, Normalize, Partition, mlp, partition
+from lightning_ff.blocks import MLP, ConvNet, LocalBlock, Normalize, Partition, mlp, partition
 from lightning_ff.callbacks import (
     BlockSummary,
+    EnsembleMonitor,
     GoodnessMonitor,
     GreedySchedule,
     MineNegatives,
@@ -12,6 +13,7 @@ from lightning_ff.callbacks import (
     PredictionWriter,
     RefreshNegatives,
     RunReport,
+    SparsityMonitor,
     SwitchNegatives,
     WindowSchedule,
 )
@@ -24,6 +26,7 @@ from lightning_ff.methods import Backprop, DeepSupervision, ForwardForward, Scal
 from lightning_ff.negatives import AllWrongLabels, FixedPool, HardLabel, Mixture, NegativeSampler, WrongLabel
 from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import (
+    ActivationPenalty,
     AuxiliaryGoodness,
     CrossEntropy,
     Goodness,
@@ -55,6 +58,8 @@ from lightning_ff.sweep import Placement, Schedule
 __version__ = "0.1.0"
 
 __all__ = [
+    "MLP",
+    "ActivationPenalty",
     "AllWrongLabels",
     "AppendOneHot",
     "AuxiliaryGoodness",
@@ -68,6 +73,7 @@ __all__ = [
     "CrossEntropy",
     "Cutout",
     "DeepSupervision",
+    "EnsembleMonitor",
     "FixedPool",
     "ForwardForward",
     "Goodness",
@@ -111,6 +117,7 @@ __all__ = [
     "ScalableForwardForward",
     "Schedule",
     "SoftmaxReadout",
+    "SparsityMonitor",
     "SumReadout",
     "SumSquare",
     "SwitchNegatives",

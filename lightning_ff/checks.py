@@ -128,6 +128,14 @@ def sampler(given: NegativeSampler, network: LocalNetwork) -> None:
         raise ValueError(f"negatives={given} needs images (C, H, W), got input_shape={network.input_shape}")
 
 
+def held_out(data: object, num_classes: int) -> tuple[int, ...]:
+    """Classes that a data module keeps out of training, so that no negative is labelled with one."""
+    classes = tuple(getattr(data, "held_out_classes", ()))
+    if num_classes - len(classes) < 2:
+        raise ValueError(f"held_out={list(classes)} leaves fewer than 2 of {num_classes} classes to train on")
+    return classes
+
+
 def trainer(learner: LocalLearner, flags: Trainer) -> None:
     """Check Trainer flags before Lightning refuses them without naming the remedy."""
     if flags.gradient_clip_val:

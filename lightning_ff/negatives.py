@@ -7,7 +7,7 @@ Shapes: N samples, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -29,12 +29,16 @@ class Learner(Protocol):
     def current_epoch(self) -> int: ...
     @property
     def batch_number(self) -> int: ...
+    @property
+    def held_out(self) -> tuple[int, ...]: ...
     def block_scores(self, x: Tensor) -> list[Tensor]: ...
     def forward(self, x: Tensor) -> Tensor: ...
 
 
-def wrong_labels(y: Tensor, num_classes: int, index: Tensor, seed: int = 0, epoch: int = 0) -> Tensor:
-    """A wrong class for every sample, uniform over the other C - 1, never the true one.
+def wrong_labels(
+    y: Tensor, num_classes: int, index: Tensor, seed: int = 0, epoch: int = 0, held_out: Sequence[int] = ()
+) -> Tensor:
+    """A wrong class for every sample, uniform over the others, never the true one nor one that is held out.
 
     Args:
         y: True classes `(N,)`.
@@ -42,6 +46,7 @@ def wrong_labels(y: Tensor, num_classes: int, index: Tensor, seed: int = 0, epoc
         index: Index of each sample in its data set `(N,)`.
         seed: Seed of the draw.
         epoch: Another epoch is another draw.
+        held_out: Classes that training must not see.
 
     Returns:
         Wrong classes `(N,)`.
@@ -50,11 +55,24 @@ def wrong_labels(y: Tensor, num_classes: int, index: Tensor, seed: int = 0, epoc
 
         >>> wrong_labels(torch.tensor([0, 1, 0]), 2, torch.arange(3))
         tensor([1, 0, 1])
+        >>> wrong_labels(torch.tensor([0, 2, 0]), 3, torch.arange(3), held_out=[1])
+        tensor([2, 0, 2])
     """
-    return (y + 1 + hash_bits(index, seed, epoch) % (num_classes - 1)) % num_classes
+    return _others(y, num_classes, held_out)(hash_bits(index, seed, epoch))
 
 
-def hard_labels(scores: Tensor, y: Tensor, index: Tensor, seed: int = 0, epoch: int = 0) -> Tensor:
+def _others(y: Tensor, num_classes: int, held_out: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    """Numbers, modulo how many there are, to wrong classes for `y`."""
+    if not held_out:
+        return lambda number: (y + 1 + number % (num_classes - 1)) % num_classes
+    seen = torch.tensor([c for c in range(num_classes) if c not in held_out], device=y.device)
+    place = torch.searchsorted(seen, y)
+    return lambda number: seen[(place + 1 + number % (len(seen) - 1)) % len(seen)]
+
+
+def hard_labels(
+    scores: Tensor, y: Tensor, index: Tensor, seed: int = 0, epoch: int = 0, held_out: Sequence[int] = ()
+) -> Tensor:
     """A wrong class for every sample, drawn in proportion to the softmax of the scores, never the true one.
 
     Args:
@@ -63,6 +81,7 @@ def hard_labels(scores: Tensor, y: Tensor, index: Tensor, seed: int = 0, epoch: 
         index: Index of each sample `(N,)`.
         seed: Seed of the draw.
         epoch: Another epoch is another draw.
+        held_out: Classes that training must not see.
 
     Returns:
         Wrong classes `(N,)`.
@@ -73,6 +92,7 @@ def hard_labels(scores: Tensor, y: Tensor, index: Tensor, seed: int = 0, epoch: 
         tensor([2])
     """
     wrong = scores.float().scatter(1, y.unsqueeze(1), -torch.inf)
+    wrong[:, list(held_out)] = -torch.inf
     cells = index.unsqueeze(1) * scores.shape[1] + torch.arange(scores.shape[1], device=y.device)
     uniform = hash_uniform(cells, seed, epoch)
     return (wrong - torch.log(-torch.log(uniform))).argmax(1)
@@ -125,7 +145,7 @@ class WrongLabel(NegativeSampler):
     """
 
     def forward(self, x: Tensor, y: Tensor, index: Tensor, learner: Learner) -> Tensor:
-        wrong = wrong_labels(y, learner.num_classes, index, self.seed, learner.current_epoch)
+        wrong = wrong_labels(y, learner.num_classes, index, self.seed, learner.current_epoch, learner.held_out)
         return learner.labels(x, wrong)
 
 
@@ -149,7 +169,7 @@ class FixedPool(NegativeSampler):
         return self.draw
 
     def forward(self, x: Tensor, y: Tensor, index: Tensor, learner: Learner) -> Tensor:
-        return learner.labels(x, wrong_labels(y, learner.num_classes, index, self.seed, self.draw))
+        return learner.labels(x, wrong_labels(y, learner.num_classes, index, self.seed, self.draw, learner.held_out))
 
 
 class HardLabel(NegativeSampler):
@@ -181,17 +201,18 @@ class HardLabel(NegativeSampler):
     def forward(self, x: Tensor, y: Tensor, index: Tensor, learner: Learner) -> Tensor:
         epoch = learner.current_epoch
         if epoch < self.start_epoch or host_uniform(self.seed, epoch, learner.batch_number) >= self.fraction:
-            return learner.labels(x, wrong_labels(y, learner.num_classes, index, self.seed, epoch))
+            wrong = wrong_labels(y, learner.num_classes, index, self.seed, epoch, learner.held_out)
+            return learner.labels(x, wrong)
         with torch.no_grad():
             scores = learner.forward(x)
-        return learner.labels(x, hard_labels(scores, y, index, self.seed, epoch))
+        return learner.labels(x, hard_labels(scores, y, index, self.seed, epoch, learner.held_out))
 
     def extra_repr(self) -> str:
         return f"seed={self.seed}, fraction={self.fraction}, start_epoch={self.start_epoch}"
 
 
 class AllWrongLabels(NegativeSampler):
-    """All C - 1 wrong labels of every image: C - 1 negatives for each positive."""
+    """All wrong labels of every image: C - 1 negatives for each positive, fewer where classes are held out."""
 
     def __init__(self) -> None:
         super().__init__(seed=0)
@@ -201,8 +222,9 @@ class AllWrongLabels(NegativeSampler):
         return 0
 
     def forward(self, x: Tensor, y: Tensor, index: Tensor, learner: Learner) -> Tensor:
-        others = learner.num_classes - 1
-        wrong = (y + torch.arange(1, others + 1, device=y.device).unsqueeze(1)) % learner.num_classes
+        others = learner.num_classes - len(learner.held_out) - 1
+        number = torch.arange(others, device=y.device).unsqueeze(1)
+        wrong = _others(y, learner.num_classes, learner.held_out)(number)
         return learner.labels(x.repeat(others, *[1] * (x.dim() - 1)), wrong.flatten())
 
     def extra_repr(self) -> str:

@@ -35,6 +35,7 @@ class Recording(Evaluation):
 
     negatives: NegativeSampler | None = None
     own_negatives: NegativeSampler | None = None
+    held_out: tuple[int, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,6 +92,7 @@ class Recording(Evaluation):
     @override
     def setup(self, stage: str) -> None:
         checks.negatives(self)  # type: ignore[arg-type]
+        self.held_out = checks.held_out(self.trainer.datamodule, self.network.num_classes)  # type: ignore[attr-defined]
         labels = self.network.labels
         if labels is not None and not bool(labels.known):
             maximum = getattr(self.trainer.datamodule, "input_max", None)  # type: ignore[attr-defined]

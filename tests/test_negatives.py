@@ -364,3 +364,21 @@ def test_the_base_names_what_to_override() -> None:
 
     with pytest.raises(TypeError, match=r"Mine must override forward\(x, y, index, learner\)"):
         Mine()(images(1), torch.tensor([0]), torch.tensor([0]), learner())
+
+
+@pytest.mark.parametrize("held_out", [(0,), (3, 1), (4,)])
+def test_held_out_classes_are_never_a_wrong_label(held_out: tuple[int, ...]) -> None:
+    seen = [c for c in range(5) if c not in held_out]
+    y = torch.tensor(seen).repeat(400)
+    index = torch.arange(len(y))
+    wrong = wrong_labels(y, 5, index, held_out=held_out)
+    assert set(wrong.tolist()) == set(seen)
+    assert not bool((wrong == y).any())
+    for c in seen:  # uniform over the others
+        counts = wrong[y == c].bincount(minlength=5)
+        others = [k for k in seen if k != c]
+        assert counts[others].double().sub(400 / len(others)).abs().max() < 5 * (400 / len(others)) ** 0.5
+    assert torch.equal(wrong_labels(y, 5, index), wrong_labels(y, 5, index, held_out=()))
+    hard = hard_labels(torch.randn(len(y), 5), y, index, held_out=held_out)
+    assert set(hard.tolist()) <= set(seen)
+    assert not bool((hard == y).any())

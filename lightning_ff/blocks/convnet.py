@@ -56,3 +56,6 @@ class ConvNet(nn.Sequential):
             layers.append(nn.Sequential(*parts, *([nn.MaxPool2d(2)] if k in pooled else [])))
         head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], num_classes))
         super().__init__(*layers, head)
+        # kept, so that a checkpoint can tell how the network was made
+        self.num_classes, self.channels, self.widths = num_classes, channels, list(widths)
+        self.pools, self.kernel_size = None if pools is None else list(pools), kernel_size

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from lightning_ff.kinds import number
+from lightning_ff.kinds import number, sizes, whole
 
 ActivationName = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid"]
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -92,3 +92,44 @@ def mlp(
             parts.append(nn.Dropout(dropout))
         layers.append(nn.Sequential(*parts))
     return layers
+
+
+class MLP(nn.Sequential):
+    """A fully connected network with a linear classifier, for the methods that cut a network into blocks.
+
+    A :func:`~lightning_ff.blocks.partition` gives one block per layer, and the classifier.
+
+    Args:
+        num_classes: Number of classes.
+        inputs: Number of input features.
+        widths: Units of each hidden layer.
+        activation: Non-linearity.
+        dropout: Share of activities dropped after the non-linearity, in [0, 1).
+
+    Raises:
+        ValueError: an argument is out of range.
+
+    Example::
+
+        >>> MLP(10, inputs=64, widths=[32, 16])(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        inputs: int,
+        widths: Sequence[int] = (1000, 1000, 1000),
+        activation: ActivationName = "relu",
+        dropout: float = 0.0,
+    ) -> None:
+        whole("num_classes", num_classes)
+        whole("inputs", inputs)
+        sizes("widths", widths, "give the units of every layer, such as [500, 500]")
+        if inputs < 1:
+            raise ValueError(f"inputs={inputs}: must be at least 1, such as 784 for images of 28 x 28")
+        layers = mlp(inputs, widths, activation, dropout=dropout)
+        super().__init__(*layers, nn.Linear(widths[-1], num_classes))
+        # kept, so that a checkpoint can tell how the network was made
+        self.num_classes, self.inputs, self.widths = num_classes, inputs, list(widths)
+        self.activation, self.dropout = activation, dropout

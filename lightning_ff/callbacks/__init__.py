@@ -1,5 +1,6 @@
 """Callbacks that change, watch or report a learner's training."""
 
+from lightning_ff.callbacks.ensembles import EnsembleMonitor
 from lightning_ff.callbacks.goodness import GoodnessMonitor
 from lightning_ff.callbacks.mine import MineNegatives
 from lightning_ff.callbacks.mix import MixNegatives
@@ -8,11 +9,13 @@ from lightning_ff.callbacks.predictions import PredictionWriter
 from lightning_ff.callbacks.refresh import RefreshNegatives
 from lightning_ff.callbacks.report import RunReport
 from lightning_ff.callbacks.schedule import GreedySchedule, WindowSchedule
+from lightning_ff.callbacks.sparsity import SparsityMonitor
 from lightning_ff.callbacks.summary import BlockSummary
 from lightning_ff.callbacks.switch import SwitchNegatives
 
 __all__ = [
     "BlockSummary",
+    "EnsembleMonitor",
     "GoodnessMonitor",
     "GreedySchedule",
     "MineNegatives",
@@ -21,6 +24,7 @@ __all__ = [
     "PredictionWriter",
     "RefreshNegatives",
     "RunReport",
+    "SparsityMonitor",
     "SwitchNegatives",
     "WindowSchedule",
 ]

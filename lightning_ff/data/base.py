@@ -83,6 +83,8 @@ class ImageData(LightningDataModule, ABC):
         scaling: ``unit`` brings pixels to 0..1, ``standard`` each channel to mean 0 and deviation 1.
         drop_last: Leave out a last training batch that is smaller than ``batch_size``.
         download: Fetch files that are not there, where torchvision can.
+        held_out: Classes, by name or number, that training and validation must not see: no image of them, and no
+            negative with their label. The test set has them.
     """
 
     classes: Sequence[str]
@@ -103,6 +105,7 @@ class ImageData(LightningDataModule, ABC):
         scaling: Literal["unit", "standard"] = "unit",
         drop_last: bool = False,
         download: bool = True,
+        held_out: Sequence[int | str] | None = None,
     ) -> None:
         super().__init__()
         self.root = str(root)
@@ -111,6 +114,7 @@ class ImageData(LightningDataModule, ABC):
         self.seed, self.split_seed = seed, split_seed
         self.scaling = scaling
         self.drop_last, self.download = drop_last, download
+        self.held_out = held_out
         self._splits: dict[str, _Split] = {}
         self._check_arguments()
 
@@ -131,6 +135,23 @@ class ImageData(LightningDataModule, ABC):
     def class_names(self) -> list[str]:
         """Name of each class."""
         return list(self.classes)
+
+    @property
+    def held_out_classes(self) -> list[int]:
+        """Numbers of the classes that training does not see, ascending.
+
+        Raises:
+            ValueError: there is no such class.
+        """
+        return sorted({self._class(entry) for entry in self.held_out or ()})
+
+    def _class(self, entry: int | str) -> int:
+        names = self.class_names
+        if entry in names:
+            return names.index(str(entry))
+        if not isinstance(entry, int) or isinstance(entry, bool) or not 0 <= entry < len(names):
+            raise ValueError(f"held_out={self.held_out}: there is no class {entry!r}, choose of {', '.join(names)}")
+        return entry
 
     @property
     def input_max(self) -> float:
@@ -201,11 +222,17 @@ class ImageData(LightningDataModule, ABC):
         images, labels = self._checked(self.read(train=True))
         own = self.read_validation()
         if own is not None:
-            self._splits["val"] = _Split(*self._checked(own))
+            kept, of_kept = self._checked(own)
+            self._splits["val"] = _Split(kept, of_kept, self._seen(of_kept, torch.arange(len(of_kept))))
         train, val = self._split(labels, self._val_images(len(labels)) if own is None else 0)
         if len(val):
-            self._splits["val"] = _Split(images, labels, val)
-        self._splits["train"] = _Split(images, labels, train)
+            self._splits["val"] = _Split(images, labels, self._seen(labels, val))
+        self._splits["train"] = _Split(images, labels, self._seen(labels, train))
+
+    def _seen(self, labels: Tensor, rows: Tensor) -> Tensor:
+        """Those of the rows whose class training may see."""
+        hidden = torch.tensor(self.held_out_classes, dtype=labels.dtype)
+        return rows[~torch.isin(labels[rows], hidden)]
 
     def _split(self, labels: Tensor, val_images: int) -> Images:
         """Return the positions of training and of validation images, each ascending."""
@@ -250,6 +277,10 @@ class ImageData(LightningDataModule, ABC):
     def _check_arguments(self) -> None:
         for name in ("batch_size", "eval_batch_size", "seed", "split_seed"):
             whole(name, getattr(self, name))
+        if self.held_out is not None and (isinstance(self.held_out, str) or not isinstance(self.held_out, Sequence)):
+            raise TypeError(f"held_out={self.held_out!r}: give a list of classes, by name or number, or None")
+        if hasattr(self, "classes"):  # folders are looked into later
+            self.held_out_classes  # noqa: B018  refuses one that is not there
         for name in ("batch_size", "eval_batch_size"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
         for name in ("seed", "split_seed"):

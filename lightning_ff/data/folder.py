@@ -5,6 +5,7 @@ Shapes: S pictures of a split, C channels, H = W = image_size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +42,7 @@ class ImageFolder(ImageData):
         split_seed: Seed of the validation split and of ``train_size``, which do not change with ``seed``.
         scaling: ``unit`` brings pixels to 0..1, ``standard`` each channel to about mean 0 and deviation 1.
         drop_last: Leave out a last training batch that is smaller than ``batch_size``.
+        held_out: Classes, by name or number, that training and validation must not see.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class ImageFolder(ImageData):
         split_seed: int = 0,
         scaling: Literal["unit", "standard"] = "unit",
         drop_last: bool = False,
+        held_out: Sequence[int | str] | None = None,
     ) -> None:
         whole("image_size", image_size)
         whole("channels", channels, "give 1 (grey) or 3 (colour)")
@@ -67,7 +70,17 @@ class ImageFolder(ImageData):
         self.input_shape = (channels, image_size, image_size)
         self.max_memory_gb = max_memory_gb
         super().__init__(
-            root, batch_size, eval_batch_size, val_size, train_size, seed, split_seed, scaling, drop_last, False
+            root,
+            batch_size,
+            eval_batch_size,
+            val_size,
+            train_size,
+            seed,
+            split_seed,
+            scaling,
+            drop_last,
+            False,
+            held_out,
         )
         self.classes = self._classes("train")
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 from torch import nn
 
 from lightning_ff.blocks import LocalBlock
 from lightning_ff.blocks.normalization import Normalization
+from lightning_ff.kinds import kind
 from lightning_ff.methods.cut_network import CutNetworkLearner, cut_network, loss_for
 from lightning_ff.methods.scalable_forward_forward import ScalableForwardForward
-from lightning_ff.objectives import LocalLoss, OutputGoodness
+from lightning_ff.objectives import LocalLoss, OutputGoodness, Term
 from lightning_ff.readouts import LastReadout
+from lightning_ff.spec import part
 
 
 class Backprop(CutNetworkLearner):
@@ -31,6 +34,7 @@ class Backprop(CutNetworkLearner):
         frozen: Number of leading blocks that do not learn; their batch norm stays in eval mode.
         channels_last: Keep the weights in torch's channels-last memory format.
         recompute: Compute the inside of a block again in the backward, in pieces: less memory, more time.
+        terms: Added to the loss for every block but the last, such as a penalty on activations.
         **kwargs: See :class:`~lightning_ff.learner.LocalLearner`.
 
     Raises:
@@ -49,12 +53,16 @@ class Backprop(CutNetworkLearner):
         frozen: int = 0,
         channels_last: bool = False,
         recompute: bool = False,
+        terms: list[Term] | None = None,
         **kwargs: Any,
     ) -> None:
+        kind("terms", terms or [], (list, tuple), "give a list, such as [ActivationPenalty(1e-6)]")
         objective = loss_for(loss)
         net, cut = cut_network(model, num_classes, input_shape, cuts, weights, frozen)
+        of_each = part(list(terms or []))
         *inner, last = [
-            LocalBlock(layer, recompute=recompute, title=title) for layer, title in zip(cut, cut.names, strict=True)
+            LocalBlock(layer, terms=[deepcopy(term) for term in of_each], recompute=recompute, title=title)
+            for layer, title in zip(cut, cut.names, strict=True)
         ]
         blocks = [*inner, LocalBlock(last.layers, OutputGoodness(), objective, recompute=recompute, title=last.title)]
         super().__init__(

@@ -17,7 +17,7 @@ def quantile_median_ensemble(h: Tensor, quantile: float = 0.9) -> Tensor:
         quantile: Share of all N times U activities below the threshold, in (0, 1).
 
     Returns:
-        Membership `(U,)`, bool.
+        Membership `(U,)`, bool; none of a class without samples.
 
     Raises:
         ValueError: quantile outside (0, 1).
@@ -29,6 +29,8 @@ def quantile_median_ensemble(h: Tensor, quantile: float = 0.9) -> Tensor:
     """
     if not 0 < quantile < 1:
         raise ValueError(f"quantile={quantile}: must lie in (0, 1)")
+    if not len(h):
+        return torch.zeros(h.shape[1], dtype=torch.bool, device=h.device)
     values = h.double().flatten().sort().values
     place = quantile * (len(values) - 1)  # torch.quantile takes no more than 2^24 values
     low = int(place)
@@ -52,7 +54,7 @@ def leave_one_out_ensemble(mean: Tensor, k: float = 1.0) -> Tensor:
         k: Excess over the others, as a share of their mean.
 
     Returns:
-        Membership, bool, of the same shape.
+        Membership, bool, of the same shape; none where the mean is NaN, as of a class without samples.
 
     Example::
 
@@ -75,7 +77,7 @@ def kolmogorov_smirnov_ensemble(h: Tensor, level: float = 0.05) -> Tensor:
         level: Bound on the mean p-value, in (0, 1).
 
     Returns:
-        Membership `(U,)`, bool.
+        Membership `(U,)`, bool; none of a class with fewer than 2 samples, where the test has no p-value.
 
     Raises:
         ValueError: level outside (0, 1).
@@ -93,10 +95,12 @@ def kolmogorov_smirnov_p_values(h: Tensor) -> Tensor:
         h: Activations `(N, U)`.
 
     Returns:
-        Symmetric matrix `(U, U)`, float64, with 1 on the diagonal.
+        Symmetric matrix `(U, U)`, float64, with 1 on the diagonal; all NaN for fewer than 2 samples.
     """
     from scipy.stats import kstwo  # type: ignore[import-untyped]
 
+    if len(h) < 2:
+        return torch.full((h.shape[1],) * 2, torch.nan, dtype=torch.float64, device=h.device)
     ranked = h.double().T.contiguous().sort(1).values
     samples = ranked.shape[1]
     own = torch.searchsorted(ranked, ranked, right=True)
@@ -127,8 +131,8 @@ def shared_units(members: Tensor) -> Tensor:
         tensor([[2, 1],
                 [1, 1]])
     """
-    held = members.to(torch.int64)
-    return (held[:, None] * held[None]).sum(2)
+    held = members.bool()
+    return torch.stack([(held & one).sum(1) for one in held]) if len(held) else held.new_zeros(0, 0, dtype=torch.int64)
 
 
 def jaccard(members: Tensor) -> Tensor:
@@ -161,3 +165,26 @@ def selectivity_order(members: Tensor) -> Tensor:
         tensor([1, 2, 0])
     """
     return members.sum(0)
+
+
+def selectivity_shares(members: Tensor) -> Tensor:
+    """Share of the units that are in no ensemble, in one, in two, and in three or more, `(4,)`; they sum to 1.
+
+    Example::
+
+        >>> selectivity_shares(torch.tensor([[True, True, False, False], [False, True, False, False]]))
+        tensor([0.5000, 0.2500, 0.2500, 0.0000])
+    """
+    order = members.bool().sum(0).clamp(max=3)
+    return torch.bincount(order, minlength=4) / len(order)
+
+
+def ensemble_sizes(members: Tensor) -> Tensor:
+    """Number of units in each class's ensemble `(C, U)`, as `(C,)`.
+
+    Example::
+
+        >>> ensemble_sizes(torch.tensor([[True, True, False], [False, True, False]]))
+        tensor([2, 1])
+    """
+    return members.bool().sum(1)

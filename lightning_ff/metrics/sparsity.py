@@ -107,19 +107,24 @@ class ClassStatistics(Metric):
             self.add_state(name, torch.zeros(num_classes, dtype=torch.float64), dist_reduce_fx="sum")
         for name in ("active", "total", "square"):
             self.add_state(name, torch.zeros(num_classes, units, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("highest", torch.zeros(num_classes, units), dist_reduce_fx="max")
+        self.add_state("highest", torch.full((num_classes, units), -torch.inf), dist_reduce_fx="max")
 
     def update(self, h: Tensor, label: Tensor) -> None:
         """Count activations `(N, ...)` of classes `(N,)`."""
         flat = h.detach().flatten(1)
         flat = flat if flat.dtype == torch.float64 else flat.float()
+        if flat.shape != (*label.shape, self.units):
+            raise ValueError(
+                f"activations of shape {tuple(h.shape)} and labels of shape {tuple(label.shape)}: units={self.units} "
+                "takes (N, ...) with as many units, and (N,)"
+            )
         per_sample = {"hoyer": hoyer_sparsity(flat), "treves_rolls": treves_rolls_sparsity(flat)}
         ones = torch.ones_like(label, dtype=torch.float64)
         self.count.index_add_(0, label, ones)
         self.valid.index_add_(0, label, (~per_sample["hoyer"].isnan()).double())
         for name, values in per_sample.items():
             getattr(self, name).index_add_(0, label, values.nan_to_num(0.0).double())
-        for name, rows in {"active": flat > 0, "total": flat, "square": flat.square()}.items():
+        for name, rows in {"active": flat > 0, "total": flat, "square": flat.double().square()}.items():
             getattr(self, name).index_add_(0, label, rows.double())
         index = label[:, None].expand_as(flat)
         self.highest.scatter_reduce_(0, index, flat.to(self.highest.dtype), "amax")
@@ -127,8 +132,9 @@ class ClassStatistics(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Per class `(C,)`: hoyer, treves_rolls, active_fraction; per class and unit `(C, U)`: mean, variance, active.
 
-        Also `dead_units`, the number of units that no sample made active, and `count` `(C,)`. Samples without any
-        active unit do not count for the two sparsities.
+        Also `highest` `(C, U)`, the highest activation, `count` `(C,)`, and `dead_units`, the number of units that no
+        sample made active. Samples without any active unit do not count for the two sparsities. Of a class without
+        samples all is NaN but the count.
         """
         count = self.count[:, None]
         mean = self.total / count
@@ -140,6 +146,6 @@ class ClassStatistics(Metric):
             "mean": mean,
             "variance": (self.square / count - mean.square()).clamp(min=0),
             "active": self.active / count,
-            "highest": self.highest,
+            "highest": torch.where(count > 0, self.highest, torch.nan),
             "dead_units": (self.active.sum(0) == 0).sum(),
         }

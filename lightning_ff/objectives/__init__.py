@@ -26,9 +26,10 @@ from lightning_ff.objectives.losses import (
     symba_loss,
     threshold_loss,
 )
-from lightning_ff.objectives.terms import PeerNormalization, Term, peer_normalization
+from lightning_ff.objectives.terms import ActivationPenalty, PeerNormalization, Term, peer_normalization
 
 __all__ = [
+    "ActivationPenalty",
     "AuxiliaryGoodness",
     "CrossEntropy",
     "Goodness",

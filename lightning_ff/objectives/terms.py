@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -64,3 +66,38 @@ class PeerNormalization(Term):
 
     def extra_repr(self) -> str:
         return f"weight={self.weight}, momentum={self.momentum}"
+
+
+class ActivationPenalty(Term):
+    """L1 penalty on activations, which makes them sparse: `weight` times their summed absolute values.
+
+    The protocol of arXiv 2305.18353 compares backprop with such a penalty on all hidden layers to Forward-Forward. In
+    pair mode positives and negatives count.
+
+    Args:
+        weight: Factor of the term.
+        reduction: "sum" over samples and units, as in the protocol, or "mean" over both.
+
+    Raises:
+        ValueError: a negative weight, or another reduction.
+
+    Example::
+
+        >>> ActivationPenalty(0.5)(torch.zeros(1), torch.tensor([[1.0, -3.0]]), 1)
+        tensor(2.)
+    """
+
+    def __init__(self, weight: float, reduction: Literal["sum", "mean"] = "sum") -> None:
+        super().__init__()
+        number("weight", weight, "must be 0 or more", least=0)
+        if reduction not in ("sum", "mean"):
+            raise ValueError(f"reduction={reduction!r}: choose 'sum' or 'mean'")
+        self.weight = weight
+        self.reduction = reduction
+
+    def forward(self, x: Tensor, h: Tensor, target: Tensor | int) -> Tensor:
+        size = h.float().abs()
+        return self.weight * (size.sum() if self.reduction == "sum" else size.mean())
+
+    def extra_repr(self) -> str:
+        return f"weight={self.weight}, reduction={self.reduction!r}"

@@ -22,8 +22,8 @@ from lightning_ff import (
     LinearReadout,
     RandomShift,
     RefreshNegatives,
-    Schedule,
     ScalableForwardForward,
+    Schedule,
     SoftmaxReadout,
     WindowSchedule,
 )
@@ -247,7 +247,9 @@ def test_the_user_is_told(caplog: pytest.LogCaptureFixture, capsys: pytest.Captu
         "epoch 4: block02 learns, from kept outputs of frozen blocks",
     ]
     shown = capsys.readouterr()
-    assert all(f"Epoch {e}/5, {b}" in shown.out + shown.err for e, b in ((0, "block00"), (3, "block01"), (5, "block02")))
+    assert all(
+        f"Epoch {e}/5, {b}" in shown.out + shown.err for e, b in ((0, "block00"), (3, "block01"), (5, "block02"))
+    )
 
 
 def test_frozen_blocks_take_no_epochs() -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision.models import resnet18
 
-from lightning_ff import Backprop, DeepSupervision, ScalableForwardForward
+from lightning_ff import MLP, ActivationPenalty, Backprop, DeepSupervision, ScalableForwardForward
 from lightning_ff.methods import backbone
 from tests.methods.class_runs import CLASSES, SHAPE, apart, data, fit, net, quiet, weights
 
@@ -155,3 +155,33 @@ def test_a_weight_made_in_every_call_is_not_computed_again() -> None:
     fit(once)
     fit(again)
     assert apart(weights(once.model), weights(again.model)) < 1e-6
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.01])
+def test_a_penalty_acts_on_all_hidden_activations_and_not_on_the_scores(weight: float) -> None:
+    def perceptron() -> MLP:
+        torch.manual_seed(0)
+        return MLP(CLASSES, 192, [12, 9])
+
+    expected = perceptron()
+    stepping = SGD(expected.parameters())
+    for x, y in data():
+        h1 = expected[0](x)
+        h2 = expected[1](h1)
+        (F.cross_entropy(expected[2](h2), y) + weight * (h1.sum() + h2.sum())).backward()
+        stepping.step()
+        stepping.zero_grad()
+    model = Backprop(perceptron(), CLASSES, SHAPE, terms=[ActivationPenalty(weight)], optimizer=SGD)
+    fit(model)
+    assert apart(weights(model.model), weights(expected)) < 2e-5
+
+
+def test_terms_come_back_with_a_checkpoint(tmp_path: Path) -> None:
+    model = Backprop(MLP(CLASSES, 192, [8]), CLASSES, SHAPE, terms=[ActivationPenalty(0.25)])
+    fit(model, steps=1, enable_checkpointing=True, callbacks=[ModelCheckpoint(tmp_path, save_last=True)])
+    again = Backprop.load_from_checkpoint(tmp_path / "last.ckpt")
+    assert apart(weights(again), weights(model)) == 0
+    assert [[str(term) for term in block.terms] for block in again.blocks] == [
+        ["ActivationPenalty(weight=0.25, reduction='sum')"],
+        [],
+    ]

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from lightning_ff import (
     AuxiliaryGoodness,
+    ConvNet,
     CrossEntropy,
     IntervalReadout,
     LastReadout,
@@ -382,3 +383,9 @@ def test_convolutions_are_not_left_out_with_the_classifier() -> None:
     with pytest.raises(ValueError, match="head='none' would leave out the last block"):
         learner(cuts=["first"], head="none")
     assert len(learner(cuts=["first", "second"], head="none").blocks) == 2
+
+
+def test_a_checkpoint_says_how_a_network_of_this_package_was_made(tmp_path: Path) -> None:
+    model = ScalableForwardForward(ConvNet(CLASSES, 3, [4, 6], pools=[1]), CLASSES, SHAPE)
+    fit(model, steps=1, enable_checkpointing=True, callbacks=[ModelCheckpoint(tmp_path, save_last=True)])
+    assert apart(weights(ScalableForwardForward.load_from_checkpoint(tmp_path / "last.ckpt")), weights(model)) == 0

@@ -9,6 +9,7 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 
 from lightning_ff.metrics import (
+    ensemble_sizes,
     jaccard,
     kolmogorov_smirnov_ensemble,
     kolmogorov_smirnov_p_values,
@@ -16,6 +17,7 @@ from lightning_ff.metrics import (
     mean_jaccard,
     quantile_median_ensemble,
     selectivity_order,
+    selectivity_shares,
     shared_units,
 )
 
@@ -82,6 +84,38 @@ def test_sharing_by_hand() -> None:
     assert bool(matrix[2, 3].isnan())
     assert float(mean_jaccard(MEMBERS)) == pytest.approx(0.5 / 5)  # of six pairs one is empty on both sides
     assert selectivity_order(MEMBERS).tolist() == [1, 2, 1, 0, 2]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_sizes_and_sharing(seed: int) -> None:
+    members = torch.rand(7, 40, generator=torch.Generator().manual_seed(seed)) < 0.2
+    sets = [{int(u) for u in row.nonzero()} for row in members]
+    assert ensemble_sizes(members).tolist() == [len(one) for one in sets]
+    assert shared_units(members).tolist() == [[len(one & other) for other in sets] for one in sets]
+    order = np.array([sum(u in one for one in sets) for u in range(40)])
+    expected = [(order == 0).mean(), (order == 1).mean(), (order == 2).mean(), (order >= 3).mean()]
+    np.testing.assert_allclose(selectivity_shares(members).numpy(), expected, atol=1e-7)
+    assert min(expected) > 0
+
+
+def test_shares_of_one_class() -> None:
+    assert selectivity_shares(MEMBERS[:1]).tolist() == pytest.approx([0.4, 0.6, 0, 0])
+    assert selectivity_shares(MEMBERS[:0]).tolist() == [1, 0, 0, 0]
+    assert shared_units(MEMBERS[:0]).shape == (0, 0)
+
+
+def test_a_class_without_samples_has_no_ensemble() -> None:
+    nothing = activations()[:0]
+    mean = torch.stack([activations().mean(0), nothing.mean(0)])
+    assert ensemble_sizes(leave_one_out_ensemble(mean, k=0.5))[0] > 0
+    for members in (
+        leave_one_out_ensemble(mean, k=0.5)[1],
+        quantile_median_ensemble(nothing),
+        kolmogorov_smirnov_ensemble(nothing),
+        kolmogorov_smirnov_ensemble(activations(1)),
+    ):
+        assert members.tolist() == [False] * 12
+    assert bool(kolmogorov_smirnov_p_values(activations(1)).isnan().all())
 
 
 def test_bad_arguments() -> None:

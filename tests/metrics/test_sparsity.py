@@ -82,6 +82,49 @@ def test_streamed_statistics_are_those_of_the_whole(parts: int) -> None:
     assert float(metric.count.sum()) == 0
 
 
+def test_a_class_without_samples_is_nan() -> None:
+    metric = ClassStatistics(3, UNITS)
+    metric.update(activations(6), torch.tensor([0, 2, 0, 2, 2, 0]))
+    metric.update(activations(6)[:0], torch.zeros(0, dtype=torch.int64))
+    for name, value in metric.compute().items():
+        if name == "count":
+            assert value.tolist() == [3, 0, 3]
+        elif name != "dead_units":
+            assert bool(value[1].isnan().all()), name
+            assert not bool(value[[0, 2]].isnan().any()), name
+
+
+def test_dead_samples_count_for_all_but_sparsity() -> None:
+    metric = ClassStatistics(1, 4)
+    metric.update(torch.tensor([[0.0, 3.0, 4.0, 0.0], [0.0] * 4]), torch.zeros(2, dtype=torch.int64))
+    found = metric.compute()
+    assert float(found["hoyer"]) == pytest.approx(0.6)
+    assert float(found["treves_rolls"]) == pytest.approx(1 - 49 / 100)
+    assert float(found["active_fraction"]) == 0.25
+    assert found["mean"].tolist() == [[0, 1.5, 2, 0]]
+
+
+def test_activations_below_zero_have_their_own_highest() -> None:
+    metric = ClassStatistics(2, 3)
+    metric.update(torch.tensor([[-2.0, -1.0, 0.5], [-3.0, -0.5, -0.1]]), torch.tensor([1, 1]))
+    assert metric.compute()["highest"][1].tolist() == [-2.0, -0.5, 0.5]
+
+
+def test_a_small_variance_beside_a_large_mean() -> None:
+    h = 100 + 1e-3 * torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
+    metric = ClassStatistics(1, 4)
+    metric.update(h, torch.zeros(500, dtype=torch.int64))
+    np.testing.assert_allclose(metric.compute()["variance"][0].numpy(), h.double().numpy().var(0), rtol=1e-4)
+
+
+def test_other_shapes_are_refused() -> None:
+    metric = ClassStatistics(2, 8)
+    metric.update(torch.ones(3, 2, 2, 2), torch.tensor([0, 1, 1]))
+    for h, n in ((torch.ones(3, 7), 3), (torch.ones(3, 8), 2)):
+        with pytest.raises(ValueError, match=r"activations of shape .* and labels of shape .*: units=8 takes"):
+            metric.update(h, torch.zeros(n, dtype=torch.int64))
+
+
 def test_two_processes_make_one() -> None:
     """What torchmetrics does over processes: states are summed, or the largest taken."""
     h, label = activations(), torch.arange(60) % CLASSES

@@ -1,4 +1,4 @@
-"""Peer normalisation against a running mean in numpy."""
+"""Peer normalisation against a running mean in numpy; a penalty on activations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_ff.objectives import PeerNormalization, Term, peer_normalization
+from lightning_ff.objectives import ActivationPenalty, PeerNormalization, Term, peer_normalization
 
 
 def made(weight: float = 0.03, momentum: float = 0.9, shape: tuple[int, ...] = (6,)) -> PeerNormalization:
@@ -114,3 +114,16 @@ def test_the_base_names_what_to_override() -> None:
 
     with pytest.raises(TypeError, match=r"Mine must override forward\(x, h, target\)"):
         apply(Mine(), activation(0, 1, 1), 1)
+
+
+def test_a_penalty_on_activations_is_their_summed_or_mean_size() -> None:
+    h = activation(1, 4, 3, 2) - 0.5
+    size = np.abs(h.double().numpy())
+    assert float(apply(ActivationPenalty(0.3), h, 2)) == pytest.approx(0.3 * size.sum(), rel=1e-5)
+    assert float(apply(ActivationPenalty(0.3, "mean"), h, 2)) == pytest.approx(0.3 * size.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [((-1.0,), "weight=-1.0"), ((1.0, "max"), "reduction='max'")])
+def test_bad_penalties(arguments: tuple[float, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ActivationPenalty(*arguments)  # type: ignore[arg-type]

@@ -1,0 +1,215 @@
+"""Category-specific ensembles at the end of validations and tests: values, files and pictures."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torchmetrics.classification import MulticlassConfusionMatrix
+from typing_extensions import override
+
+from lightning_ff.callbacks.ensemble_files import class_names, draw, save, summary, weights
+from lightning_ff.callbacks.representations import LabelPolicy, Units, layers_of, unseen
+from lightning_ff.callbacks.watching import RepresentationCallback
+from lightning_ff.kinds import number, whole
+from lightning_ff.learner import LocalLearner
+from lightning_ff.metrics import (
+    ClassSamples,
+    ClassStatistics,
+    kolmogorov_smirnov_ensemble,
+    leave_one_out_ensemble,
+    quantile_median_ensemble,
+)
+
+Definition = Literal["leave_one_out", "quantile_median", "kolmogorov_smirnov"]
+_PARAMETER = {"leave_one_out": ("k", 1.0), "quantile_median": ("quantile", 0.9), "kolmogorov_smirnov": ("level", 0.05)}
+
+
+class EnsembleMonitor(RepresentationCallback):
+    """Find the units that answer to each class, and how classes share them (arXiv 2305.18353, public protocol).
+
+    It looks at images with their own label written in, where labels are written into images. Into the run's folder it
+    writes `representations/<stage>.npz`, from which every picture can be drawn again, and `<stage>.csv`, with "val" or
+    "test" for `<stage>`. The loggers get the pictures and `<stage>/ensemble/<what>/<layer>`: `sparsity` (Hoyer's),
+    `size` (mean over classes, in units), `jaccard` (mean over pairs of classes), `shared` (units in more than one
+    ensemble) and `dead_units`.
+
+    Args:
+        layers: Paths of modules; None is every block of a learner but a classifier.
+        definition: Units of an ensemble are those whose mean activity exceeds that of the others ("leave_one_out"),
+            whose median exceeds a quantile of all ("quantile_median"), or whose distribution differs from the others'
+            ("kolmogorov_smirnov"). The last two need samples.
+        parameter: k, the quantile, or the level; None is 1, 0.9 or 0.05.
+        only_correct: Leave samples out that are told wrong; those of classes held out of training stay.
+        every_n_epochs: Epochs between validations that are measured; 0 measures none. Tests always are.
+        samples: Samples of each class whose activations are kept, chosen by index; 0 keeps none.
+        label_policy: What is written into images of classes that training has not seen: their "true" label, which it
+            has not seen either, a "neutral" one, or the "predicted" one.
+        units: "all" values of a layer are its units, or its "channels", averaged over positions.
+        pictures: Draw pictures.
+        scores: Path of the module that gives class scores, for a LightningModule that is no learner; None takes its
+            samples as they are, which only_correct=False allows.
+
+    Raises:
+        ValueError: an argument is out of range, does not fit another, or a path leads to no module.
+        TypeError: an argument is not what its annotation says.
+    """
+
+    def __init__(
+        self,
+        layers: list[str] | None = None,
+        definition: Definition = "leave_one_out",
+        parameter: float | None = None,
+        only_correct: bool = True,
+        every_n_epochs: int = 10,
+        samples: int = 100,
+        label_policy: LabelPolicy = "true",
+        units: Units = "all",
+        pictures: bool = True,
+        scores: str | None = None,
+    ) -> None:
+        super().__init__(layers, every_n_epochs, units)
+        if definition not in _PARAMETER:
+            raise ValueError(f"definition={definition!r}: choose one of {', '.join(_PARAMETER)}")
+        if label_policy not in ("true", "neutral", "predicted"):
+            raise ValueError(f"label_policy={label_policy!r}: choose 'true', 'neutral' or 'predicted'")
+        whole("samples", samples)
+        if samples < 0:
+            raise ValueError(f"samples={samples}: must be 0 or more")
+        if parameter is not None:
+            number("parameter", parameter, "give a number, or None")
+        if definition != "leave_one_out" and samples == 0:
+            raise ValueError(f"definition={definition!r} needs samples, and samples=0 keeps none: raise it")
+        self.definition = definition
+        self.parameter = _PARAMETER[definition][1] if parameter is None else parameter
+        self.only_correct = only_correct
+        self.samples = samples
+        self.label_policy = label_policy
+        self.pictures = pictures
+        self.scores = scores
+        self._hook: Any = None
+        self._answer: Tensor | None = None
+        self.begin()
+
+    @override
+    def begin(self) -> None:
+        self._statistics: dict[str, ClassStatistics] = {}
+        self._kept: dict[str, ClassSamples] = {}
+        self._confusion: MulticlassConfusionMatrix | None = None
+        self._next_index = 0
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == "predict" or self._hook is not None:
+            return
+        judge: Any = None
+        if self.scores is not None:
+            judge = layers_of(pl_module, [self.scores])[self.scores]
+        elif isinstance(pl_module, LocalLearner):
+            judge = pl_module.network.readout
+        elif self.only_correct:
+            raise ValueError(
+                f"only_correct=True needs the class scores of {type(pl_module).__name__}: name the module that gives "
+                "them, such as scores='head', or use only_correct=False"
+            )
+        if judge is not None:
+            self._hook = judge.register_forward_hook(self._note)
+
+    def _note(self, module: Any, inputs: Any, output: Tensor) -> None:
+        self._answer = output.detach().argmax(1)
+
+    @override
+    def _remove(self) -> None:
+        super()._remove()
+        if self._hook is not None:
+            self._hook.remove()
+        self._hook = self._answer = None
+
+    @override
+    def answers(self, label: Tensor) -> Tensor:
+        return label if self._answer is None else self._answer
+
+    @override
+    def see(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        found: dict[str, Tensor],
+        label: Tensor,
+        index: Tensor | None,
+    ) -> None:
+        answer = self.answers(label)
+        if index is None:  # in the order of the loader, which evaluation does not shuffle
+            index = self._next_index + torch.arange(len(label), device=label.device)
+            index = index * trainer.world_size + trainer.global_rank
+            self._next_index += len(label)
+        if self._confusion is None:
+            classes = class_names(trainer, module)
+            self._confusion = MulticlassConfusionMatrix(len(classes), validate_args=False).to(label.device)
+        self._confusion.update(answer, label)
+        rows = (answer == label) | unseen(module, label) if self.only_correct else torch.ones_like(label).bool()
+        for name, h in found.items():
+            if name not in self._statistics:
+                device = torch.device("cpu") if h.device.type == "mps" else h.device  # which has no float64
+                sizes = (self._confusion.num_classes, h.shape[1])
+                self._statistics[name] = ClassStatistics(*sizes).to(device)
+                if self.samples:
+                    self._kept[name] = ClassSamples(*sizes, self.samples).to(device)
+            seen = self._statistics[name]
+            chosen = [values[rows].to(seen.device) for values in (h, label, index)]
+            seen.update(*chosen[:2])
+            if self.samples:
+                self._kept[name].update(*chosen)
+
+    @override
+    def end(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self._confusion is None:
+            return
+        data = self._data(trainer, pl_module)
+        values = summary(data)
+        pl_module.log_dict({f"{stage}/{key}": value for key, value in values.items()})
+        if trainer.is_global_zero:
+            save(trainer, stage, data)
+            if self.pictures:
+                draw(trainer, stage, data)
+
+    def _data(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, np.ndarray]:
+        """Everything that is written to the file, of all processes."""
+        assert self._confusion is not None
+        confusion = self._confusion.compute().double()
+        held_out = pl_module.held_out if isinstance(pl_module, LocalLearner) else ()
+        data: dict[str, Any] = {
+            "classes": np.array(class_names(trainer, pl_module)),
+            "confusion": confusion.long(),
+            "accuracy": confusion.diagonal() / confusion.sum(1),
+            "layers": np.array([*self._statistics]),
+            "definition": np.array(f"{self.definition} {_PARAMETER[self.definition][0]}={self.parameter:g}"),
+            "samples": np.array("correct" if self.only_correct else "all"),
+            "seen": np.array([c not in held_out for c in range(len(confusion))]),
+            "label_policy": np.array(self.label_policy if held_out else ""),
+        }
+        for name, statistics in self._statistics.items():
+            computed = statistics.compute()
+            data |= {f"{name}/{key}": value for key, value in computed.items()}
+            kept = self._kept[name].compute() if self.samples else {}
+            data[f"{name}/members"] = self._members(computed["mean"], kept)
+            if kept:
+                data |= {"label": kept["label"], "index": kept["index"], f"{name}/activations": kept["h"]}
+            data |= weights(self.recorder.layers[name], name)  # type: ignore[union-attr]
+        return {key: value.cpu().numpy() if isinstance(value, Tensor) else value for key, value in data.items()}
+
+    def _members(self, mean: Tensor, kept: dict[str, Tensor]) -> Tensor:
+        """Ensembles `(C, U)`; a class without samples has none."""
+        if self.definition == "leave_one_out":
+            return leave_one_out_ensemble(mean.nan_to_num(0.0), self.parameter)
+        find = quantile_median_ensemble if self.definition == "quantile_median" else kolmogorov_smirnov_ensemble
+        members = torch.zeros(mean.shape, dtype=torch.bool, device=mean.device)
+        for c in range(len(mean)):
+            h = kept["h"][kept["label"] == c]
+            if len(h):
+                members[c] = find(h, self.parameter)
+        return members

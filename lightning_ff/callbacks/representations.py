@@ -1,0 +1,131 @@
+"""What layers give for labelled batches, on any learner and, by module path, on any LightningModule.
+
+Shapes: N samples, C classes, U units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from lightning_ff.blocks.local_block import LocalBlock, first
+from lightning_ff.learner import LocalLearner
+from lightning_ff.objectives import OutputGoodness
+
+Units = Literal["all", "channels"]
+LabelPolicy = Literal["true", "neutral", "predicted"]
+
+
+def layers_of(module: LightningModule, paths: Sequence[str] | None) -> dict[str, nn.Module]:
+    """The modules to look at, by name: those of the paths, or every block of a learner but a classifier.
+
+    Raises:
+        ValueError: there is no such module, or none is named for a module that is no learner.
+    """
+    if paths is None and isinstance(module, LocalLearner):
+        named = zip(module.network.names, module.blocks, strict=True)
+        return {name: block for name, block in named if not isinstance(block.goodness, OutputGoodness)}
+    known = dict(module.named_modules())
+    if paths is None:
+        raise ValueError(
+            f"layers=None is for learners, and {type(module).__name__} is none: name modules of it, such as "
+            f"{[name for name in known if name][:5]}"
+        )
+    for path in paths:
+        if path not in known:
+            raise ValueError(f"layers={list(paths)}: there is no module {path!r}, but {[*known][1:21]}")
+    return {path: known[path] for path in paths}
+
+
+class Recorder:
+    """Remembers, while it is on, the first output of every layer for the rows of a batch.
+
+    Args:
+        layers: Modules, or blocks of a learner, by name.
+        units: "all" values of a layer are its units, or its "channels", averaged over positions.
+    """
+
+    def __init__(self, layers: dict[str, nn.Module], units: Units) -> None:
+        self.layers = layers
+        self.units = units
+        self.found: dict[str, Tensor] = {}
+        self._rows: int | None = None
+        self._hooks = []
+        for name, layer in layers.items():
+            inner = layer.layers if isinstance(layer, LocalBlock) else layer
+            self._hooks.append(inner.register_forward_hook(self._noting(name)))
+
+    def _noting(self, name: str) -> Any:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            if self._rows is not None and name not in self.found:
+                h = first(output)[: self._rows]
+                self.found[name] = h.detach().clone()  # what comes next may work in place
+
+        return hook
+
+    def start(self, rows: int) -> None:
+        """Remember from now on the first so many rows."""
+        self.found, self._rows = {}, rows
+
+    def stop(self) -> dict[str, Tensor]:
+        """What came, `(N, U)` by layer; layers that did not run are missing."""
+        found, self.found, self._rows = self.found, {}, None
+        return {name: self._flat(name, h) for name, h in found.items()}
+
+    def _flat(self, name: str, h: Tensor) -> Tensor:
+        if self.units == "all" or h.dim() < 3:
+            return h.flatten(1)
+        layer = self.layers[name]
+        standard = layer.standard(h) if isinstance(layer, LocalBlock) else h
+        return standard.flatten(2).mean(2) if standard.dim() > 3 else standard.mean(1)
+
+    def remove(self) -> None:
+        """Take the hooks off."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+
+def own_pass(module: LightningModule) -> bool:
+    """Whether images need a pass with their own labels, since evaluation writes all candidates into them."""
+    return isinstance(module, LocalLearner) and module.network.mode == "pair"
+
+
+@torch.no_grad()
+def represent(
+    learner: LocalLearner, recorder: Recorder, image: Tensor, label: Tensor, answer: Tensor, policy: LabelPolicy
+) -> dict[str, Tensor]:
+    """Activations of a learner in pair mode on images with their labels written in, `(N, U)` by layer.
+
+    Args:
+        learner: The learner.
+        recorder: On its blocks.
+        image: Images `(N, ...)`.
+        label: True classes `(N,)`.
+        answer: Predicted classes `(N,)`.
+        policy: What is written into images of classes that training has not seen.
+    """
+    network, labels = learner.network, learner.labels
+    with learner.evaluating():
+        x = labels(image, label)
+        if learner.held_out and policy != "true":
+            other = labels.neutral(image) if policy == "neutral" else labels(image, answer)
+            x = torch.where(unseen(learner, label).view(-1, *[1] * (x.dim() - 1)), other, x)
+        recorder.start(len(label))
+        try:
+            h: Any = network.normalize(x)
+            for block in learner.blocks:
+                h = block.hand_over(block(h, measure=False)[0])
+        finally:
+            found = recorder.stop()
+    return found
+
+
+def unseen(module: LightningModule, label: Tensor) -> Tensor:
+    """Which samples are of classes held out of training `(N,)`."""
+    held_out = module.held_out if isinstance(module, LocalLearner) else ()
+    return torch.isin(label, torch.tensor(held_out, device=label.device, dtype=label.dtype))

@@ -1,0 +1,142 @@
+"""What callbacks that look at representations have in common: when they look, and at what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from typing_extensions import override
+
+from lightning_ff.batch import unpack
+from lightning_ff.callbacks.representations import LabelPolicy, Recorder, Units, layers_of, own_pass, represent
+from lightning_ff.kinds import kind, whole
+
+
+class RepresentationCallback(Callback):
+    """Looks at layers in validations and tests; a subclass says what it does with a batch, and at the end.
+
+    Args:
+        layers: Paths of modules; None is every block of a learner but a classifier.
+        every_n_epochs: Epochs between validations that are measured; 0 measures none. Tests always are.
+        units: "all" values of a layer are its units, or its "channels", averaged over positions.
+    """
+
+    def __init__(self, layers: list[str] | None, every_n_epochs: int, units: Units) -> None:
+        if layers is not None:
+            kind("layers", layers, (list, tuple), "give paths of modules, such as ['layer1', 'layer2'], or None")
+            for i, path in enumerate(layers):
+                kind(f"layers[{i}]", path, str, "give the path of a module, such as 'layer1.0'")
+            if not layers:
+                raise ValueError("layers=[]: name at least one module, or None for every block of a learner")
+        if units not in ("all", "channels"):
+            raise ValueError(f"units={units!r}: choose 'all' or 'channels'")
+        whole("every_n_epochs", every_n_epochs)
+        if every_n_epochs < 0:
+            raise ValueError(f"every_n_epochs={every_n_epochs}: must be 0 or more, 0 for never")
+        self.layers = layers
+        self.every_n_epochs = every_n_epochs
+        self.units = units
+        self.recorder: Recorder | None = None
+
+    label_policy: LabelPolicy = "true"
+
+    def see(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        found: dict[str, Tensor],
+        label: Tensor,
+        index: Tensor | None,
+    ) -> None:
+        """Take activations `(N, U)` by layer of a batch of classes `(N,)` and sample indices `(N,)`."""
+        raise NotImplementedError
+
+    def end(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """All batches of a validation ("val") or test were seen."""
+        raise NotImplementedError
+
+    def begin(self) -> None:
+        """Forget what was seen."""
+        raise NotImplementedError
+
+    def answers(self, label: Tensor) -> Tensor:
+        """Predicted classes of the batch `(N,)`."""
+        return label
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "predict" and self.recorder is None:
+            self.recorder = Recorder(layers_of(pl_module, self.layers), self.units)
+            self.begin()
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._remove()
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._remove()
+
+    def _remove(self) -> None:
+        if self.recorder is not None:
+            self.recorder.remove()
+            self.recorder = None
+        self.begin()
+
+    def _measures(self, trainer: Trainer) -> bool:
+        """Whether this validation or test is measured."""
+        if self.recorder is None or trainer.sanity_checking:
+            return False
+        fits = trainer.state.fn == "fit"
+        return not fits or (self.every_n_epochs > 0 and (trainer.current_epoch + 1) % self.every_n_epochs == 0)
+
+    def _start(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
+        if self._measures(trainer) and not own_pass(pl_module):
+            assert self.recorder is not None
+            self.recorder.start(len(unpack(batch)[1]))
+
+    def _stop(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
+        if not self._measures(trainer):
+            return
+        assert self.recorder is not None
+        image, label, index = unpack(batch)
+        if own_pass(pl_module):
+            answer = self.answers(label)
+            found = represent(pl_module, self.recorder, image, label, answer, self.label_policy)  # type: ignore[arg-type]
+        else:
+            found = self.recorder.stop()
+        self.see(trainer, pl_module, found, label, index)
+
+    def _end(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self._measures(trainer):
+            self.end(trainer, pl_module, stage)
+            self.begin()
+
+    @override
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._start(trainer, pl_module, batch)
+
+    @override
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._start(trainer, pl_module, batch)
+
+    @override
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        self._stop(trainer, pl_module, args[1])
+
+    @override
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        self._stop(trainer, pl_module, args[1])
+
+    @override
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._end(trainer, pl_module, "val")
+
+    @override
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._end(trainer, pl_module, "test")

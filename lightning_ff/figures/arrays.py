@@ -1,0 +1,84 @@
+"""What pictures are given, as float64 arrays of the shapes they need: messages name argument, value and remedy.
+
+Shapes in this package: L layers, C classes, U units, S samples, E epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+Values: TypeAlias = Tensor | np.ndarray | Sequence[Any]
+Item = TypeVar("Item")
+
+
+def array(name: str, values: Values, shape: Sequence[int | None], remedy: str) -> np.ndarray:
+    """Values as float64 of a shape, where None stands for any size but 0.
+
+    Raises:
+        ValueError: they have another shape, or are no numbers.
+
+    Example::
+
+        >>> array("rdm", [[0.0, 1.0]], (2, 2), "give a row and a column per class")
+        Traceback (most recent call last):
+            ...
+        ValueError: rdm of shape (1, 2): give a row and a column per class, (2, 2)
+    """
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().double().numpy()
+    try:
+        result = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}={values!r} is no array of numbers: {remedy}") from error
+    fits = result.ndim == len(shape) and all(
+        have == want if want is not None else have > 0 for have, want in zip(result.shape, shape, strict=False)
+    )
+    if not fits:
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name} of shape {result.shape}: {remedy}, ({wanted}{',' if len(shape) == 1 else ''})")
+    return result
+
+
+def flat(values: Values) -> np.ndarray:
+    """Those of the values that are finite, as float64 `(N,)`."""
+    every = values.detach().cpu().double().numpy() if isinstance(values, Tensor) else np.asarray(values, np.float64)
+    return every[np.isfinite(every)].ravel()
+
+
+def class_names(classes: Sequence[str]) -> list[str]:
+    """The names of the classes.
+
+    Raises:
+        ValueError: there are none, or they are one word.
+    """
+    if isinstance(classes, (str, bytes)) or len(classes) == 0:
+        raise ValueError(f"classes={classes!r}: give the name of each class, such as ['shirt', 'bag']")
+    return [str(name) for name in classes]
+
+
+def given(name: str, values: Mapping[str, Item], what: str) -> Mapping[str, Item]:
+    """A mapping that holds something.
+
+    Raises:
+        ValueError: it is empty, or none.
+    """
+    if not isinstance(values, Mapping) or not values:
+        raise ValueError(f"{name}={values!r}: give {what} by name, at least one")
+    return values
+
+
+def class_labels(label: Values, samples: int, classes: int) -> np.ndarray:
+    """The class of each sample as whole numbers `(S,)`.
+
+    Raises:
+        ValueError: not one per sample, or one that names no class.
+    """
+    numbers = array("label", label, (samples,), "give the class of each sample")
+    wrong = [value for value in numbers if not (value.is_integer() and 0 <= value < classes)]
+    if wrong:
+        raise ValueError(f"label has the value {wrong[0]:g}: must be a whole number from 0 to {classes - 1}")
+    return numbers.astype(np.int64)

@@ -1,0 +1,224 @@
+"""Grouped bars that compare models: by class, by layer.
+
+Shapes: L layers, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+
+import numpy as np
+
+from lightning_ff.figures.arrays import Values, array, class_names, flat, given
+from lightning_ff.figures.base import (
+    HATCHES,
+    INK,
+    SMALL,
+    SOFT,
+    again,
+    color,
+    empty,
+    left_label,
+    legend,
+    log_scale,
+    name_ticks,
+    new_figure,
+    panels,
+    settled,
+    tidy,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+Item = TypeVar("Item")
+ByLayer: TypeAlias = Values | Mapping[str, Values]
+
+
+def class_bars(
+    values: Mapping[str, ByLayer],
+    classes: Sequence[str],
+    ylabel: str,
+    deviation: Mapping[str, ByLayer] | None = None,
+    layers: Sequence[str] | None = None,
+) -> Figure:
+    """One panel per layer: bars by class, one colour per model; what is NaN has no bar.
+
+    Args:
+        values: Name of the model or run to numbers `(L, C)`, or to layers' names and numbers `(C,)`; a model that lacks
+            a layer has no bars there.
+        classes: Names of the classes.
+        ylabel: What the numbers are.
+        deviation: Likewise, half the length of the error bars, for all models or some.
+        layers: Names of the layers where numbers come as `(L, C)`; None is `layer 1` and so on.
+
+    Raises:
+        ValueError: shapes that do not fit, or a deviation of a model that has no values.
+    """
+    return settled(_by_class(values, classes, ylabel, deviation, layers))
+
+
+def inhibition_bars(
+    members: Mapping[str, Values],
+    others: Mapping[str, Values],
+    classes: Sequence[str],
+    ylabel: str = "inhibition / excitation",
+) -> Figure:
+    """Inhibition over excitation of the members of each class's ensemble beside that of all other units.
+
+    Bars go up or down from 1, where both are equal, on a logarithmic scale.
+
+    Args:
+        members: Name of the layer to ratios `(C,)`, as :func:`lightning_ff.metrics.inhibition_ratio` gives them; what
+            is not finite has no bar.
+        others: Likewise for the units outside of the ensemble.
+        classes: Names of the classes.
+        ylabel: What the numbers are.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    figure = _by_class({"members": members, "other units": others}, classes, ylabel, base=1.0)
+    every = np.concatenate([flat(ratios) for side in (members, others) for ratios in side.values()])
+    every = np.append(every[every > 0], 1.0)
+    for axis in figure.axes:
+        axis.axhline(1.0, color=SOFT, linewidth=0.8)
+        log_scale(axis, "y", every.min() / 1.5, every.max() * 1.5)
+    return settled(figure)
+
+
+def _by_class(
+    values: Mapping[str, ByLayer],
+    classes: Sequence[str],
+    ylabel: str,
+    deviation: Mapping[str, ByLayer] | None = None,
+    layers: Sequence[str] | None = None,
+    base: float = 0.0,
+) -> Figure:
+    """:func:`class_bars`, with bars that begin at a base."""
+    names = class_names(classes)
+    given("values", values, "numbers (L, C)")
+    rows = {model: _by_layer(f"values[{model!r}]", numbers, names, layers) for model, numbers in values.items()}
+    errors = {
+        model: _by_layer(f"deviation[{model!r}]", numbers, names, layers)
+        for model, numbers in _known(deviation, values).items()
+    }
+    found = list(dict.fromkeys(layer for numbers in rows.values() for layer in numbers))
+    width = min(9.5, max(3.3, 0.6 + 0.06 * len(names) * (len(rows) + 1)))
+    figure, axes = panels(len(found), width, 2.6, most=max(1, int(10.5 // width)), share_y=True, extra=0.3)
+    for axis, layer in zip(axes, found, strict=True):
+        tidy(axis, layer)
+        heights = [numbers.get(layer) for numbers in rows.values()]
+        _grouped(axis, heights, [errors.get(model, {}).get(layer) for model in rows], len(names), base)
+        name_ticks(axis, "x", np.arange(len(names)), names, width - 0.7)
+    left_label(axes, ylabel)
+    _legend(figure, list(rows))
+    return figure
+
+
+def probe_bars(
+    accuracies: Mapping[str, Mapping[str, float]],
+    pixels: float | None = None,
+    deviation: Mapping[str, Mapping[str, float]] | None = None,
+    ylabel: str = "accuracy of the probe",
+) -> Figure:
+    """What linear probes read from each layer, one colour per model, above a line for raw pixels.
+
+    Args:
+        accuracies: Name of the model to layers' names and accuracies; what is NaN has no bar.
+        pixels: Accuracy of a probe on the raw input; None draws no line.
+        deviation: Likewise, half the length of the error bars, for all models or some.
+        ylabel: What the numbers are.
+
+    Raises:
+        ValueError: no accuracies, or a deviation of a model that has none.
+    """
+    given("accuracies", accuracies, "accuracies by layer")
+    layers = list(dict.fromkeys(layer for numbers in accuracies.values() for layer in numbers))
+    if not layers:
+        raise ValueError(f"accuracies={accuracies!r}: give the accuracy of one layer at least")
+    spread = _known(deviation, accuracies)
+    bars = len(layers) * (len(accuracies) + 1)
+    width = min(10.5, max(4.0, 1.2 + 0.32 * bars))
+    figure = new_figure(width, 3.0)
+    axis = figure.subplots()
+    tidy(axis, ylabel=ylabel)
+    heights = [np.array([numbers.get(layer, np.nan) for layer in layers]) for numbers in accuracies.values()]
+    halves = [np.array([spread.get(model, {}).get(layer, np.nan) for layer in layers]) for model in accuracies]
+    _grouped(axis, heights, halves, len(layers))
+    name_ticks(axis, "x", np.arange(len(layers)), layers, width - 1.2)
+    if pixels is not None and np.isfinite(pixels):
+        axis.axhline(pixels, color=INK, linewidth=1.0, linestyle="--")
+        place = axis.get_yaxis_transform()
+        axis.text(1.01, pixels, f"raw pixels\n{pixels:.3f}", transform=place, va="center", fontsize=SMALL, color=INK)
+    axis.set_ylim(0, max(1.0, axis.get_ylim()[1]))
+    if width > 0.3 * bars:
+        _write(axis)
+    _legend(figure, list(accuracies))
+    return settled(figure)
+
+
+def _write(axis: Axes) -> None:
+    """Each bar's number at its foot, where neither error bars nor the line for pixels are; above it where it is low."""
+    for bar in cast("list[Rectangle]", axis.patches):
+        height, paint = bar.get_height(), cast("tuple[float, ...]", bar.get_facecolor())
+        inside = height > 0.1 * axis.get_ylim()[1]
+        dark = float(np.dot(paint[:3], (0.3, 0.59, 0.11))) < 0.45
+        x, y = bar.get_x() + bar.get_width() / 2, 0.015 if inside else height + 0.015
+        ink = "white" if inside and dark else INK
+        axis.text(x, y, f"{height:.3f}".removeprefix("0"), ha="center", fontsize=SMALL - 1, color=ink)
+
+
+def _by_layer(
+    name: str, numbers: ByLayer, classes: Sequence[str], layers: Sequence[str] | None
+) -> dict[str, np.ndarray]:
+    """Numbers `(C,)` by layer."""
+    if isinstance(numbers, Mapping):
+        remedy = "give a number per class"
+        return {k: array(f"{name}[{k!r}]", v, (len(classes),), remedy) for k, v in given(name, numbers, "(C,)").items()}
+    count = None if layers is None else len(layers)
+    matrix = array(name, numbers, (count, len(classes)), "give a row per layer and a column per class")
+    return dict(zip(layers or [f"layer {k + 1}" for k in range(len(matrix))], matrix, strict=True))
+
+
+def _known(deviation: Mapping[str, Item] | None, values: Mapping[str, Any]) -> Mapping[str, Item]:
+    """Deviations, none of them of a model that has no values."""
+    strange = [model for model in deviation or {} if model not in values]
+    if strange:
+        raise ValueError(f"deviation[{strange[0]!r}] has no values: name one of {', '.join(map(repr, values))}")
+    return deviation or {}
+
+
+def _grouped(
+    axis: Axes,
+    heights: Sequence[np.ndarray | None],
+    halves: Sequence[np.ndarray | None],
+    places: int,
+    base: float = 0.0,
+) -> None:
+    """One group of bars at each place 0, 1, ..., the i-th model's at the same side in each."""
+    width = 0.82 / len(heights)
+    for i, (height, half) in enumerate(zip(heights, halves, strict=True)):
+        if height is None:
+            continue
+        drawn = np.isfinite(height)
+        x = np.arange(places) + (i - (len(heights) - 1) / 2) * width
+        look: dict[str, Any] = {"color": color(i), "hatch": again(i, HATCHES), "edgecolor": "white", "linewidth": 0.3}
+        axis.bar(x[drawn], height[drawn] - base, width, bottom=base, **look)
+        if half is not None and (sure := drawn & np.isfinite(half)).any():
+            axis.errorbar(x[sure], height[sure], half[sure], fmt="none", ecolor=INK, elinewidth=0.7, capsize=1.2)
+    axis.set_xlim(-0.6, places - 0.4)
+    every = np.concatenate([height for height in heights if height is not None])
+    if not every[np.isfinite(every)].any():
+        empty(axis, "all are 0" if np.isfinite(every).any() else "no values")
+
+
+def _legend(figure: Figure, models: Sequence[str]) -> None:
+    from matplotlib.patches import Patch
+
+    if len(models) > 1:
+        count = range(len(models))
+        legend(figure, [Patch(facecolor=color(i), hatch=again(i, HATCHES), edgecolor="white") for i in count], models)

@@ -1,0 +1,178 @@
+"""What all pictures share: one palette, font sizes, panels in rows, names on axes, a word where nothing is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#7f7f7f", "#000000")  # Okabe and Ito
+MARKERS, LINES, HATCHES = "osD^vP<X", ("-", "--", ":", "-."), ("", "//", "..", "xx")  # the latter two: next round
+INK, SOFT, FAINT = "#333333", "#8c8c8c", "#e3e3e3"
+SMALL, NORMAL = 8.0, 9.0
+_LETTER, _LINE = 0.067, 0.135  # inches of a mean letter and of a line of SMALL print
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure on the Agg canvas, in inches; matplotlib is imported here and nowhere sooner."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def panels(
+    count: int, width: float, height: float, most: int = 4, share_y: bool = False, extra: float = 0.0
+) -> tuple[Figure, list[Axes]]:
+    """A figure of equal panels, in rows as even as can be.
+
+    Args:
+        count: Number of panels.
+        width: Of one, in inches.
+        height: Of one, in inches.
+        most: Panels in a row.
+        share_y: One scale for all.
+        extra: Height above the panels, for a legend or a title, in inches.
+    """
+    rows = ceil(count / most)
+    columns = ceil(count / rows)
+    figure = new_figure(max(3.2, width * columns), height * rows + extra)
+    axes = list(figure.subplots(rows, columns, squeeze=False, sharey=share_y).flat)
+    for axis in axes[count:]:
+        axis.remove()
+    return figure, axes[:count]
+
+
+def settled(figure: Figure) -> Figure:
+    """The figure with everything in its place: the layout needs two rounds, and none when it is drawn."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        for _ in range(2):
+            engine.execute(figure)
+    figure.set_layout_engine("none")
+    return figure
+
+
+def tidy(axis: Axes, title: str = "", xlabel: str = "", ylabel: str = "", frame: bool = False) -> None:
+    """Title, labels and ticks in one size and ink, and no more lines around than needed."""
+    axis.set_title(plain(title, 48), fontsize=NORMAL, color=INK)
+    axis.set_xlabel(xlabel, fontsize=SMALL, color=INK)
+    axis.set_ylabel(ylabel, fontsize=SMALL, color=INK)
+    axis.tick_params(labelsize=SMALL, labelcolor=INK, color=SOFT, length=2.5, width=0.6)
+    for side, spine in axis.spines.items():
+        spine.set_visible(frame or side in ("left", "bottom"))
+        spine.set(color=SOFT, linewidth=0.6)
+
+
+def short(name: str, most: int = 16) -> str:
+    """A name on one line; of a long one the middle is left out, since names often differ at their end.
+
+    Example::
+
+        >>> short("a class with a long name")
+        'a class w…g name'
+    """
+    line = " ".join(str(name).split())
+    tail = (most - 1) * 2 // 5
+    return line if len(line) <= most else f"{line[: most - 1 - tail]}…{line[len(line) - tail :]}"
+
+
+def plain(name: str, most: int = 16) -> str:
+    """A short name that matplotlib does not take for a formula."""
+    return short(name, most).replace("$", r"\$")
+
+
+def name_ticks(
+    axis: Axes,
+    side: Literal["x", "y"],
+    places: Sequence[float] | np.ndarray,
+    names: Sequence[str],
+    room: float,
+    most: int = 16,
+) -> None:
+    """Names of so many letters along an axis, as many as can be read in so many inches, turned where they are long."""
+    step = max(1, ceil(len(places) * _LINE / room)) if len(places) else 1
+    shown = [plain(name, most) for name in names][::step]
+    ticks = axis.xaxis if side == "x" else axis.yaxis
+    ticks.set_ticks(np.asarray(places)[::step], shown)
+    if side == "x":
+        width = max((len(name) for name in shown), default=0) * _LETTER
+        gap = room / max(1, len(shown))
+        if width > gap:
+            steep = gap < 0.22
+            for label in axis.get_xticklabels():
+                label.set_rotation(90 if steep else 45)
+                if not steep:
+                    label.set(horizontalalignment="right", rotation_mode="anchor")
+
+
+def left_label(axes: Sequence[Axes], text: str) -> None:
+    """A label of the y axis for the panels in the first column."""
+    for axis in axes:
+        if axis.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+            axis.set_ylabel(text, fontsize=SMALL, color=INK)
+
+
+def empty(axis: Axes, text: str) -> None:
+    """Say in the middle of a panel why nothing is drawn there."""
+    words = axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", fontsize=SMALL, color=INK)
+    words.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 2.0})
+
+
+def legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """A legend above all panels, in rows that are as wide as the figure at most, and even."""
+    shown = [f" {name}" if name.startswith("_") else name for name in (plain(name, 32) for name in names)]
+    most = max(1, int(figure.get_figwidth() // (max(map(len, shown)) * _LETTER + 0.6)))
+    columns = ceil(len(shown) / ceil(len(shown) / most))
+    above = figure.legend(handles, shown, loc="outside upper center", ncols=columns)
+    above.set_frame_on(False)
+    for text in above.get_texts():
+        text.set(fontsize=SMALL, color=INK)
+
+
+def log_scale(axis: Axes, side: Literal["x", "y"], low: float, high: float) -> None:
+    """A logarithmic axis between two limits, with ticks between powers of 10 where those alone would be too few."""
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    ticks = axis.xaxis if side == "x" else axis.yaxis
+    axis.set(**{f"{side}scale": "log", f"{side}lim": (low, high)})
+    axis.minorticks_off()
+    if high < 200 * low:
+        ticks.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def color_bar(figure: Figure, image: Any, axes: Any, label: str, extend: str = "neither") -> Colorbar:
+    """A thin colour bar beside one panel or several."""
+    bar = figure.colorbar(image, ax=axes, label=label, extend=extend, fraction=0.06, pad=0.02, aspect=28)
+    bar.ax.tick_params(labelsize=SMALL, labelcolor=INK, color=SOFT, length=2.5, width=0.6)
+    bar.ax.yaxis.label.set(fontsize=SMALL, color=INK)
+    bar.outline.set_visible(False)
+    return bar
+
+
+def color_map(name: str, bad: str = FAINT) -> Colormap:
+    """A colour map that draws what is NaN in a colour of its own."""
+    from matplotlib import colormaps
+
+    return colormaps[name].with_extremes(bad=bad)
+
+
+def color(i: int) -> str:
+    """Colour of the i-th of several; past the eighth they return, with other lines, markers or hatches."""
+    return PALETTE[i % len(PALETTE)]
+
+
+def again(i: int, kinds: Sequence[str]) -> str:
+    """The line or hatch that tells the i-th from those of the same colour."""
+    return kinds[i // len(PALETTE) % len(kinds)]

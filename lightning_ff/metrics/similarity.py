@@ -1,0 +1,164 @@
+"""Representational similarity: how far activations are from each other, and whether two layers agree on that.
+
+Shapes: N samples, U units, C classes. That the measure is used is known of arXiv 2305.18353, its formula is not: these
+are defined here, in the usual way of representational similarity analysis (Kriegeskorte et al. 2008).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_ff.kinds import whole
+from lightning_ff.random import hash_bits
+
+
+def class_mean_rdm(mean: Tensor) -> Tensor:
+    """Dissimilarity of classes: 1 less Pearson's correlation, over units, of their mean activations.
+
+    Args:
+        mean: Mean activity of every unit on each class `(C, U)`.
+
+    Returns:
+        Symmetric matrix `(C, C)` in 0 to 2, float64. Rows and columns of classes whose units all have the same mean
+        (none active, one unit alone), and of classes without samples, are NaN, the diagonal too.
+
+    Raises:
+        ValueError: `mean` is not a matrix.
+
+    Example::
+
+        >>> mean = torch.tensor([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [3.0, 2.0, 1.0], [1.0, 1.0, 1.0]])
+        >>> class_mean_rdm(mean).round(decimals=4)
+        tensor([[0., 0., 2., nan],
+                [0., 0., 2., nan],
+                [2., 2., 0., nan],
+                [nan, nan, nan, nan]], dtype=torch.float64)
+    """
+    if mean.ndim != 2:
+        raise ValueError(f"mean of shape {tuple(mean.shape)}: give one row of units per class, (C, U)")
+    return _dissimilarity(mean)
+
+
+def sample_rdm(h: Tensor) -> Tensor:
+    """Dissimilarity of samples: 1 less Pearson's correlation of their activations.
+
+    It takes 8 N^2 bytes: choose samples with :func:`balanced_indices`.
+
+    Args:
+        h: Activations, or images, `(N, ...)`.
+
+    Returns:
+        Symmetric matrix `(N, N)` in 0 to 2, float64. Rows and columns of samples whose units are all equally active,
+        such as not at all, are NaN.
+
+    Example::
+
+        >>> sample_rdm(torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]]))
+        tensor([[0.0000, 1.3333],
+                [1.3333, 0.0000]], dtype=torch.float64)
+    """
+    return _dissimilarity(h.flatten(1))
+
+
+def _dissimilarity(rows: Tensor) -> Tensor:
+    wide = rows.detach().double()
+    flat = wide.amax(1) == wide.amin(1) if wide.numel() else wide.new_ones(len(wide), dtype=torch.bool)
+    centred = wide - wide.mean(1, keepdim=True)
+    unit = centred / torch.linalg.vector_norm(centred, dim=1, keepdim=True)
+    unit[flat] = torch.nan  # the mean's rounding would be taken for spread
+    matrix = (1 - unit @ unit.T).clamp(0, 2)
+    own = matrix.diagonal()
+    own[~own.isnan()] = 0
+    return matrix
+
+
+def compare_rdms(a: Tensor, b: Tensor) -> Tensor:
+    """Spearman's rank correlation of two dissimilarity matrices, over the pairs above the diagonal.
+
+    Ties get their average rank. A pair that is NaN in either matrix is left out of both.
+
+    Args:
+        a: Symmetric matrix `(N, N)`.
+        b: Another of the same samples or classes `(N, N)`.
+
+    Returns:
+        Correlation in -1 to 1, a float64 scalar; NaN where all remaining pairs of one matrix are equal, or fewer than
+        two remain.
+
+    Raises:
+        ValueError: they are not square, or differ in size.
+
+    Example::
+
+        >>> a = torch.tensor([[0.0, 1.0, 2.0], [1.0, 0.0, 3.0], [2.0, 3.0, 0.0]])
+        >>> b = torch.tensor([[0.0, 0.1, 0.9], [0.1, 0.0, 0.5], [0.9, 0.5, 0.0]])
+        >>> compare_rdms(a, b)
+        tensor(0.5000, dtype=torch.float64)
+    """
+    if a.shape != b.shape or a.ndim != 2 or a.shape[0] != a.shape[1]:
+        raise ValueError(f"matrices of shapes {tuple(a.shape)} and {tuple(b.shape)}: give two of the same shape (N, N)")
+    b = b.to(a.device)
+    above = torch.triu(torch.ones_like(a, dtype=torch.bool), diagonal=1)
+    above &= ~(a.isnan() | b.isnan())
+    ranks = torch.stack([_ranks(a[above]), _ranks(b[above])])
+    offset = ranks - ranks.mean(1, keepdim=True)
+    squares = offset.square().sum(1)
+    return (offset[0] * offset[1]).sum() / (squares[0] * squares[1]).sqrt()
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """Rank of each value from 1, ties sharing their average."""
+    _, place, counts = values.unique(return_inverse=True, return_counts=True)
+    return (counts.cumsum(0) - (counts - 1) / 2).double()[place]
+
+
+def balanced_indices(label: Tensor, per_class: int, index: Tensor, seed: int = 0) -> Tensor:
+    """Positions of at most so many samples of each class, always the same samples of a data set.
+
+    A hash of a sample's index and the seed decides, so neither the order of the samples nor their spread over
+    processes matters: what each process keeps of its own, put together and chosen from again, is what one process
+    keeps. A sample that is there twice, as samplers of several processes pad, is kept once.
+
+    Args:
+        label: Classes `(N,)`.
+        per_class: How many samples of a class to keep; all, where it has fewer.
+        index: The samples' indices in the data set `(N,)`, int64.
+        seed: Another seed chooses other samples.
+
+    Returns:
+        Positions in `label`, int64, ordered by class and then by index.
+
+    Raises:
+        ValueError: `per_class` is below 1, or the shapes differ.
+
+    Example::
+
+        >>> label, index = torch.tensor([1, 0, 1, 0, 1]), torch.tensor([40, 30, 10, 20, 0])
+        >>> kept = balanced_indices(label, per_class=2, index=index)
+        >>> label[kept].tolist(), index[kept].tolist()
+        ([0, 0, 1, 1], [20, 30, 10, 40])
+    """
+    whole("per_class", per_class)
+    if per_class < 1:
+        raise ValueError(f"per_class={per_class}: keep at least 1 sample of each class")
+    if label.ndim != 1 or label.shape != index.shape:
+        raise ValueError(
+            f"label of shape {tuple(label.shape)} and index of shape {tuple(index.shape)}: give both as (N,)"
+        )
+    index = index.to(label.device, torch.int64)
+    order = _sorted_by(label, hash_bits(index, seed, 0), index)
+    again = (label[order].diff() == 0) & (index[order].diff() == 0)
+    order = order[torch.cat([again.new_zeros(min(len(order), 1)), again]).logical_not()]
+    counts = label[order].unique_consecutive(return_counts=True)[1]
+    starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    kept = order[torch.arange(len(order), device=order.device) - starts < per_class]
+    return kept[_sorted_by(label[kept], index[kept])]
+
+
+def _sorted_by(*keys: Tensor) -> Tensor:
+    """Order by the first key, ties by the second, and so on."""
+    order = torch.arange(len(keys[0]), device=keys[0].device)
+    for key in reversed(keys):
+        order = order[key[order].argsort(stable=True)]
+    return order
