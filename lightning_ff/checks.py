@@ -166,7 +166,7 @@ def trainer(learner: LocalLearner, flags: Trainer) -> None:
         )
 
 
-def checkpoint(path: Any) -> None:
+def checkpoint(path: Any, name: str = "ckpt_path") -> None:
     """Check that a local checkpoint file is whole before anything is loaded from it."""
     file = Path(str(path))
     if not file.is_file():
@@ -175,9 +175,9 @@ def checkpoint(path: Any) -> None:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
     except (zipfile.BadZipFile, OSError) as error:
-        raise CorruptCheckpoint(f"ckpt_path={str(path)!r} is damaged ({error}): use an earlier one beside it") from None
+        raise CorruptCheckpoint(f"{name}={str(path)!r} is damaged ({error}): use an earlier one beside it") from None
     if damaged:
-        raise CorruptCheckpoint(f"ckpt_path={str(path)!r} is damaged (at {damaged}): use an earlier one beside it")
+        raise CorruptCheckpoint(f"{name}={str(path)!r} is damaged (at {damaged}): use an earlier one beside it")
 
 
 def given_again(learner: type[LightningModule], given: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from lightning_ff.labels import Unlabelled
 from lightning_ff.negatives import NegativeSampler, WrongLabel
 from lightning_ff.network import LocalNetwork
 from lightning_ff.optim import BlockOptimizers, BlockSchedulers, CosineToEnd
-from lightning_ff.spec import NotDescribable, describe, is_spec
+from lightning_ff.spec import NotDescribable, describe, is_spec, part
 from lightning_ff.sweep import Segment
 
 if TYPE_CHECKING:
@@ -194,8 +194,8 @@ def _open_cosines(scheduler: Any, begins: int = 0) -> Iterator[tuple[CosineToEnd
         yield scheduler, begins
     inner = getattr(scheduler, "_schedulers", [])
     starts = [0, *scheduler._milestones] if isinstance(scheduler, SequentialLR) else [0] * len(inner)
-    for part, start in zip(inner, starts, strict=True):
-        yield from _open_cosines(part, begins + start)
+    for each, start in zip(inner, starts, strict=True):
+        yield from _open_cosines(each, begins + start)
 
 
 def _length(learner: LocalLearner, at_most: float) -> int:
@@ -282,6 +282,17 @@ def _given(learner: LocalLearner, frame: FrameType | None) -> set[str]:
     return names
 
 
+def _check_rebuilds(found: Any, model: nn.Module) -> None:
+    """Whether a network is again as it is, made from its description; it may have been changed since it was made."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            again = repr(part(found))
+        except Exception as error:
+            raise NotDescribable(f"{type(model).__name__} cannot be made again ({error})") from None
+    if again != repr(model):
+        raise NotDescribable(f"{type(model).__name__} was changed after it was made")
+
+
 def _plain(name: str, value: Any) -> Any:
     """Plain data for an argument; what cannot be described says so when it is asked for after loading."""
     if isinstance(value, Mapping) and not is_spec(value):
@@ -289,6 +300,9 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(f"{name}[{i}]", entry) for i, entry in enumerate(value)]
     try:
-        return describe(value)
+        found = describe(value)
+        if name == "model" and isinstance(value, nn.Module):
+            _check_rebuilds(found, value)
+        return found
     except NotDescribable as error:
         return {"class_path": "lightning_ff.spec.missing", "init_args": {"what": f"{name}: {error}"}}

@@ -19,7 +19,7 @@ class Readout(nn.Module):
         needs: "scores" (per-block class scores) or "features" (what each block hands on).
         view: What a learning readout learns from in pair mode: the image with the "neutral" label, in a pass of its
             own, or the "positive" rows of the sweep. It always predicts from the neutral view. Class mode has one view.
-        takes_some: Joins the scores of any number of blocks, so that those that have not begun to learn can be left out.
+        takes_some: Joins the scores of any number of blocks, so that those that have not begun to learn are left out.
     """
 
     needs: Literal["scores", "features"] = "scores"
@@ -167,8 +167,10 @@ class IntervalReadout(Readout):
     def observe(self, outputs: list[Tensor], label: Tensor) -> None:
         votes = torch.stack(self._votes(outputs))
         for start in range(len(votes)):
-            answers = votes[start:].cumsum(0).argmax(2)
-            self.hits[start, start:] += (answers == label).sum(1)
+            joined = torch.zeros_like(votes[0])  # no cumsum, of which CUDA has no deterministic form
+            for end in range(start, len(votes)):
+                joined = joined + votes[end]
+                self.hits[start, end] += (joined.argmax(1) == label).sum()
 
     def fit(self, reduce: Callable[[Tensor], Tensor]) -> None:
         hits = reduce(self.hits)

@@ -7,7 +7,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 
 from lightning_ff.blocks.recompute import check_graph, recomputing, statistics_kept
 from lightning_ff.kinds import kind, own
@@ -93,6 +94,7 @@ class LocalBlock(nn.Module):
         self._moves: tuple[int, int] | None = None
         if recompute:
             check_graph(layers)
+        self._modal = [[m for m in layers.modules() if isinstance(m, (_NormBase, _DropoutNd))]]  # no submodules of it
         self._splits = batch_stats == "separate" and any(isinstance(m, _BatchNorm) for m in layers.modules())
 
     def forward(
@@ -162,6 +164,10 @@ class LocalBlock(nn.Module):
         """Tell the block where the channels of its (first) output `h` are, axis 1 or -1."""
         usual = 1 if h.dim() > 3 else -1
         self._moves = (axis, usual) if h.dim() > 2 and axis != usual else None
+
+    def mixed(self, trains: bool) -> bool:
+        """Whether normalisation or dropout is in another mode, set through the network that the layers are of."""
+        return any(module.training != trains for module in self._modal[0])
 
     @property
     def trainable(self) -> bool:

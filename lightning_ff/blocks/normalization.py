@@ -18,7 +18,7 @@ class Normalize(nn.Module):
 
     Args:
         kind: Over all features of a sample: "l2" (length 1), "rms" (root mean square 1) or "layer" (mean 0, variance
-            1). "channel" is "layer" over the channels of each position: dimension 1 of maps `(N, C, H, W)`, the last
+            1). "channel" is "layer" over the channels of each position: dimension 1 of maps `(N, C, ...)`, the last
             one of tokens `(N, T, C)`. "none" changes nothing.
         eps: Added to the square before the root ("l2" and "rms": to the mean square), against division by zero.
 
@@ -51,9 +51,9 @@ class Normalize(nn.Module):
                 return ((wide - mean) * torch.rsqrt(variance + self.eps)).to(x.dtype)
             return F.layer_norm(wide, wide.shape[1:], eps=self.eps).to(x.dtype)
         if self.kind == "channel":
-            last = wide.movedim(1, -1) if wide.dim() == 4 else wide
+            last = wide.movedim(1, -1) if wide.dim() > 3 else wide
             normal = F.layer_norm(last, last.shape[-1:], eps=self.eps).to(x.dtype)
-            return normal.movedim(-1, 1) if wide.dim() == 4 else normal
+            return normal.movedim(-1, 1) if wide.dim() > 3 else normal
         flat = wide.flatten(1)
         scale = torch.rsqrt(flat.square().mean(1) + self.eps)
         if self.kind == "l2":

@@ -18,6 +18,7 @@ from lightning_ff.blocks.measure import Measured, example, measure
 from lightning_ff.blocks.named import behind, describe
 from lightning_ff.blocks.partition_checks import Balance, Cuts, check_arguments, check_parameters
 from lightning_ff.blocks.tracing import Untraceable, trace, untouched
+from lightning_ff.blocks.verify import verify
 
 
 class Partition(nn.Module):
@@ -96,7 +97,8 @@ def partition(
             * "stages": "blocks", joined while the map stays as large as it is; needs `input_shape`.
             * an int: so many blocks, out of "finest", as equal as possible in what `balance` says.
             * paths of modules such as `["maxpool", "layer1.1"]`: each ends a block, what is left is the last one.
-        input_shape: Shape of one input without the batch axis; adds shapes and memory to the table.
+        input_shape: Shape of one input without the batch axis; adds shapes and memory to the table, and compares the
+            blocks with the model on an example. Without it, every tensor must have the batch as its first axis.
         balance: What an int balances: "parameters", or "activations", the bytes saved for backward (needs
             `input_shape`).
 
@@ -129,6 +131,8 @@ def partition(
     names, modules_of = zip(*describe(flow, places), strict=True)
     unused = check_parameters(model, blocks, names)
     measured = None if input_shape is None else measure(model, names, blocks, input_shape)
+    if input_shape is not None:
+        verify(model, blocks, input_shape)
     return Partition(blocks, names, modules_of, measured, unused)
 
 

@@ -15,6 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node, Proxy, Tracer
 
+_DRAWN = (
+    "it draws random numbers of a fixed shape, which would stay the same for ever; draw them like the activation "
+    "(torch.randn_like), or in a module of its own"
+)
 MODEL = "model"  # where the wrapper of the traced model holds it
 
 
@@ -119,6 +123,7 @@ class _Tracer(Tracer):
         self.calls = [Call("", 0)]
         self.number = 0
         self.inline: dict[str, nn.Module] = {}
+        self.context = _context()
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if module_qualified_name.removeprefix(MODEL + ".") in self.whole:
@@ -142,21 +147,32 @@ class _Tracer(Tracer):
         name = self.path_of_module(m)
         if self.is_leaf_module(m, name):
             return self.create_proxy("call_module", name, args, kwargs)
+        random = torch.get_rng_state()
         if name == MODEL:
-            return forward(*args, **kwargs)
+            return self._drawing(random, forward(*args, **kwargs))
         before = len(self.graph.nodes)
         self.number += 1
         self.calls.append(Call(name.removeprefix(MODEL + "."), self.number))
         try:
-            return forward(*args, **kwargs)
+            return self._drawing(random, forward(*args, **kwargs))
         except Exception:
+            torch.set_rng_state(random)  # what it drew is not to be blamed on the module around it
             for node in reversed(list(self.graph.nodes)[before:]):
                 self.graph.erase_node(node)
         finally:
             self.calls.pop()
         return self.create_proxy("call_module", name, args, kwargs)
 
+    @staticmethod
+    def _drawing(before: Tensor, result: Any) -> Any:
+        """The result of a forward that has drawn no number while it was recorded, since that one would stay."""
+        if not torch.equal(before, torch.get_rng_state()):
+            raise RuntimeError(_DRAWN)
+        return result
+
     def create_node(self, *args: Any, **kwargs: Any) -> Node:
+        if _context() != self.context:
+            raise RuntimeError("torch.no_grad(), enable_grad() or autocast around part of a forward is not recorded")
         node = super().create_node(*args, **kwargs)
         node.meta["calls"] = tuple(self.calls)
         return node
@@ -170,6 +186,12 @@ class _Tracer(Tracer):
         if any("ASSERTION" in step.opname or step.argrepr == "AssertionError" for step in islice(following, 2)):
             return True
         return super().to_bool(obj)
+
+
+def _context() -> tuple[bool, ...]:
+    """What a recording does not hold: whether gradients are on, and autocast."""
+    kinds = ("cpu", "cuda")
+    return (torch.is_grad_enabled(), *(torch.is_autocast_enabled(kind) for kind in kinds))
 
 
 def _record(model: nn.Module, chain: Sequence[str], whole: Collection[str], training: bool) -> Traced:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +13,7 @@ from lightning_ff.blocks.measure import example
 from lightning_ff.blocks.tracing import untouched
 from lightning_ff.kinds import kind
 
+_OLD_DENSE = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")  # names in torchvision's published files
 _IN_LEARNER = re.compile(r"network\.blocks\.\d+\.layers\.(.+)")
 
 
@@ -42,6 +41,7 @@ def backbone(
     kind("model", model, (str, nn.Module), 'give a name of torchvision, such as "resnet18", or a module')
     made = _named(model, num_classes) if isinstance(model, str) else model
     if weights is not None:
+        kind("weights", weights, str, "give the name of torchvision's weights, or of a file")
         load(made, _state(model, weights), weights, input_shape)
     return made.train()
 
@@ -66,11 +66,26 @@ def _state(model: str | nn.Module, weights: str) -> dict[str, Tensor]:
         raise FileNotFoundError(f"weights={weights!r} is neither a file nor one of {', '.join(known)}")
     if not Path(weights).is_file():
         raise FileNotFoundError(f"weights={weights!r}: there is no such file")
-    checks.checkpoint(weights)
-    found: dict[str, Any] = torch.load(weights, map_location="cpu", weights_only=True)
-    state: dict[str, Any] = found.get("state_dict", found)
+    state = _read(weights)
     own = {m[1]: value for key, value in state.items() if (m := _IN_LEARNER.fullmatch(key))}
-    return own or state
+    return {_OLD_DENSE.sub(r"\1\2", key): value for key, value in (own or state).items()}
+
+
+def _read(weights: str) -> dict[str, Tensor]:
+    """The state in a file, in torch's present format or the one before it."""
+    with Path(weights).open("rb") as file:
+        if file.read(2) == b"PK":
+            checks.checkpoint(weights, "weights")
+    try:
+        found = torch.load(weights, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"weights={weights!r} cannot be read as a state_dict ({type(error).__name__}): save model.state_dict()"
+        ) from error
+    state = found.get("state_dict", found) if isinstance(found, dict) else found
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"weights={weights!r} holds a {type(state).__name__}, no state_dict: save model.state_dict()")
+    return state
 
 
 def classifier(model: nn.Module, input_shape: Sequence[int]) -> str:
@@ -109,6 +124,10 @@ def load(model: nn.Module, state: dict[str, Tensor], source: str, input_shape: S
         if all(key.startswith(head) for key in (*other, *missing)):
             state = {key: value for key, value in state.items() if key not in other}
             other, missing = [], []
+    if strange := [key for key in state if key not in own]:
+        raise ValueError(
+            f"weights={source!r} are of another network than {type(model).__name__}, which has no {strange[0]}"
+        )
     if other or missing:
         wrong = f"{other[0]} has another shape" if other else f"{missing[0]} is not in it"
         raise ValueError(f"weights={source!r} are of another network than {type(model).__name__}: {wrong}")

@@ -57,6 +57,10 @@ class Backprop(CutNetworkLearner):
         **kwargs: Any,
     ) -> None:
         kind("terms", terms or [], (list, tuple), "give a list, such as [ActivationPenalty(1e-6)]")
+        if "segments" in kwargs:
+            raise ValueError(
+                f"segments={kwargs['segments']!r}: Backprop is one segment with the last loss, leave it out"
+            )
         objective = loss_for(loss)
         net, cut = cut_network(model, num_classes, input_shape, cuts, weights, frozen)
         of_each = part(list(terms or []))

@@ -8,13 +8,15 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
+from lightning_ff import configure
 from lightning_ff.blocks import LocalBlock, Partition, partition
 from lightning_ff.kinds import kind, sizes, whole
 from lightning_ff.learner import LocalLearner
 from lightning_ff.methods.backbone import Classifier, backbone, classifier
 from lightning_ff.network import LocalNetwork
-from lightning_ff.objectives import CrossEntropy, LocalLoss
+from lightning_ff.objectives import CrossEntropy, LocalLoss, OutputGoodness
 from lightning_ff.readouts import Readout
 from lightning_ff.spec import part
 
@@ -72,6 +74,8 @@ class CutNetworkLearner(LocalLearner):
         channels_last: bool,
         **kwargs: Any,
     ) -> None:
+        for name, value in {"channels_last": channels_last, "recompute": blocks[-1].recompute}.items():
+            kind(name, value, bool, "choose True or False")
         if not 0 <= frozen < len(blocks):
             raise ValueError(f"frozen={frozen}: must be at least 0 and leave one of the {len(blocks)} blocks to learn")
         for block in blocks[:frozen]:
@@ -87,7 +91,17 @@ class CutNetworkLearner(LocalLearner):
     @property
     def model(self) -> nn.Module:
         """The network that was given, with the weights as trained: `model.state_dict()` has its own keys."""
-        return self._model[0]
+        model = self._model[0]
+        for block in self.blocks:  # a move or a cast makes buffers anew
+            for path, buffer in block.layers.named_buffers():
+                owner, _, field = path.rpartition(".")
+                try:
+                    held = model.get_submodule(owner)._buffers
+                except AttributeError:  # the block's own, such as a constant
+                    continue
+                if field in held:
+                    held[field] = buffer
+        return model
 
     def reset_heads(self, num_classes: int) -> None:
         """Draw the auxiliary heads and the model's classifier anew, for other classes; the rest stays as trained.
@@ -101,12 +115,23 @@ class CutNetworkLearner(LocalLearner):
             raise ValueError(f"num_classes={num_classes}: must be at least 2")
         name = classifier(self.model, self.network.input_shape)
         old = cast(Classifier, self.model.get_submodule(name))
+        outputs = old.out_features if isinstance(old, nn.Linear) else old.out_channels
+        used = isinstance(self.blocks[-1].goodness, OutputGoodness)
+        if (used and outputs != self.num_classes) or is_parametrized(old):
+            raise ValueError(
+                f"reset_heads({num_classes}): {name}, the last layer of {type(self.model).__name__} to run, is no plain "
+                f"classifier of {self.num_classes} classes: make the model with other classes, and load the weights"
+            )
         new = _like(old, num_classes)
         for root in (self.model, *(block.layers for block in self.blocks)):
             if any(module is old for module in root.modules()):
                 root.set_submodule(name, new)
         self.network.reset_heads(num_classes)
         self.hparams["num_classes"] = num_classes
+        if getattr(self.model, "num_classes", None) == outputs:
+            setattr(self.model, "num_classes", num_classes)  # noqa: B010  as a checkpoint describes it
+        if not isinstance(self.hparams.get("model"), str):
+            configure.remember_instead(self, "model", self.model)
         self._build_metrics()
 
 

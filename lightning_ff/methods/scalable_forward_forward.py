@@ -76,7 +76,7 @@ class ScalableForwardForward(CutNetworkLearner):
         net, cut = cut_network(model, num_classes, input_shape, cuts, weights, frozen)
         layers = list(cut)
         if head == "none":
-            _check_is_head(layers[-1], cut.names[-1])
+            _check_is_head(layers[-1], cut.names[-1], cuts)
             layers.pop().requires_grad_(False)
         parts: dict[str, Any] = {"goodness_from": goodness_from, "recompute": recompute}
         blocks = [
@@ -92,11 +92,13 @@ class ScalableForwardForward(CutNetworkLearner):
         super().__init__(net, blocks, input_shape, num_classes, joined, frozen, channels_last, **kwargs)
 
 
-def _check_is_head(layer: nn.Module, name: str) -> None:
-    """Whether the last block can be left out: it is all linear layers, or one convolution."""
-    convolutions = [module for module in layer.modules() if isinstance(module, _ConvNd)]
-    if len(convolutions) + any(isinstance(module, nn.Linear) for module in layer.modules()) > 1:
+def _check_is_head(layer: nn.Module, name: str, cuts: object) -> None:
+    """Whether the last block can be left out: one weight layer, or the last linear layers where cuts keep to them."""
+    weighted = [module for module in layer.modules() if isinstance(module, (_ConvNd, nn.Linear, nn.MultiheadAttention))]
+    linear = isinstance(cuts, str) and all(type(module) is nn.Linear for module in weighted)
+    if len(weighted) > 1 and not linear:
         raise ValueError(
-            f"head='none' would leave out the last block, {name}, which holds convolutions before the classifier: use "
-            "head='local' or 'auxiliary', or cuts=[...] with the path of the module before the classifier"
+            f"head='none' would leave out the last block, {name}, which holds {len(weighted)} weight layers and not "
+            "the classifier alone: use head='local' or 'auxiliary', or cuts=[...] with the path of the module before the "
+            "classifier"
         )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_ff.kinds import whole
 from lightning_ff.objectives.goodness import Goodness, Mode
 
 
@@ -37,7 +38,8 @@ def projected_goodness(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
 def gram_goodness(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """:func:`projected_goodness` without its map of `(N, K, P)`: `w^T M w + 2 b w^T mu + b^2` per class.
 
-    `M = x x^T / P` holds the second moments of the channels and `mu` their means, so that the cost is
+    Where means are far larger than deviations, float32 loses digits that the projection keeps; behind a normalisation
+    they are not. `M = x x^T / P` holds the second moments of the channels and `mu` their means, so that the cost is
     `C^2 P + K C^2` in place of `K C P`, and memory does not grow with K times P.
 
     Example::
@@ -85,6 +87,7 @@ class AuxiliaryGoodness(Goodness):
 
     def __init__(self, kernel_size: int = 1, bias: bool = True) -> None:
         super().__init__()
+        whole("kernel_size", kernel_size)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size}: must be odd, such as 1, 3 or 5")
         self.kernel_size = kernel_size

@@ -131,3 +131,10 @@ def test_the_channels_last_format_is_kept() -> None:
         found = Normalize(kind)(last)  # type: ignore[arg-type]
         assert found.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(found, Normalize(kind)(x), rtol=1e-4, atol=1e-5)  # type: ignore[arg-type]
+
+
+def test_channels_of_volumes_are_normalised_along_the_first_axis() -> None:
+    x = torch.randn(2, 4, 3, 5, 6)
+    out = Normalize("channel")(x)
+    assert out.mean(1).abs().max() < 1e-6
+    torch.testing.assert_close(out.square().mean(1), torch.ones(2, 3, 5, 6), rtol=1e-4, atol=1e-4)

@@ -120,7 +120,7 @@ class Last(nn.Module):
         (lambda: nn.Sequential(nn.LazyLinear(3)), {}, "lazy modules: run it once on a batch"),
         (Tied, {}, r"'first.weight' = 'last.weight' is used by block 0 \(first\) and block 2 \(last\).*own copy"),
         (Twice, {}, r"'layer.weight' is used by block 0 \(layer\) and block 1"),
-        (Drawing, {}, "Drawing: its forward draws random numbers of a fixed shape"),
+        (Drawing, {}, "Drawing: .*it draws random numbers of a fixed shape"),
         (TwoModes, {}, "TwoModes: its own forward does different things in training and in evaluation"),
         (TwoInputs, {}, r"TwoInputs: its forward takes 2 inputs \(x, y\)"),
         (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -280,7 +282,7 @@ def test_bad_arguments(arguments: dict[str, Any], error: type[Exception], messag
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     torch.save(nn.Linear(3, 3).state_dict(), tmp_path / "linear.pt")
-    with pytest.raises(ValueError, match=r"are of another network than Net: stem\.0\.weight is not in it"):
+    with pytest.raises(ValueError, match=r"are of another network than Net, which has no weight"):
         learner(weights=str(tmp_path / "linear.pt"))
 
 
@@ -389,3 +391,88 @@ def test_a_checkpoint_says_how_a_network_of_this_package_was_made(tmp_path: Path
     model = ScalableForwardForward(ConvNet(CLASSES, 3, [4, 6], pools=[1]), CLASSES, SHAPE)
     fit(model, steps=1, enable_checkpointing=True, callbacks=[ModelCheckpoint(tmp_path, save_last=True)])
     assert apart(weights(ScalableForwardForward.load_from_checkpoint(tmp_path / "last.ckpt")), weights(model)) == 0
+
+
+def test_weights_of_a_deeper_network_and_of_other_files_are_refused(tmp_path: Path) -> None:
+    class Deeper(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.third = nn.Linear(2, 2)
+
+    torch.save(Deeper().state_dict(), tmp_path / "deeper.pt")
+    with pytest.raises(ValueError, match=r"are of another network than Net, which has no third\.weight"):
+        learner(weights=str(tmp_path / "deeper.pt"))
+    for name, content in {"list.pt": [1, 2], "model.pt": net()}.items():
+        torch.save(content, tmp_path / name)
+        with pytest.raises(ValueError, match=r"save model\.state_dict"):
+            learner(weights=str(tmp_path / name))
+    with pytest.raises(TypeError, match="weights=OrderedDict"):
+        learner(weights=net().state_dict())
+
+
+def test_weights_in_torchs_older_format(tmp_path: Path) -> None:
+    torch.save(net(seed=4).state_dict(), tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    model = learner(weights=str(tmp_path / "old.pth"))
+    assert apart(weights(model.model), weights(net(seed=4))) == 0
+
+
+def test_modes_set_through_the_network_do_not_stay() -> None:
+    class Modes(Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            pl_module.model.eval()
+            pl_module.model(data(1)[0][0])
+            pl_module.model.train()
+
+    plain, disturbed = learner(frozen=2), learner(frozen=2)
+    fit(plain)
+    fit(disturbed, callbacks=[Modes()])
+    assert apart(weights(plain.model), weights(disturbed.model)) == 0
+    plain.model.eval()
+    seen = int(plain.model.second.bn1.num_batches_tracked)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning sees modules in eval mode, too
+        fit(plain)
+    assert int(plain.model.second.bn1.num_batches_tracked) == seen + STEPS
+
+
+def test_a_changed_network_is_given_again_with_its_checkpoint(tmp_path: Path) -> None:
+    changed = ConvNet(CLASSES, 3, [4, 6])
+    changed[0][2] = nn.GELU()
+    model = ScalableForwardForward(changed, CLASSES, SHAPE)
+    fit(model, steps=1, enable_checkpointing=True, callbacks=[ModelCheckpoint(tmp_path, save_last=True)])
+    with pytest.raises(ValueError, match="was changed after it was made"):
+        ScalableForwardForward.load_from_checkpoint(tmp_path / "last.ckpt")
+    other = ScalableForwardForward(ConvNet(CLASSES, 3, [4, 6]), CLASSES, SHAPE)
+    other.reset_heads(7)
+    batches = [(x, y) for x, y in data(2)]
+    keep = ModelCheckpoint(tmp_path, filename="seven")
+    quiet(enable_checkpointing=True, callbacks=[keep]).fit(other, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    again = ScalableForwardForward.load_from_checkpoint(tmp_path / "seven.ckpt")
+    assert apart(weights(again), weights(other)) == 0
+
+
+def test_buffers_of_the_network_follow_a_cast() -> None:
+    class Centred(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("centre", torch.zeros(1, 3, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x - self.centre)
+
+    model = learner(Centred()).double()
+    assert model.model.centre.dtype == torch.float64
+    assert model.model.eval()(data(1)[0][0].double()).shape == (6, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"channels_last": "no"}, "channels_last='no'"),
+        ({"recompute": "yes"}, "recompute='yes'"),
+        ({"goodness": AuxiliaryGoodness}, "goodness=AuxiliaryGoodness is a class"),
+    ],
+)
+def test_words_for_switches(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        learner(**arguments)
