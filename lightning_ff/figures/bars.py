@@ -1,4 +1,4 @@
-"""Grouped bars that compare models: by class, by layer.
+"""Grouped bars that compare models class by class.
 
 Shapes: L layers, C classes.
 """
@@ -6,7 +6,7 @@ Shapes: L layers, C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from lightning_ff.figures.arrays import Values, array, class_names, flat, given
 from lightning_ff.figures.base import (
     HATCHES,
     INK,
-    SMALL,
     SOFT,
     again,
     color,
@@ -22,17 +21,15 @@ from lightning_ff.figures.base import (
     left_label,
     legend,
     log_scale,
-    name_ticks,
-    new_figure,
     panels,
     settled,
     tidy,
 )
+from lightning_ff.figures.names import name_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
 
 Item = TypeVar("Item")
 ByLayer: TypeAlias = Values | Mapping[str, Values]
@@ -104,7 +101,7 @@ def _by_class(
     rows = {model: _by_layer(f"values[{model!r}]", numbers, names, layers) for model, numbers in values.items()}
     errors = {
         model: _by_layer(f"deviation[{model!r}]", numbers, names, layers)
-        for model, numbers in _known(deviation, values).items()
+        for model, numbers in known(deviation, values).items()
     }
     found = list(dict.fromkeys(layer for numbers in rows.values() for layer in numbers))
     width = min(9.5, max(3.3, 0.6 + 0.06 * len(names) * (len(rows) + 1)))
@@ -112,64 +109,11 @@ def _by_class(
     for axis, layer in zip(axes, found, strict=True):
         tidy(axis, layer)
         heights = [numbers.get(layer) for numbers in rows.values()]
-        _grouped(axis, heights, [errors.get(model, {}).get(layer) for model in rows], len(names), base)
+        grouped(axis, heights, [errors.get(model, {}).get(layer) for model in rows], len(names), base)
         name_ticks(axis, "x", np.arange(len(names)), names, width - 0.7)
     left_label(axes, ylabel)
-    _legend(figure, list(rows))
+    model_legend(figure, list(rows))
     return figure
-
-
-def probe_bars(
-    accuracies: Mapping[str, Mapping[str, float]],
-    pixels: float | None = None,
-    deviation: Mapping[str, Mapping[str, float]] | None = None,
-    ylabel: str = "accuracy of the probe",
-) -> Figure:
-    """What linear probes read from each layer, one colour per model, above a line for raw pixels.
-
-    Args:
-        accuracies: Name of the model to layers' names and accuracies; what is NaN has no bar.
-        pixels: Accuracy of a probe on the raw input; None draws no line.
-        deviation: Likewise, half the length of the error bars, for all models or some.
-        ylabel: What the numbers are.
-
-    Raises:
-        ValueError: no accuracies, or a deviation of a model that has none.
-    """
-    given("accuracies", accuracies, "accuracies by layer")
-    layers = list(dict.fromkeys(layer for numbers in accuracies.values() for layer in numbers))
-    if not layers:
-        raise ValueError(f"accuracies={accuracies!r}: give the accuracy of one layer at least")
-    spread = _known(deviation, accuracies)
-    bars = len(layers) * (len(accuracies) + 1)
-    width = min(10.5, max(4.0, 1.2 + 0.32 * bars))
-    figure = new_figure(width, 3.0)
-    axis = figure.subplots()
-    tidy(axis, ylabel=ylabel)
-    heights = [np.array([numbers.get(layer, np.nan) for layer in layers]) for numbers in accuracies.values()]
-    halves = [np.array([spread.get(model, {}).get(layer, np.nan) for layer in layers]) for model in accuracies]
-    _grouped(axis, heights, halves, len(layers))
-    name_ticks(axis, "x", np.arange(len(layers)), layers, width - 1.2)
-    if pixels is not None and np.isfinite(pixels):
-        axis.axhline(pixels, color=INK, linewidth=1.0, linestyle="--")
-        place = axis.get_yaxis_transform()
-        axis.text(1.01, pixels, f"raw pixels\n{pixels:.3f}", transform=place, va="center", fontsize=SMALL, color=INK)
-    axis.set_ylim(0, max(1.0, axis.get_ylim()[1]))
-    if width > 0.3 * bars:
-        _write(axis)
-    _legend(figure, list(accuracies))
-    return settled(figure)
-
-
-def _write(axis: Axes) -> None:
-    """Each bar's number at its foot, where neither error bars nor the line for pixels are; above it where it is low."""
-    for bar in cast("list[Rectangle]", axis.patches):
-        height, paint = bar.get_height(), cast("tuple[float, ...]", bar.get_facecolor())
-        inside = height > 0.1 * axis.get_ylim()[1]
-        dark = float(np.dot(paint[:3], (0.3, 0.59, 0.11))) < 0.45
-        x, y = bar.get_x() + bar.get_width() / 2, 0.015 if inside else height + 0.015
-        ink = "white" if inside and dark else INK
-        axis.text(x, y, f"{height:.3f}".removeprefix("0"), ha="center", fontsize=SMALL - 1, color=ink)
 
 
 def _by_layer(
@@ -184,7 +128,7 @@ def _by_layer(
     return dict(zip(layers or [f"layer {k + 1}" for k in range(len(matrix))], matrix, strict=True))
 
 
-def _known(deviation: Mapping[str, Item] | None, values: Mapping[str, Any]) -> Mapping[str, Item]:
+def known(deviation: Mapping[str, Item] | None, values: Mapping[str, Any]) -> Mapping[str, Item]:
     """Deviations, none of them of a model that has no values."""
     strange = [model for model in deviation or {} if model not in values]
     if strange:
@@ -192,7 +136,7 @@ def _known(deviation: Mapping[str, Item] | None, values: Mapping[str, Any]) -> M
     return deviation or {}
 
 
-def _grouped(
+def grouped(
     axis: Axes,
     heights: Sequence[np.ndarray | None],
     halves: Sequence[np.ndarray | None],
@@ -216,7 +160,8 @@ def _grouped(
         empty(axis, "all are 0" if np.isfinite(every).any() else "no values")
 
 
-def _legend(figure: Figure, models: Sequence[str]) -> None:
+def model_legend(figure: Figure, models: Sequence[str]) -> None:
+    """Which model has which bars, where there are several."""
     from matplotlib.patches import Patch
 
     if len(models) > 1:

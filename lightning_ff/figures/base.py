@@ -1,4 +1,4 @@
-"""What all pictures share: one palette, font sizes, panels in rows, names on axes, a word where nothing is seen."""
+"""What all pictures share: one palette, font sizes, panels in rows, a legend, a word where nothing is seen."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ from collections.abc import Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colorbar import Colorbar
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#7f7f7f", "#000000")  # Okabe and Ito
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#555555", "#000000")  # Okabe and Ito
 MARKERS, LINES, HATCHES = "osD^vP<X", ("-", "--", ":", "-."), ("", "//", "..", "xx")  # the latter two: next round
-INK, SOFT, FAINT = "#333333", "#8c8c8c", "#e3e3e3"
+INK, SOFT, MISSING, FAINT = "#333333", "#8c8c8c", "#bdbdbd", "#e3e3e3"
 SMALL, NORMAL = 8.0, 9.0
-_LETTER, _LINE = 0.067, 0.135  # inches of a mean letter and of a line of SMALL print
+LETTER, LINE = 0.067, 0.135  # inches of a mean letter and of a line of SMALL print
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -63,9 +61,9 @@ def settled(figure: Figure) -> Figure:
     return figure
 
 
-def tidy(axis: Axes, title: str = "", xlabel: str = "", ylabel: str = "", frame: bool = False) -> None:
-    """Title, labels and ticks in one size and ink, and no more lines around than needed."""
-    axis.set_title(plain(title, 48), fontsize=NORMAL, color=INK)
+def tidy(axis: Axes, title: str = "", xlabel: str = "", ylabel: str = "", frame: bool = False, most: int = 30) -> None:
+    """A title of so many letters, labels and ticks in one size and ink, and no more lines around than needed."""
+    axis.set_title(plain(title, most), fontsize=NORMAL, color=INK)
     axis.set_xlabel(xlabel, fontsize=SMALL, color=INK)
     axis.set_ylabel(ylabel, fontsize=SMALL, color=INK)
     axis.tick_params(labelsize=SMALL, labelcolor=INK, color=SOFT, length=2.5, width=0.6)
@@ -92,30 +90,6 @@ def plain(name: str, most: int = 16) -> str:
     return short(name, most).replace("$", r"\$")
 
 
-def name_ticks(
-    axis: Axes,
-    side: Literal["x", "y"],
-    places: Sequence[float] | np.ndarray,
-    names: Sequence[str],
-    room: float,
-    most: int = 16,
-) -> None:
-    """Names of so many letters along an axis, as many as can be read in so many inches, turned where they are long."""
-    step = max(1, ceil(len(places) * _LINE / room)) if len(places) else 1
-    shown = [plain(name, most) for name in names][::step]
-    ticks = axis.xaxis if side == "x" else axis.yaxis
-    ticks.set_ticks(np.asarray(places)[::step], shown)
-    if side == "x":
-        width = max((len(name) for name in shown), default=0) * _LETTER
-        gap = room / max(1, len(shown))
-        if width > gap:
-            steep = gap < 0.22
-            for label in axis.get_xticklabels():
-                label.set_rotation(90 if steep else 45)
-                if not steep:
-                    label.set(horizontalalignment="right", rotation_mode="anchor")
-
-
 def left_label(axes: Sequence[Axes], text: str) -> None:
     """A label of the y axis for the panels in the first column."""
     for axis in axes:
@@ -132,7 +106,7 @@ def empty(axis: Axes, text: str) -> None:
 def legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
     """A legend above all panels, in rows that are as wide as the figure at most, and even."""
     shown = [f" {name}" if name.startswith("_") else name for name in (plain(name, 32) for name in names)]
-    most = max(1, int(figure.get_figwidth() // (max(map(len, shown)) * _LETTER + 0.6)))
+    most = max(1, int(figure.get_figwidth() // (max(map(len, shown)) * LETTER + 0.6)))
     columns = ceil(len(shown) / ceil(len(shown) / most))
     above = figure.legend(handles, shown, loc="outside upper center", ncols=columns)
     above.set_frame_on(False)

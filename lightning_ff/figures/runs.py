@@ -1,7 +1,4 @@
-"""What many epochs or many runs say: ensembles' growth, and accuracy against sparsity.
-
-Shapes: E epochs, C classes.
-"""
+"""What many runs say together: accuracy against sparsity."""
 
 from __future__ import annotations
 
@@ -10,139 +7,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lightning_ff.figures.arrays import Values, array, class_names, given
-from lightning_ff.figures.base import (
-    INK,
-    LINES,
-    MARKERS,
-    PALETTE,
-    SMALL,
-    SOFT,
-    again,
-    color,
-    empty,
-    left_label,
-    legend,
-    panels,
-    plain,
-    settled,
-    tidy,
-)
+from lightning_ff.figures.base import MARKERS, PALETTE, color, empty, left_label, legend, panels, settled, tidy
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_NAMED = 20  # classes up to which each line has its own colour and name
-
-
-def growth(
-    sizes: Mapping[str, Values], classes: Sequence[str], epochs: Values, ylabel: str = "units in the ensemble"
-) -> Figure:
-    """One panel per layer: a line per class over training, its name at the end.
-
-    Of more than 20 classes the lines are grey, and the mean, the highest and the lowest are named.
-
-    Args:
-        sizes: Name of the layer to ensembles' sizes, or other numbers, `(E, C)`; what is NaN is a gap.
-        classes: Names of the classes.
-        epochs: When they were measured `(E,)`.
-        ylabel: What the numbers are.
-
-    Raises:
-        ValueError: shapes that do not fit.
-    """
-    names = class_names(classes)
-    when = array("epochs", epochs, (None,), "give the epoch of each measurement")
-    height = max(2.7, 1.0 + 0.14 * min(len(names), _NAMED))
-    figure, axes = panels(len(given("sizes", sizes, "sizes (E, C)")), 3.4, height, most=3)
-    for axis, (layer, values) in zip(axes, sizes.items(), strict=True):
-        shape = (len(when), len(names))
-        numbers = array(f"sizes[{layer!r}]", values, shape, "give a row per epoch and a column per class")
-        tidy(axis, layer, "epoch")
-        axis.locator_params("x", integer=True, nbins=6)
-        if len(when) > 1:
-            axis.set_xlim(when.min(), when.max())
-        else:
-            axis.set_xticks(when)
-        if not np.isfinite(numbers).any():
-            empty(axis, "no values")
-        elif len(names) <= _NAMED:
-            looks = [(color(c), again(c, LINES), 1.3) for c in range(len(names))]
-            _curves(axis, when, numbers, names, looks, height - 0.8)
-        else:
-            _summary(axis, when, numbers, names, height - 0.8)
-    left_label(axes, ylabel)
-    return settled(figure)
-
-
-def _summary(axis: Axes, when: np.ndarray, numbers: np.ndarray, names: Sequence[str], height: float) -> None:
-    """All lines in grey; the mean, and the classes that end highest and lowest, with their names."""
-    axis.plot(when, numbers, color=SOFT, linewidth=0.5, alpha=0.6)
-    last = np.array([_last(column) for column in numbers.T])
-    ends = [int(np.nanargmax(last)), int(np.nanargmin(last))]
-    known = np.isfinite(numbers)
-    mean = np.where(known, numbers, 0).sum(1) / np.where(known.any(1), known.sum(1), np.nan)
-    chosen = np.column_stack([mean, numbers[:, ends]])
-    looks = [(INK, "-", 2.0), (color(3), "-", 1.3), (color(0), "-", 1.3)]
-    _curves(axis, when, chosen, ["mean", *(names[c] for c in ends)], looks, height)
-
-
-def _last(column: np.ndarray) -> float:
-    finite = column[np.isfinite(column)]
-    return float(finite[-1]) if len(finite) else float("nan")
-
-
-def _curves(
-    axis: Axes,
-    when: np.ndarray,
-    numbers: np.ndarray,
-    names: Sequence[str],
-    looks: Sequence[tuple[str, str, float]],
-    height: float,
-) -> None:
-    """Lines with their names at the right, moved apart where they would meet; the axis is so many inches high."""
-    marker = "o" if len(when) <= 12 else ""
-    for column, (ink, line, width) in zip(numbers.T, looks, strict=True):
-        axis.plot(when, column, color=ink, linestyle=line, linewidth=width, marker=marker, markersize=2.5)
-    low = axis.get_ylim()[0] if np.nanmin(numbers) < 0 else 0.0
-    high = axis.get_ylim()[1] if numbers[np.isfinite(numbers)].any() else 1.0
-    axis.set_ylim(low, high)
-    ends = np.array([_last(column) for column in numbers.T])
-    named = np.flatnonzero(np.isfinite(ends)).tolist()
-    for c, place in zip(named, apart((ends[named] - low) / (high - low), 0.135 / height), strict=True):
-        ink = looks[c][0]
-        arrow: dict[str, Any] = {"arrowstyle": "-", "color": ink, "linewidth": 0.5, "relpos": (0, 0.5)}
-        arrow.update(shrinkA=0, shrinkB=0)
-        look: dict[str, Any] = {"fontsize": SMALL, "color": ink, "va": "center", "annotation_clip": False}
-        point = (when[np.isfinite(numbers[:, c])][-1], ends[c])
-        axis.annotate(plain(names[c]), point, (1.07, place), "data", "axes fraction", arrowprops=arrow, **look)
-
-
-def apart(wanted: np.ndarray, gap: float) -> np.ndarray:
-    """Places between 0 and 1, a gap apart, in the order of the wanted ones and as near to them as can be.
-
-    Example::
-
-        >>> apart(np.array([0.5, 0.5, 0.1]), 0.2).round(2).tolist()
-        [0.4, 0.6, 0.1]
-    """
-    order = np.argsort(wanted, kind="stable")
-    steps = min(gap, 1 / max(1, len(wanted) - 1)) * np.arange(len(wanted))
-    free = wanted[order] - steps
-    total = np.append(0.0, free.cumsum())
-    # isotonic regression: nearest in squares among what does not fall
-    means = [[(total[k] - total[j]) / (k - j) for k in range(j + 1, len(total))] for j in range(len(free))]
-    rising = [max(min(means[j][i - j :]) for j in range(i + 1)) for i in range(len(free))]
-    places = np.empty_like(free)
-    places[order] = np.clip(rising, 0, 1 - steps[-1:].sum()) + steps
-    return places
 
 
 class RunPoint(NamedTuple):
     """One run in :func:`accuracy_sparsity_scatter`.
 
-    Args:
+    Attributes:
         model: Name of the model: runs of one name have one colour.
         accuracy: Of the run.
         sparsity: Name of the layer to its sparsity.

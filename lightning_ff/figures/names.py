@@ -1,0 +1,57 @@
+"""Names along axes that fit: thinned out and turned until they can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from lightning_ff.figures.base import LETTER, LINE, SOFT, plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def name_ticks(
+    axis: Axes,
+    side: Literal["x", "y"],
+    places: Sequence[float] | np.ndarray,
+    names: Sequence[str],
+    room: float,
+    most: int = 16,
+) -> None:
+    """Names of so many letters along an axis, as many as can be read in so many inches, turned where they are long."""
+    step = max(1, ceil(len(places) * LINE / room)) if len(places) else 1
+    shown = [plain(name, most) for name in names][::step]
+    ticks = axis.xaxis if side == "x" else axis.yaxis
+    ticks.set_ticks(np.asarray(places)[::step], shown)
+    if side == "x":
+        width = max((len(name) for name in shown), default=0) * LETTER
+        gap = room / max(1, len(shown))
+        if width > gap:
+            steep = gap < 0.22
+            for label in axis.get_xticklabels():
+                label.set_rotation(90 if steep else 45)
+                if not steep:
+                    label.set(horizontalalignment="right", rotation_mode="anchor")
+
+
+def class_rows(axis: Axes, label: np.ndarray, classes: Sequence[str], room: float) -> None:
+    """Names at the middle of each class's rows and lines between them; labels `(S,)` are sorted."""
+    present, starts = np.unique(label, return_index=True)
+    ends = np.append(starts[1:], len(label))
+    name_ticks(axis, "y", (starts + ends - 1) / 2, [classes[c] for c in present], room)
+    axis.tick_params("y", length=0)
+    if len(present) <= 30:
+        for start in starts[1:]:
+            axis.axhline(start - 0.5, color=SOFT, linewidth=0.4)
+
+
+def class_ticks(axis: Axes, names: Sequence[str], room: float, rows: Sequence[str] | None = None) -> None:
+    """Names of the classes on both sides of a map, of so many inches each; rows may be called otherwise."""
+    places = np.arange(len(names))
+    name_ticks(axis, "x", places, names, room)
+    name_ticks(axis, "y", places, names if rows is None else rows, room, most=16 if rows is None else 26)
+    axis.tick_params("both", length=0)
