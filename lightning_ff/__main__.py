@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+
 from lightning_ff.cli import main
+from lightning_ff.matrix import matrix
+from lightning_ff.report.command import report
 
 
 def run() -> None:
     """Run the command line; returns nothing, since a console script gives its result to `sys.exit`."""
+    if sys.argv[1:2] == ["report"]:
+        sys.exit(report(sys.argv[2:]))
+    if sys.argv[1:2] == ["matrix"]:
+        sys.exit(matrix(sys.argv[2:]))
     main()
 
 

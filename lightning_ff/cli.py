@@ -1,4 +1,7 @@
-"""`lightning-ff fit | validate | test | predict`: LightningCLI over every learner and data module here."""
+"""`lightning-ff fit | validate | test | predict`: LightningCLI over every learner and data module here.
+
+`lightning-ff report` and `matrix` are not among them: `__main__` hands them on before a Trainer is thought of.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ from lightning_ff._lightning import setting
 from lightning_ff.callbacks import PredictionWriter, RunReport
 from lightning_ff.learner import LocalLearner
 from lightning_ff.loggers import run_folder
+
+_ALSO = "Also: lightning-ff report RUN [RUN ...] compares runs on one page, lightning-ff matrix FILE makes many runs."
 
 
 class SaveConfig(SaveConfigCallback):
@@ -61,6 +66,12 @@ class CLI(LightningCLI):
         parser.link_arguments("checkpoint.dirpath", "last.dirpath")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.add_lightning_class_args(RunReport, "report")
+        parser.add_argument("--test_after_fit", type=bool, default=False, help="test with the weights as trained")
+
+    def after_fit(self) -> None:
+        """Test in the same run, where that was asked for, so that its folder holds the result too."""
+        if setting(self, self.config, "test_after_fit") and not self.trainer.interrupted:
+            self.trainer.test(self.model, datamodule=self.datamodule)
 
     def before_validate(self) -> None:
         self._find_last()
@@ -187,6 +198,6 @@ def main(args: ArgsType = None) -> CLI:
         save_config_callback=SaveConfig,
         seed_everything_default=0,
         auto_configure_optimizers=False,
-        parser_kwargs={"prog": "lightning-ff", "version": lightning_ff.__version__},
+        parser_kwargs={"prog": "lightning-ff", "version": lightning_ff.__version__, "epilog": _ALSO},
         args=args,
     )

@@ -18,12 +18,17 @@ from lightning_ff.cli import CLI, main
 from lightning_ff.data import ImageData
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-CONFIGS = {file.stem: yaml.safe_load(file.read_text()) for file in sorted(EXAMPLES.glob("*.yaml"))}
+FILES = {str(file.relative_to(EXAMPLES).with_suffix("")): file for file in sorted(EXAMPLES.rglob("*.yaml"))}
+CONFIGS = {name: yaml.safe_load(file.read_text()) for name, file in FILES.items()}
 RUNS = {name: config for name, config in CONFIGS.items() if "model" in config}
 MNIST_RUNS = ("mnist_hinton", "mnist_unsupervised")
 COLOUR_RUNS = [
-    name for name, config in RUNS.items() if "CIFAR" in str(config["data"]) or "Folder" in str(config["data"])
+    name
+    for name, config in RUNS.items()
+    if ("CIFAR" in str(config["data"]) or "Folder" in str(config["data"])) and "protocol" not in name
 ]
+GREY_RUNS = (*MNIST_RUNS, "mnist_conv", "fashion_mnist_conv", "fashion_mnist_transfer")
+EMERGENT_RUNS = [f"emergent/{kind}_{data}" for kind in ("ff", "bpff", "bp") for data in ("mnist", "fashion_mnist")]
 FOLDERS = {"MNIST": "MNIST", "FashionMNIST": "FashionMNIST", "CIFAR10": "cifar-10-batches-py"}
 
 
@@ -74,7 +79,7 @@ def test_example_on_digits(command: Callable[..., CLI], name: str) -> None:
 
 
 @pytest.mark.realdata
-@pytest.mark.parametrize("name", [name for name in RUNS if data_of(name) != "Digits"])
+@pytest.mark.parametrize("name", [name for name in RUNS if data_of(name) != "Digits" and "protocol" not in name])
 def test_example_on_real_data(command: Callable[..., CLI], name: str) -> None:
     check_stages(command, name, f"--data.root={real_root(data_of(name))}")
 
@@ -134,7 +139,7 @@ def test_every_key_of_an_example_is_known(name: str) -> None:
     assert ended.value.code in (0, None)
 
 
-@pytest.mark.parametrize("name", [*MNIST_RUNS, "mnist_conv", "fashion_mnist_conv", "fashion_mnist_transfer"])
+@pytest.mark.parametrize("name", [*GREY_RUNS, *EMERGENT_RUNS])
 def test_mnist_example_on_made_up_files(command: Callable[..., CLI], made_up_mnist: Path, name: str) -> None:
     check_stages(command, name, f"--data.root={made_up_mnist}", "--data.val_size=50")
 
@@ -180,3 +185,21 @@ def test_a_number_of_blocks_from_the_command_line(tmp_path: Path) -> None:
     data = (f"--data={__name__}.Colours", "--data.batch_size=8", "--data.val_size=20")
     cli = main(["fit", f"--config={tmp_path}/model.yaml", *data, "--model.cuts=3", "--trainer.fast_dev_run=1"])
     assert len(cli.model.blocks) == 3
+
+
+@pytest.mark.parametrize("data", ["mnist", "fashion_mnist", "cifar10", "svhn"])
+def test_the_protocol_of_emergent_representations(data: str) -> None:
+    """Rates, epochs, batches and widths of the public protocol of arXiv 2305.18353."""
+    small = data in ("mnist", "fashion_mnist")
+    epochs = {"mnist": 1200, "fashion_mnist": 100}.get(data, 1000)
+    ff, bpff, bp = (RUNS[f"emergent/{kind}_{data}_protocol"] for kind in ("ff", "bpff", "bp"))
+    for run in (ff, bpff):
+        assert run["model"]["init_args"]["widths"] == [1000 if small else 3072] * 3
+        assert run["model"]["init_args"]["loss"]["init_args"]["threshold"] == 3.0
+    assert bp["model"]["init_args"]["model"]["init_args"]["widths"] == [1000 if small else 3072] * 3
+    assert ff["trainer"]["callbacks"][0]["init_args"]["epochs"] == epochs
+    assert (bpff["trainer"]["max_epochs"], bp["trainer"]["max_epochs"]) == (300 if small else 200, 80)
+    rates = [run["model"]["init_args"]["optimizer"]["init_args"]["lr"] for run in (ff, bpff, bp)]
+    assert rates == [0.01 if small else 1e-4, 1e-4, 1e-4]
+    assert [run["data"]["init_args"]["batch_size"] for run in (ff, bpff, bp)] == [1024, 1024, 2048]
+    assert {run["data"]["init_args"]["val_size"] for run in (ff, bpff, bp)} == {0}

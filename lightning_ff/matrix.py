@@ -1,0 +1,173 @@
+"""`lightning-ff matrix FILE`: configurations and seeds, one run after another, and a report of them all.
+
+What is done is skipped, what broke off goes on where its last checkpoint was, and a run that fails does not stop the
+others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from lightning_ff.report.files import ReportError
+
+_DONE = "finished.json"
+_KNOWN = {"output": str, "runs": dict, "seeds": list, "arguments": dict}
+
+
+class MatrixError(Exception):
+    """The file cannot be understood, or its runs cannot be made; said in one line."""
+
+
+class Run(NamedTuple):
+    """One run: its name, seed, folder and the arguments of `lightning-ff fit`."""
+
+    name: str
+    seed: int
+    folder: Path
+    arguments: list[str]
+
+
+def planned(file: Path, more: Sequence[str] = ()) -> list[Run]:
+    """The runs of a file, in order.
+
+    Args:
+        file: YAML with `output` (a folder) and `runs`: names to `config` (a file, found beside this one), `arguments`
+            (options of `fit` by name, without dashes) and `seeds`; `arguments` and `seeds` for all runs may stand above
+            them.
+        more: Further arguments for every run.
+
+    Raises:
+        MatrixError: the file is missing, or something in it is.
+    """
+    try:
+        given = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise MatrixError(f"{file}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise MatrixError(f"{file} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(given, dict) or not {"output", "runs"} <= given.keys():
+        raise MatrixError(f"{file}: give output (a folder) and runs (names to {{config: FILE}})")
+    _check(str(file), given, _KNOWN)
+    runs: list[Run] = []
+    for name, entry in given["runs"].items():
+        if not isinstance(entry, dict) or "config" not in entry:
+            raise MatrixError(f"{file}: runs.{name} needs config: FILE")
+        _check(f"{file}: runs.{name}", entry, {"config": str, "seeds": list, "arguments": dict})
+        config = file.parent / entry["config"]
+        if not config.is_file():
+            raise MatrixError(f"{file}: runs.{name}.config={entry['config']}: there is no file {config}")
+        options = {**given.get("arguments", {}), **entry.get("arguments", {})}
+        seeds: list[Any] = entry.get("seeds") or given.get("seeds") or [0]
+        runs += [_run(str(name), seed, Path(given["output"]), config, options, more) for seed in seeds]
+    return runs
+
+
+def _check(where: str, given: dict[str, Any], known: Mapping[str, type]) -> None:
+    for key, value in given.items():
+        if key not in known:
+            raise MatrixError(f"{where}: unknown key {key!r}, known are {', '.join(known)}")
+        if not isinstance(value, known[key]):
+            raise MatrixError(f"{where}: {key}={value!r} must be a {known[key].__name__}")
+
+
+def _run(name: str, seed: Any, output: Path, config: Path, options: dict[str, Any], more: Sequence[str]) -> Run:
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise MatrixError(f"runs.{name}: seeds must be whole numbers, not {seed!r}")
+    logger = {"save_dir": str(output), "name": name, "version": f"seed{seed}"}
+    arguments = ["--config", str(config), "--seed_everything", str(seed), "--data.seed", str(seed)]
+    for key, value in options.items():
+        arguments += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+    arguments += ["--trainer.logger", json.dumps({"class_path": "CSVLogger", "init_args": logger})]
+    arguments += ["--trainer.enable_progress_bar", "false", "--test_after_fit", "true", *more]
+    return Run(name, seed, output / name / f"seed{seed}", arguments)
+
+
+def make(run: Run) -> str:
+    """Make one run in a process of its own, unless it is done; returns what happened."""
+    done = run.folder / _DONE
+    if done.exists():
+        if json.loads(done.read_text()) != run.arguments:
+            raise MatrixError(f"{run.folder} was made with other arguments: remove it, or name the run otherwise")
+        return "done before"
+    run.folder.mkdir(parents=True, exist_ok=True)
+    last = run.folder / "checkpoints" / "last.ckpt"
+    resume = ["--ckpt_path", str(last)] if last.exists() else []
+    if resume and (run.folder / "metrics.csv").exists():  # the logger would begin it anew
+        (run.folder / "metrics.csv").replace(run.folder / f"metrics-{time.time_ns()}.csv")
+    began = time.monotonic()
+    with (run.folder / "output.log").open("a") as log:
+        command = [sys.executable, "-m", "lightning_ff", "fit", *run.arguments, *resume]
+        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+    _join(run.folder)
+    if code:
+        return f"failed, see {log.name}"
+    partial = run.folder / f"{_DONE}.partial"
+    partial.write_text(json.dumps(run.arguments))
+    partial.replace(done)
+    return f"{'went on and ' if resume else ''}finished in {(time.monotonic() - began) / 60:.1f} min"
+
+
+def _join(folder: Path) -> None:
+    """Put the metrics of a run that was resumed together again, without what was lost when it broke off."""
+    parts = [*sorted(folder.glob("metrics-*.csv")), folder / "metrics.csv"]
+    if len(parts) < 2 or not parts[-1].exists():
+        return
+    rows: list[dict[str, str]] = []
+    for part in parts:
+        with part.open(newline="") as file:
+            new = list(csv.DictReader(file))
+        first = min((int(row["step"]) for row in new if row.get("step")), default=None)
+        if first is not None:
+            rows = [row for row in rows if not row.get("step") or int(row["step"]) < first]
+        rows += new
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    joined = folder / "metrics.csv.partial"
+    with joined.open("w", newline="") as file:
+        table = csv.DictWriter(file, names, restval="")
+        table.writeheader()
+        table.writerows(rows)
+    joined.replace(parts[-1])
+    for part in parts[:-1]:
+        part.unlink()
+
+
+def _made(runs: Sequence[Run]) -> Iterator[bool]:
+    for run in runs:
+        print(f"{run.name} seed {run.seed}", end=" ... ", flush=True)
+        said = make(run)
+        print(said, flush=True)
+        yield not said.startswith("failed")
+
+
+def matrix(arguments: Sequence[str]) -> int:
+    """Run the command; returns its exit code: 0, 1 where a run failed, 2 for what cannot be done."""
+    from lightning_ff.report.page import write_report
+
+    parser = argparse.ArgumentParser(
+        "lightning-ff matrix",
+        description="Make the runs of a file, one after another: what is done is skipped, what broke off goes on. Then "
+        "write report.html into their folder. Further options go to every run, such as --data.root DIR.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="YAML: output, runs, seeds, arguments")
+    given, more = parser.parse_known_args(arguments)
+    try:
+        runs = planned(given.file, more)
+        good = [*_made(runs)]
+        output = runs[0].folder.parent.parent if runs else None
+        if output is None:
+            raise MatrixError(f"{given.file}: runs is empty")
+        print(f"report  {write_report([output], output / 'report.html', given.file.stem)}")
+    except (MatrixError, ReportError) as error:
+        print(f"lightning-ff matrix: error: {error}", file=sys.stderr)
+        return 2
+    return 0 if all(good) else 1

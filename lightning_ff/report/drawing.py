@@ -1,0 +1,39 @@
+"""Pictures on the page: drawn for it or taken from a run, as files that lie in the page itself."""
+
+from __future__ import annotations
+
+import io
+from base64 import b64encode
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from lightning_ff.report.html import Child, Markup, element
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DPI = 150  # of pictures drawn here
+_LOGGED_DPI = 120  # of those that loggers write
+
+
+def drawn(make: Callable[[], Figure], alt: str, caption: Child) -> Markup | None:
+    """A picture by one of the functions of `lightning_ff.figures`; None where it refuses what was stored."""
+    try:
+        figure = make()
+    except ValueError:
+        return None
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=_DPI)
+    return image(file.getvalue(), alt, caption, _DPI)
+
+
+def image(data: bytes, alt: str, caption: Child, dpi: int = _LOGGED_DPI) -> Markup:
+    """A picture in the size that it was made for, with what it shows."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as opened:
+        size, kind = opened.size, (opened.format or "png").lower()
+    width, height = (round(96 * pixels / dpi) for pixels in size)
+    source = f"data:image/{kind};base64,{b64encode(data).decode()}"
+    shown = element("img", src=source, alt=alt, width=width, height=height)
+    return element("figure", shown, element("figcaption", caption) if caption else None)

@@ -1,0 +1,119 @@
+"""Which folders hold a run, and how its YAML and picture files are read without trusting them."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_ff.report.series import EVENTS, METRICS
+from lightning_ff.report.wandb_file import FILES, home_of
+
+CONFIG, HPARAMS = "config.yaml", "hparams.yaml"
+_MARKS = (CONFIG, HPARAMS, "checkpoints", "representations", "figures")
+
+
+class ReportError(Exception):
+    """What was asked for cannot be reported, said in one line."""
+
+
+def find_runs(given: Sequence[Path]) -> list[Path]:
+    """Folders of runs: those given, or the ones with a metrics file below them, in the order of their numbers.
+
+    Raises:
+        ReportError: one of them is no folder, or holds no run.
+    """
+    found: dict[Path, Path] = {}
+    for folder in given:
+        for run in _runs_in(folder):
+            found.setdefault(run.resolve(), run)
+    return list(found.values())
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    if not folder.exists():
+        raise ReportError(f"{folder}: no such folder; give a run's log directory such as logs/digits/version_0")
+    if not folder.is_dir():
+        raise ReportError(f"{folder} is no folder: give a run's log directory such as logs/digits/version_0")
+    below = {_home(file) for pattern in (METRICS, EVENTS, FILES) for file in folder.rglob(pattern)}
+    if folder in below:
+        return [folder]
+    if below and not any((folder / mark).exists() for mark in _MARKS[:2]):
+        return sorted(below, key=_natural)
+    if any((folder / mark).exists() for mark in _MARKS) or any(folder.glob(FILES)):
+        return [_home(file) for file in folder.glob(FILES)] or [folder]
+    raise ReportError(f"{folder} holds no run: neither it nor a folder below it has a {METRICS} or TensorBoard events")
+
+
+def _home(file: Path) -> Path:
+    return home_of(file) if file.suffix == ".wandb" else file.parent
+
+
+def _natural(folder: Path) -> list[tuple[int, int, str]]:
+    """version_2 before version_10."""
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"(\d+)", str(folder))]
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """Reads plain values, and what carries a Python tag as its text or its parts; runs nothing."""
+
+
+def _plain(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node, deep=True)
+    if isinstance(node, yaml.MappingNode):
+        return loader.construct_mapping(node, deep=True)
+    return suffix.rpartition(":")[2] or node.value
+
+
+_Loader.add_multi_constructor("", _plain)
+
+
+def read_yaml(file: Path, notes: list[str]) -> tuple[dict[str, Any], str]:
+    """Values and text of a YAML file, empty where there is none; what is wrong with it goes to the notes."""
+    if not file.is_file():
+        return {}, ""
+    text = file.read_text(encoding="utf-8", errors="replace")
+    try:
+        values = yaml.load(text, _Loader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        notes.append(f"{file.name} cannot be read: {' '.join(str(error).split())}")
+        return {}, text
+    if values is None:
+        return {}, text
+    if not isinstance(values, dict):
+        notes.append(f"{file.name} holds no settings")
+        return {}, text
+    return {str(key): value for key, value in values.items()}, text
+
+
+def read_pictures(folder: Path, notes: list[str]) -> dict[str, tuple[int, bytes]]:
+    """The latest PNG file of every key in a run's `figures` folder, with its number of batches."""
+    latest: dict[str, tuple[int, bytes]] = {}
+    for file in sorted((folder / "figures").rglob("*.png"), key=_natural):
+        step = int(file.stem) if file.stem.isdigit() else 0
+        data = file.read_bytes()
+        if is_picture(data):
+            latest[file.parent.relative_to(folder / "figures").as_posix()] = (step, data)
+        else:
+            notes.append(f"{file.relative_to(folder)} is no picture that can be shown")
+    return latest
+
+
+def is_picture(data: bytes) -> bool:
+    """Whether a browser will show it: a whole PNG or JPEG file."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of a picture too large to be one
+            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+                image.load()
+    except Exception:  # as many kinds of errors as there are ways to break a file
+        return False
+    return True

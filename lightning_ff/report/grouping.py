@@ -1,0 +1,124 @@
+"""Runs of one configuration, and in what configurations differ."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Any
+
+from lightning_ff.figures import PALETTE
+from lightning_ff.report.runs import Run
+from lightning_ff.report.settings import ABSENT, compared, seeds, settings_of, written
+
+
+@dataclass
+class Group:
+    """Runs of one configuration.
+
+    Attributes:
+        number: Its place on the page, from 0.
+        name: Short, and different for each.
+        runs: One for each seed.
+        settings: The configuration, flat, apart from seeds and places.
+        hue: Its place among the colours of pictures.
+    """
+
+    number: int
+    name: str
+    runs: list[Run] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    hue: int = 0
+
+    @property
+    def letter(self) -> str:
+        """A, B, ..., Z, AA, ..."""
+        letters, rest = "", self.number + 1
+        while rest:
+            rest, place = divmod(rest - 1, 26)
+            letters = chr(ord("A") + place) + letters
+        return letters
+
+    @property
+    def color(self) -> str:
+        """Its colour in every picture."""
+        return PALETTE[self.hue % len(PALETTE)]
+
+    @property
+    def shown(self) -> Run:
+        """The run whose pictures stand for all."""
+        return next((run for run in self.runs if run.representation is not None), self.runs[0])
+
+
+def group(runs: Sequence[Run]) -> list[Group]:
+    """Runs by configuration, in the order they were given; those that broke off are not put together with others.
+
+    A setting that is null is one that was not given, so that runs of an older version without it are the same. Without
+    a saved configuration the learner's arguments and the logger's name are compared, which leaves out the data: runs
+    in folders of the default name then stand alone.
+    """
+    groups: dict[object, Group] = {}
+    for run in runs:
+        settings = {key: value for key, value in settings_of(run).items() if compared(key) and value is not None}
+        key: object = (repr(sorted(settings.items(), key=lambda item: item[0])), run.broke_off)
+        parent = run.folder.resolve().parent
+        if not run.config:
+            key = id(run) if not settings or parent.name == "lightning_logs" else (key, parent)
+        groups.setdefault(key, Group(len(groups), folder_name(run), settings=settings)).runs.append(run)
+    found = list(groups.values())
+    for each in found:
+        each.name = _common([folder_name(run) for run in each.runs])
+        each.runs.sort(key=lambda run: [str(value).rjust(12) for value in seeds(run).values()])
+    _distinguish(found)
+    # pictures of representations colour those that have one in their order
+    for hue, each in enumerate(sorted(found, key=lambda each: each.shown.representation is None)):
+        each.hue = hue
+    return found
+
+
+def folder_name(run: Run) -> str:
+    """The logger's name where the folder is a version of it, else the folder's own."""
+    folder = run.folder.resolve()
+    named = str(settings_of(run).get("trainer.logger.name")) == folder.parent.name
+    return folder.parent.name if named or folder.name.startswith("version_") or not run.config else folder.name
+
+
+def _common(names: list[str]) -> str:
+    """What names of runs have in common, without what announces a seed.
+
+    Example::
+
+        >>> _common(["ff_s0", "ff_s1"]), _common(["a", "b"])
+        ('ff', 'a')
+    """
+    start = "".join(
+        letters[0] for letters in takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    )
+    return names[0] if len(set(names)) == 1 else re.sub(r"[-_. ]+(s|seed|run)?[-_. ]*$", "", start) or names[0]
+
+
+def _distinguish(groups: Sequence[Group]) -> None:
+    """Give groups of one name what they differ in, or their folder."""
+    by_name: dict[str, list[Group]] = {}
+    for each in groups:
+        by_name.setdefault(each.name, []).append(each)
+    for name, same in by_name.items():
+        if len(same) < 2:
+            continue
+        rows = [row for row in differences(same) if all(not isinstance(value, (list, dict)) for value in row[1])]
+        rows = [row for row in rows if len(set(map(str, row[1]))) == len(same)][:1] or rows[:2]
+        for i, each in enumerate(same):
+            said = [f"{key.rpartition('.')[2]} {written(values[i])}" for key, values in rows]
+            if each.runs[0].broke_off and any(other.settings == each.settings for other in same if other is not each):
+                said.append("stopped early")
+            elif not said and not any(other.runs[0].broke_off for other in same):
+                said.append(each.runs[0].folder.name)
+            each.name = ", ".join([name, *said])
+
+
+def differences(groups: Sequence[Group]) -> list[tuple[str, list[Any]]]:
+    """Settings in which groups differ: name, and its value in each, `ABSENT` where it has none; classes come first."""
+    names = dict.fromkeys(name for each in groups for name in each.settings)
+    rows = [(name, [each.settings.get(name, ABSENT) for each in groups]) for name in names]
+    return [row for row in rows if len(set(map(repr, row[1]))) > 1]

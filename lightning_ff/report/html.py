@@ -1,0 +1,138 @@
+"""HTML that escapes by default: elements as functions, and tables whose numbers stand under each other."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, Union
+
+from lightning_ff.report.numbers import DASH, Stat, fixed
+
+_VOID = {"br", "img", "meta", "hr", "circle", "line", "path", "polyline", "polygon", "rect"}
+
+
+class Markup(str):
+    """Text that is HTML already; any other string is escaped where it is put into an element."""
+
+    __slots__ = ()
+
+
+Child: TypeAlias = Union[str, Iterable["Child"], None]  # noqa: UP007  a name in quotes knows no |
+Cell: TypeAlias = str | float | int | Stat | None
+
+
+def render(child: Child) -> Markup:
+    """A child as HTML: markup as it is, text escaped, nothing for None, and several after each other."""
+    if child is None:
+        return Markup()
+    if isinstance(child, Markup):
+        return child
+    if isinstance(child, str):
+        return Markup(html.escape(child))
+    return Markup("".join(render(each) for each in child))
+
+
+def element(name: str, /, *children: Child, **attributes: str | float | bool | None) -> Markup:
+    """One element; an underscore at an attribute's end is dropped, within it is a hyphen, None leaves it out.
+
+    Example::
+
+        >>> print(element("p", "a < b", class_="note"))
+        <p class="note">a &lt; b</p>
+    """
+    given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items()}
+    shown = "".join(
+        f" {key}" if value is True else f' {key}="{html.escape(str(value))}"'
+        for key, value in given.items()
+        if value is not None and value is not False
+    )
+    if name in _VOID and not children:
+        return Markup(f"<{name}{shown}/>")
+    return Markup(f"<{name}{shown}>{render(children)}</{name}>")
+
+
+def folded(summary: Child, *children: Child, printed: bool = True) -> Markup:
+    """What a reader opens with a click; on paper it is open if it is to be printed."""
+    return element("details", element("summary", summary), *children, class_="printed" if printed else "unprinted")
+
+
+@dataclass
+class Column:
+    """A column of a table.
+
+    Attributes:
+        head: Its heading.
+        decimals: Digits after the point of its numbers, the same in every row; None for text.
+    """
+
+    head: Child
+    decimals: int | None = None
+
+
+@dataclass
+class Rows:
+    """Rows that belong together below a heading of their own, if they have one."""
+
+    rows: Sequence[Sequence[Cell]]
+    head: Child = None
+
+
+def table(columns: Sequence[Column], parts: Sequence[Rows], caption: Child, class_: str | None = None) -> Markup:
+    """A table: the first cell of a row is its heading, a mean and its deviation stand in cells of their own.
+
+    Args:
+        columns: Its columns; those of numbers have a fixed number of decimals.
+        parts: Rows by part; one part without a heading is a plain table.
+        caption: What is seen, under which definition.
+        class_: Class of the table, for its style.
+    """
+    spread = [_deviates(parts, i) for i in range(len(columns))]
+    heads = [
+        element("th", column.head, scope="col", colspan=2 if wide else None, class_=_kind(column))
+        for column, wide in zip(columns, spread, strict=True)
+    ]
+    width = len(columns) + sum(spread)
+    bodies = [
+        element(
+            "tbody",
+            element("tr", element("th", part.head, scope="rowgroup", colspan=width), class_="part")
+            if part.head
+            else None,
+            [element("tr", _cells(row, columns, spread)) for row in part.rows],
+        )
+        for part in parts
+    ]
+    shown = element("table", element("thead", element("tr", heads)), bodies, class_=class_)
+    return element("figure", element("figcaption", caption), element("div", shown, class_="scroll"), class_="table")
+
+
+def _deviates(parts: Sequence[Rows], i: int) -> bool:
+    """Whether a column needs room for deviations."""
+    cells = [row[i] for part in parts for row in part.rows]
+    return any(
+        isinstance(cell, Stat) and (cell.deviation is not None or (cell.missing and cell.count > 0)) for cell in cells
+    )
+
+
+def _kind(column: Column) -> str | None:
+    return None if column.decimals is None else "number"
+
+
+def _cells(row: Sequence[Cell], columns: Sequence[Column], spread: Sequence[bool]) -> list[Markup]:
+    cells: list[Markup] = []
+    for i, (cell, column, wide) in enumerate(zip(row, columns, spread, strict=True)):
+        if column.decimals is None:
+            text = DASH if cell is None or cell == "" else cell if isinstance(cell, str) else str(cell)
+            cells.append(element("th", text, scope="row") if i == 0 else element("td", text))
+            continue
+        stat = cell if isinstance(cell, Stat) else Stat.of([None if isinstance(cell, str) else cell])
+        cells.append(element("td", fixed(stat.mean, column.decimals), class_="number"))
+        if wide:
+            cells.append(element("td", _deviation(stat, column.decimals), class_="deviation"))
+    return cells
+
+
+def _deviation(stat: Stat, decimals: int) -> list[Child]:
+    shown = None if stat.deviation is None else f"±\u2009{fixed(stat.deviation, decimals)}"
+    return [shown, element("small", f" n\u2009=\u2009{stat.count}") if stat.missing and stat.count else None]

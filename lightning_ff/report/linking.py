@@ -1,0 +1,84 @@
+"""Which folders belong to one run: tests of its checkpoints, and the run that goes on where it broke off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning_ff.report.runs import Run
+
+
+def link(runs: Sequence[Run]) -> list[Run]:
+    """Give each run the tests of its checkpoints, the last one first, and its beginning; returns those that stay.
+
+    A folder of `lightning-ff test` is no run of its own where the run that it tested is there, nor is a run that broke
+    off where another goes on from its checkpoint.
+    """
+    by_folder = {run.folder.resolve(): run for run in runs}
+    gone: set[int] = set()
+    for run in sorted(runs, key=lambda each: each.trained, reverse=True):
+        source = _source(run, by_folder)
+        if source is None or source is run:
+            continue
+        if not run.trained:
+            source.measured.append((checkpoint(run), run))
+            gone.add(id(run))
+        elif run.series and not _continues(source, run):
+            run.earlier = source
+            if source.broke_off:
+                gone.add(id(source))
+    done: set[int] = set()
+    for run in runs:
+        _join(run, done)
+        run.measured.sort(key=lambda each: [not each[0].startswith(name) for name in ("last", "best")])
+    return [run for run in runs if id(run) not in gone]
+
+
+def checkpoint(run: Run) -> str:
+    """Name of the checkpoint that a run started from, without its ending."""
+    return Path(str(run.config.get("ckpt_path") or "")).name.removesuffix(".ckpt")
+
+
+def _continues(run: Run, other: Run) -> bool:
+    """Whether a run goes on from another, over any number of steps."""
+    while run.earlier is not None:
+        run = run.earlier
+        if run is other:
+            return True
+    return False
+
+
+def _join(run: Run, done: set[int]) -> None:
+    """Put the steps of the run that it continues before its own, once."""
+    if run.earlier is None or id(run) in done:
+        return
+    done.add(id(run))
+    _join(run.earlier, done)
+    start = min(int(series.steps[0]) for key, series in run.series.items() if not key.startswith("test/"))
+    for key, series in run.earlier.series.items():
+        if key in run.series:
+            run.series[key] = run.series[key].after(series, start)
+    grown = {name: file for name, file in run.earlier.representations.items() if "-epoch=" in name}
+    run.representations = {**grown, **run.representations}
+
+
+def _source(run: Run, by_folder: dict[Path, Run]) -> Run | None:
+    """The run whose checkpoint another loaded; a path is looked up from every folder above the other."""
+    given = run.config.get("ckpt_path")
+    if not isinstance(given, str):
+        return None
+    if given == "last":  # of the only run beside it
+        beside = [other for folder, other in by_folder.items() if folder.parent == run.folder.resolve().parent]
+        kept = [other for other in beside if any((other.folder / "checkpoints").glob("last*.ckpt"))]
+        return kept[0] if len(kept) == 1 else None
+    parts = Path(given).parts
+    if "checkpoints" not in parts[:-1]:
+        return None
+    home = parts[: len(parts) - 1 - parts[::-1].index("checkpoints")]
+    if Path(*home) in by_folder:
+        return by_folder[Path(*home)]
+    for above in run.folder.resolve().parents:
+        for length in range(len(home), 1, -1):
+            if (there := above.joinpath(*home[-length:])) in by_folder:
+                return by_folder[there]
+    return None

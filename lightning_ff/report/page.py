@@ -1,0 +1,80 @@
+"""The page: a document without network, script or files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+
+import lightning_ff
+from lightning_ff.report.files import find_runs
+from lightning_ff.report.grouping import Group, group
+from lightning_ff.report.html import Markup, element
+from lightning_ff.report.linking import link
+from lightning_ff.report.runs import read_run
+from lightning_ff.report.sections import Section, sections
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def write_report(runs: Sequence[Path | str], output: Path | str, title: str = "Runs compared") -> Path:
+    """Write a page that compares runs.
+
+    Args:
+        runs: Log directories, or folders above several of them.
+        output: The HTML file; folders above it are made.
+        title: Heading of the page.
+
+    Returns:
+        The file.
+
+    Raises:
+        ReportError: one of `runs` is no folder or holds no run.
+        OSError: the file cannot be written.
+    """
+    folders = find_runs([Path(run) for run in runs])
+    groups = group(link([read_run(folder) for folder in folders]))
+    file = Path(output)
+    text = page(groups, title)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(text.encode("utf-8", "replace"))  # a folder's name need not be Unicode
+    return file
+
+
+def page(groups: Sequence[Group], title: str) -> str:
+    """The whole document."""
+    parts = sections(groups)
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+        element("style", Markup(files(__package__).joinpath("style.css").read_text(encoding="utf-8"))),
+    )
+    body = element(
+        "body", element("main", _header(groups, title, parts), [_section(part) for part in parts], _footer())
+    )
+    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
+
+
+def _header(groups: Sequence[Group], title: str, parts: Sequence[Section]) -> Markup:
+    runs = sum(len(each.runs) for each in groups)
+    counted = f"{runs} run{'s' * (runs != 1)} of {len(groups)} configuration{'s' * (len(groups) != 1)}"
+    contents = [element("li", element("a", part.title, href=f"#{part.anchor}")) for part in parts]
+    return element(
+        "header",
+        element("h1", title),
+        element("p", counted, class_="subtitle"),
+        element("nav", element("ol", contents), aria_label="Contents"),
+    )
+
+
+def _section(part: Section) -> Markup:
+    return element("section", element("h2", part.title), part.body, id=part.anchor)
+
+
+def _footer() -> Markup:
+    now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    return element("footer", f"Made with lightning-ff {lightning_ff.__version__} on {now}.")

@@ -1,0 +1,139 @@
+"""What an `EnsembleMonitor` stored of a run's representations, and the numbers of a layer that follow from it.
+
+Shapes: C classes, U units.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from math import nan
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lightning_ff.metrics.ensembles import mean_jaccard, selectivity_order
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer's statistics.
+
+    Attributes:
+        name: Such as `block00`.
+        count: Samples of each class `(C,)`.
+        per_class: `hoyer`, `treves_rolls` and `active_fraction`, each `(C,)`.
+        dead_units: Units that no sample made active.
+        members: Which units are in the ensemble of which class `(C, U)`, bool.
+        seen: Whether a class was trained on `(C,)`, bool.
+    """
+
+    name: str
+    count: np.ndarray
+    per_class: dict[str, np.ndarray]
+    dead_units: float
+    members: np.ndarray
+    seen: np.ndarray
+
+    @property
+    def units(self) -> int:
+        """Number of units."""
+        return int(self.members.shape[1])
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Units in the ensemble of each class `(C,)`."""
+        return self.members.sum(1)
+
+    def over_samples(self, name: str) -> float:
+        """Mean over the samples of all seen classes; NaN where it is undefined in all of them."""
+        values, weights = self.per_class[name][self.seen], self.count[self.seen]
+        known = ~np.isnan(values) & (weights > 0)
+        return float(np.average(values[known], weights=weights[known])) if known.any() else nan
+
+    def by_class(self, name: str) -> np.ndarray:
+        """A sparsity, or `size`, of every class `(C,)`."""
+        return self.sizes if name == "size" else self.per_class[name]
+
+    @property
+    def mean_size(self) -> float:
+        """Mean size of the ensembles of seen classes."""
+        return float(self.sizes[self.seen].mean()) if self.seen.any() else nan
+
+    @property
+    def mean_jaccard(self) -> float:
+        """Mean Jaccard index over pairs of seen classes, those of two empty ensembles left out."""
+        return float(mean_jaccard(torch.from_numpy(self.members[self.seen])))
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """Number of seen classes in whose ensemble each unit is `(U,)`."""
+        return selectivity_order(torch.from_numpy(self.members[self.seen])).numpy()
+
+
+@dataclass(frozen=True)
+class Representation:
+    """One file of statistics.
+
+    Attributes:
+        file: Where it lies.
+        stage: `test` or `validate`.
+        classes: Names of the classes.
+        accuracy: Share of each class that was right `(C,)`, if stored.
+        definition: Definition of the ensembles.
+        samples: `correct`, if only those count, or `all`.
+        seen: Whether a class was trained on `(C,)`, bool.
+        label_policy: Which label images of unseen classes were given.
+        layers: By name, in order.
+    """
+
+    file: Path
+    stage: str
+    classes: list[str]
+    accuracy: np.ndarray | None
+    definition: str
+    samples: str
+    seen: np.ndarray
+    label_policy: str
+    layers: dict[str, Layer]
+
+    def array(self, key: str) -> np.ndarray | None:
+        """One of the large arrays, read when asked for; None where it was not stored."""
+        with self.file.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return np.asarray(stored[key]) if key in stored else None
+
+
+def read_representation(file: Path) -> Representation | str:
+    """Statistics of one file, or in one line why they cannot be read."""
+    try:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
+            classes = [str(name) for name in stored["classes"]]
+            seen = stored["seen"].astype(bool) if "seen" in stored else np.ones(len(classes), bool)
+            layers = {str(name): _layer(stored, str(name), seen) for name in stored["layers"]}
+            return Representation(
+                file,
+                file.stem.partition("-")[0],
+                classes,
+                stored.get("accuracy"),
+                str(stored.get("definition", "")),
+                str(stored.get("samples", "")),
+                seen,
+                str(stored.get("label_policy", "")),
+                layers,
+            )
+    except KeyError as error:
+        return f"representations/{file.name} cannot be read: it lacks {error}"
+    except (OSError, ValueError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        return f"representations/{file.name} cannot be read: {error}"
+
+
+def _layer(stored: np.lib.npyio.NpzFile, name: str, seen: np.ndarray) -> Layer:
+    measures = {key: stored[f"{name}/{key}"].astype(float) for key in ("hoyer", "treves_rolls", "active_fraction")}
+    members = stored[f"{name}/members"].astype(bool)
+    count = stored[f"{name}/count"].astype(float)
+    for key, values in {**measures, "members": members, "count": count}.items():
+        if len(values) != len(seen):
+            raise ValueError(f"{name}/{key} is for {len(values)} classes, not {len(seen)}")
+    return Layer(name, count, measures, float(stored[f"{name}/dead_units"]), members, seen)

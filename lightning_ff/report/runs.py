@@ -1,0 +1,162 @@
+"""A run's folder as one object: metrics, configuration, pictures, representations, checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lightning_ff.report.files import CONFIG, HPARAMS, is_picture, read_pictures, read_yaml
+from lightning_ff.report.representations import Representation, read_representation
+from lightning_ff.report.series import METRICS, Metrics, Series, read_metrics
+
+_STAGES = ("test", "validate", "val")
+
+
+@dataclass
+class Run:
+    """What one folder holds.
+
+    Attributes:
+        folder: As it was given.
+        metrics: What was measured over training.
+        config: The saved configuration of the command line; empty for a run from Python.
+        config_text: As it lies in the folder.
+        hparams: Arguments of the learner.
+        hparams_text: As they lie in the folder.
+        pictures: The latest picture of every key: its step and its bytes.
+        representations: Files of representations by name, such as `test` or `validate-epoch=059`.
+        notes: What could not be read.
+        measured: Runs of `lightning-ff test` and `validate` that loaded this one's checkpoints, by checkpoint.
+        earlier: The run that this one goes on from.
+        failed: Whether `lightning-ff matrix` has begun it and not seen it finished.
+    """
+
+    folder: Path
+    metrics: Metrics = field(default_factory=Metrics)
+    config: dict[str, Any] = field(default_factory=dict)
+    config_text: str = ""
+    hparams: dict[str, Any] = field(default_factory=dict)
+    hparams_text: str = ""
+    pictures: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    representations: dict[str, Path] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    measured: list[tuple[str, Run]] = field(default_factory=list)
+    earlier: Run | None = None
+    failed: bool = False
+
+    @property
+    def trained(self) -> bool:
+        """Whether it trained, or, without any metrics, may have."""
+        return not self.series or any(key.startswith("train/") for key in self.series)
+
+    @property
+    def series(self) -> dict[str, Series]:
+        """Metrics over steps, by key."""
+        return self.metrics.series
+
+    def last(self, key: str) -> float | None:
+        """The value logged last, if there is one."""
+        return self.series[key].last if key in self.series else None
+
+    def best(self, key: str) -> float | None:
+        """The highest value since every block has begun to learn, if there is one."""
+        if key not in self.series:
+            return None
+        series, since = self.series[key], self.begun
+        return Series(series.steps[series.steps >= since], series.values[series.steps >= since]).best
+
+    @property
+    def begun(self) -> int:
+        """Step from which every block learns that ever does: 0 unless some began later than others."""
+        prefix = "train/loss/block"
+        first = {int(series.steps[0]) for key, series in self.series.items() if key.startswith(prefix)}
+        return max(first) if len(first) > 1 else 0
+
+    @property
+    def epochs(self) -> int | None:
+        """Number of epochs that were begun."""
+        last = self.series["epoch"].values.max() if "epoch" in self.series else None
+        return None if last is None or not self.trained else int(last) + 1
+
+    @property
+    def planned(self) -> int | None:
+        """Number of epochs of the configuration, where it gives one."""
+        trainer = self.config.get("trainer")
+        epochs = trainer.get("max_epochs") if isinstance(trainer, dict) else None
+        return epochs if isinstance(epochs, int) and epochs > 0 else None
+
+    @property
+    def broke_off(self) -> bool:
+        """Whether it failed, or began fewer epochs than planned though nothing of its configuration ends it sooner."""
+        trainer = self.config.get("trainer")
+        given = trainer if isinstance(trainer, dict) else {}
+        ended = given.get("max_time") is not None or given.get("max_steps", -1) not in (-1, None)
+        ended = ended or "EarlyStopping" in str(given.get("callbacks"))
+        short = self.epochs is not None and self.planned is not None and self.epochs < self.planned
+        return self.failed or (short and not ended)
+
+    @cached_property
+    def seconds(self) -> tuple[float | None, bool]:
+        """Time of training, and whether it is known from the times of files alone."""
+        if not self.trained:
+            return None, False
+        own, guessed = self.metrics.seconds, False
+        if own is None:
+            own, guessed = _from_files(self.folder), True
+        if self.earlier is None or own is None:
+            return own, guessed
+        before, before_guessed = self.earlier.seconds
+        return (None if before is None else own + before), guessed or before_guessed
+
+    @cached_property
+    def representation(self) -> Representation | None:
+        """Those of the test, else of the validation; measured by the run itself, else on its checkpoints."""
+        for stage in _STAGES:
+            for run in (self, *(other for _, other in self.measured)):
+                if stage in run.representations:
+                    found = read_representation(run.representations[stage])
+                    if isinstance(found, Representation):
+                        return found
+        return None
+
+    def growth(self) -> dict[int, Representation]:
+        """Those of every epoch at which validations were measured during training."""
+        found = {}
+        for name, file in self.representations.items():
+            stage, _, number = name.partition("-epoch=")
+            if stage in _STAGES and number.isdigit():
+                read = read_representation(file)
+                if isinstance(read, Representation):
+                    found[int(number)] = read
+        return dict(sorted(found.items()))
+
+
+def read_run(folder: Path) -> Run:
+    """Everything that can be read in a run's folder; what cannot is said in its notes."""
+    notes: list[str] = []
+    metrics = read_metrics(folder)
+    config, config_text = read_yaml(folder / CONFIG, notes)
+    hparams, hparams_text = read_yaml(folder / HPARAMS, notes)
+    shown = {key: picture for key, picture in metrics.pictures.items() if is_picture(picture[1])}
+    pictures = {**shown, **read_pictures(folder, notes)}
+    files = {file.stem: file for file in sorted((folder / "representations").glob("*.npz"))}
+    read = [read_representation(files[stage]) for stage in _STAGES if stage in files]
+    notes = [*metrics.notes, *notes, *(reason for reason in read if isinstance(reason, str))]
+    failed = (folder / "output.log").is_file() and not (folder / "finished.json").is_file()
+    return Run(folder, metrics, config, config_text, hparams, hparams_text, pictures, files, notes, failed=failed)
+
+
+def _from_files(folder: Path) -> float | None:
+    """Seconds between the writing of the configuration and of the last checkpoint.
+
+    None where another file is older than the configuration, which was then copied or written again.
+    """
+    kept = [file for file in folder.rglob("*") if file.is_file() and file.name not in (CONFIG, HPARAMS)]
+    written = {file: file.stat().st_mtime for file in kept}
+    checkpoints = [when for file, when in written.items() if file.suffix == ".ckpt"]
+    if not checkpoints or not (folder / CONFIG).is_file() or not (folder / METRICS).is_file():
+        return None
+    start = (folder / CONFIG).stat().st_mtime
+    return max(checkpoints) - start if start < min(written.values()) else None

@@ -1,0 +1,50 @@
+"""What a section of the page is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lightning_ff.report.grouping import Group
+from lightning_ff.report.html import Child, Markup, element, render
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with an entry in the table of contents.
+
+    Attributes:
+        anchor: Its id.
+        title: Its heading.
+        body: What follows the heading.
+    """
+
+    anchor: str
+    title: str
+    body: Child
+
+
+def chip(group: Group) -> Markup:
+    """The letter that stands for a configuration on the whole page."""
+    light = sum(weight * int(group.color[i : i + 2], 16) for weight, i in ((0.299, 1), (0.587, 3), (0.114, 5))) > 145
+    kind = "chip dark" if light else "chip"
+    return element("span", group.letter, class_=kind, style=f"background:{group.color}")
+
+
+def named(group: Group) -> Markup:
+    """Letter and name."""
+    return element("span", chip(group), " ", group.name, class_="named")
+
+
+def path(place: object) -> Markup:
+    """A path, with breaks at its slashes where the line ends."""
+    return element("code", Markup("/<wbr/>".join(render(part) for part in str(place).split("/"))))
+
+
+def paragraph(*children: Child) -> Markup:
+    """A paragraph of text."""
+    return element("p", *children)
+
+
+def lead(*children: Child) -> Markup:
+    """A line that stays with what follows it on paper."""
+    return element("p", *children, class_="lead")

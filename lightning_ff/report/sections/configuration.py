@@ -1,0 +1,60 @@
+"""Settings: what differs first, the whole configuration folded away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lightning_ff.report.grouping import Group, differences
+from lightning_ff.report.html import Child, Column, Markup, Rows, element, folded, table
+from lightning_ff.report.numbers import DASH
+from lightning_ff.report.sections.base import Section, chip, named, paragraph, path
+from lightning_ff.report.settings import ABSENT, written
+
+_ACROSS = 6
+
+
+def configuration(groups: Sequence[Group]) -> Section:
+    """Differences between configurations, then the text of each."""
+    return Section("configuration", "Configuration", [_differences(groups), *(_text(group) for group in groups)])
+
+
+def _differences(groups: Sequence[Group]) -> Child:
+    if len(groups) < 2:
+        return None
+    rows = differences(groups)
+    if not rows:
+        return paragraph("No saved setting differs between these configurations.")
+    common = [row for row in rows if ABSENT not in row[1]]
+    partly = [row for row in rows if ABSENT in row[1]]
+    caption = f"Settings in which the configurations differ. {DASH}: none, or nowhere saved."
+    if not partly or not common:
+        return _rows(groups, rows, caption)
+    rest = f"Settings that only some of the configurations have, or give no value. {DASH}: none, or nowhere saved."
+    some = folded(f"{len(partly)} settings that only some of them have", _rows(groups, partly, rest))
+    return [_rows(groups, common, caption), some]
+
+
+def _rows(groups: Sequence[Group], rows: Sequence[tuple[str, list[object]]], caption: str) -> Markup:
+    if len(groups) <= _ACROSS:
+        columns = [Column("Setting"), *(Column(chip(group)) for group in groups)]
+        body = Rows([[element("code", name), *(_value(value) for value in values)] for name, values in rows])
+        return table(columns, [body], caption, "settings")
+    parts = [
+        Rows([[element("code", name), _value(values[i])] for name, values in rows if values[i] is not ABSENT],
+             named(group))
+        for i, group in enumerate(groups)
+    ]  # fmt: skip
+    return table([Column("Setting"), Column("Value")], parts, caption, "settings")
+
+
+def _value(value: object) -> str:
+    return DASH if value is ABSENT else element("code", written(value))
+
+
+def _text(group: Group) -> Child:
+    run = group.runs[0]
+    source, text = ("config.yaml", run.config_text) if run.config_text else ("hparams.yaml", run.hparams_text)
+    if not text:
+        return paragraph(named(group), ": no configuration was saved in ", path(run.folder), ".")
+    place = path(f"{run.folder}/{source}")
+    return folded([named(group), ": ", place], element("pre", text), printed=False)

@@ -1,0 +1,86 @@
+"""Which configurations are compared, under which letter, and what is wrong with their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning_ff.report.grouping import Group
+from lightning_ff.report.html import Child, Column, Markup, Rows, element, table
+from lightning_ff.report.numbers import DASH
+from lightning_ff.report.runs import Run
+from lightning_ff.report.sections.base import Section, chip, named, paragraph, path
+from lightning_ff.report.settings import seeds, written
+
+
+def overview(groups: Sequence[Group]) -> Section:
+    """The key to letters and colours, and notes on single runs."""
+    rows = [
+        [named(group), setting(group, "model"), setting(group, "data"), str(len(group.runs)), _folders(group)]
+        for group in groups
+    ]
+    caption = (
+        "The configurations, each with the letter and the colour that stand for it on the whole page. Runs count as "
+        "one configuration where they differ in seeds and places only; their numbers are mean ± standard deviation "
+        f"between runs (n\u2009\u2212\u20091), and {DASH} stands for what was not measured."
+    )
+    columns = [Column(head) for head in ("Configuration", "Model", "Data", "Runs", "Folders")]
+    return Section("configurations", "What is compared", [table(columns, [Rows(rows)], caption), _notes(groups)])
+
+
+def setting(group: Group, name: str) -> str:
+    """A setting as it is written, a dash where it is not known."""
+    return written(group.settings[name]) if name in group.settings else DASH
+
+
+def _folders(group: Group) -> Markup:
+    folders = [run.folder for run in group.runs]
+    parent = folders[0].parent
+    if len(folders) > 1 and all(folder.parent == parent for folder in folders):
+        return path(f"{parent}/{_together([folder.name for folder in folders])}")
+    return Markup("<br/>".join(path(folder) for folder in folders))
+
+
+def _together(names: list[str]) -> str:
+    """version_0, version_1 as version_{0,1}."""
+    stem = names[0].rstrip("0123456789")
+    ends = [name.removeprefix(stem) for name in names]
+    return f"{stem}{{{','.join(ends)}}}" if all(end.isdigit() for end in ends) else f"{{{','.join(names)}}}"
+
+
+def _notes(groups: Sequence[Group]) -> Child:
+    lines = [
+        element("li", chip(group), " ", path(run.folder), ": ", said)
+        for group in groups
+        for run in group.runs
+        for said in notes(run)
+    ]
+    lines += [element("li", chip(group), " ", said) for group in groups for said in _of_group(group)]
+    return [paragraph("To be kept in mind:"), element("ul", lines, class_="notes")] if lines else None
+
+
+def notes(run: Run) -> list[str]:
+    """What a reader has to know of a run before its numbers."""
+    said = list(run.notes)
+    if run.broke_off:
+        of = f" of {run.planned}" if run.planned else ""
+        said.append(f"stopped in epoch {run.epochs or DASH}{of}; not put together with runs that went to the end")
+    if run.earlier is not None:
+        said.append(f"goes on from {_place(run.earlier.folder, run.folder)}, whose steps are its first")
+    if not run.trained:
+        said.append("measured only, no training; the run whose checkpoint it loaded is not on this page")
+    return said
+
+
+def _place(folder: Path, beside: Path) -> str:
+    return folder.name if folder.parent == beside.parent else str(folder)
+
+
+def _of_group(group: Group) -> list[str]:
+    said = []
+    given = [tuple(seeds(run).items()) for run in group.runs]
+    if len(set(given)) < len(given) and all(given):
+        said.append("some of its runs have the same seeds: the deviation is not one between seeds")
+    if len(group.runs) > 1 and not group.runs[0].config:
+        said.append("no configuration was saved: grouped by the learner's arguments and the folder, data not compared")
+    return said

@@ -1,0 +1,48 @@
+"""Whether layers and configurations agree on which classes are alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_ff.metrics import class_mean_rdm, compare_rdms
+from lightning_ff.report.grouping import Group
+from lightning_ff.report.html import Cell, Child, Column, Markup, Rows, element, table
+from lightning_ff.report.representations import Representation
+from lightning_ff.report.sections.base import chip
+from lightning_ff.report.stored import same_classes
+
+_MOST = 12
+
+
+def class_rdms(stored: Representation) -> dict[str, Tensor]:
+    """Dissimilarity of the classes in every layer whose mean activities are stored, `(C, C)` by layer."""
+    means = {name: stored.array(f"{name}/mean") for name in stored.layers}
+    return {name: class_mean_rdm(torch.from_numpy(mean)) for name, mean in means.items() if mean is not None}
+
+
+def agreement(groups: Sequence[Group]) -> list[Child]:
+    """For configurations with the same classes a table of rank correlations of their maps, if it can be read."""
+    made: list[Child] = []
+    for same in same_classes(groups):
+        maps = [
+            (element("span", chip(group), " ", name), rdm)
+            for group in same
+            if group.shown.representation is not None
+            for name, rdm in class_rdms(group.shown.representation).items()
+        ]
+        if 1 < len(maps) <= _MOST:
+            made.append(_table(maps))
+    return made
+
+
+def _table(maps: Sequence[tuple[Markup, Tensor]]) -> Markup:
+    columns = [Column(""), *(Column(head, 2) for head, _ in maps)]
+    rows: list[list[Cell]] = [[head, *(float(compare_rdms(rdm, other)) for _, other in maps)] for head, rdm in maps]
+    caption = (
+        "How far these maps agree: Spearman's rank correlation of the dissimilarities of all pairs of classes, of the "
+        "runs shown above."
+    )
+    return table(columns, [Rows(rows)], caption)

@@ -1,0 +1,92 @@
+"""A run's configuration as flat settings: which of them tell configurations apart, and how they are written."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+from lightning_ff.report.numbers import DASH
+from lightning_ff.report.runs import Run
+
+ABSENT = object()
+_NOT_COMPARED = {
+    "checkpoint",
+    "ckpt_path",
+    "data.download",
+    "data.root",
+    "last",
+    "predictions",
+    "report",
+    "test_after_fit",
+    "trainer.default_root_dir",
+    "trainer.enable_checkpointing",
+    "trainer.enable_model_summary",
+    "trainer.enable_progress_bar",
+    "trainer.log_every_n_steps",
+    "trainer.logger",
+    "verbose",
+    "weights_only",
+    "model._instantiator",
+}
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Settings by dotted name; a class and its arguments are one level.
+
+    Example::
+
+        >>> flat({"loss": {"class_path": "lightning_ff.SymBa", "init_args": {"alpha": 4.0}}, "widths": [8, 8]})
+        {'loss': 'SymBa', 'loss.alpha': 4.0, 'widths': [8, 8]}
+    """
+    if isinstance(value, dict) and "class_path" in value:
+        arguments = value.get("init_args")
+        kind = {name: str(value["class_path"]).rpartition(".")[2]}
+        return {**kind, **flat(arguments, name)} if isinstance(arguments, dict) and arguments else kind
+    if isinstance(value, dict) and value:
+        return {
+            key: each for part, inner in value.items() for key, each in flat(inner, f"{name}.{part}".strip(".")).items()
+        }
+    if isinstance(value, list) and any(isinstance(each, dict) and "class_path" in each for each in value):
+        return {key: each for place in _named(value) for key, each in flat(place[1], f"{name}.{place[0]}").items()}
+    return {name: value} if name else {}
+
+
+def _named(parts: list[Any]) -> list[tuple[str, Any]]:
+    """Parts of a list by the names of their classes, numbered from the second of a kind on."""
+    found: dict[str, Any] = {}
+    for part in parts:
+        kind = str(part["class_path"]).rpartition(".")[2] if isinstance(part, dict) and "class_path" in part else "item"
+        free = kind if kind not in found else next(n for i in count(2) if (n := f"{kind}#{i}") not in found)
+        found[free] = part
+    return list(found.items())
+
+
+def is_seed(name: str) -> bool:
+    """Whether a setting is a seed."""
+    last = name.rpartition(".")[2]
+    return last in ("seed", "seed_everything") or last.endswith("_seed")
+
+
+def compared(name: str) -> bool:
+    """Whether a setting distinguishes configurations: neither a seed, nor where things lie and what is shown."""
+    outer = {name[:i] for i, letter in enumerate(name) if letter == "."} | {name}
+    return not is_seed(name) and not outer & _NOT_COMPARED
+
+
+def seeds(run: Run) -> dict[str, Any]:
+    """Every seed of a run."""
+    return {name: value for name, value in settings_of(run).items() if is_seed(name)}
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    """The configuration, or as much of it as a run from Python has left behind."""
+    return flat(run.config or ({"model": run.hparams} if run.hparams else {}))
+
+
+def written(value: Any) -> str:
+    """A setting as YAML has it, a dash where there is none."""
+    if value is ABSENT:
+        return DASH
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    return str(value)
