@@ -215,7 +215,7 @@ class LocalLearner(Stepping):
             block = self._block(k)
             name = self.network.names[k]
             trains = learns if name in self.facade.inner else scheduled and next(block.parameters(), None) is None
-            if block.training != trains or block.mixed(trains):
+            if block.training != trains or (not trains and block.stirred):
                 block.train(trains)
             h, g = block(x, positives=positives, measure=learns)
             if g is not None:

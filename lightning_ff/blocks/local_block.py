@@ -165,9 +165,10 @@ class LocalBlock(nn.Module):
         usual = 1 if h.dim() > 3 else -1
         self._moves = (axis, usual) if h.dim() > 2 and axis != usual else None
 
-    def mixed(self, trains: bool) -> bool:
-        """Whether normalisation or dropout is in another mode, set through the network that the layers are of."""
-        return any(module.training != trains for module in self._modal[0])
+    @property
+    def stirred(self) -> bool:
+        """Whether normalisation or dropout is in train mode, set perhaps through the network that the layers are of."""
+        return any(module.training for module in self._modal[0])
 
     @property
     def trainable(self) -> bool:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.utils.parametrize import is_parametrized
 
 _HEADS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _FOLLOWERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.GELU, nn.Sigmoid)
@@ -51,8 +50,8 @@ def _is(layers: GraphModule, node: Node, kinds: tuple[type[nn.Module], ...]) -> 
         return False
     module = layers.get_submodule(str(node.target))
     # A weight that is made anew in every call, such as a spectral norm's, would be another one in the backward.
-    fixed = not module._forward_pre_hooks and not is_parametrized(module)
-    return fixed and isinstance(module, kinds)
+    made = isinstance(module, _HEADS) and "weight" not in dict(module.named_parameters(recurse=False))
+    return isinstance(module, kinds) and not made
 
 
 class _Again(torch.autograd.Function):

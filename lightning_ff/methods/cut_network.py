@@ -119,8 +119,8 @@ class CutNetworkLearner(LocalLearner):
         used = isinstance(self.blocks[-1].goodness, OutputGoodness)
         if (used and outputs != self.num_classes) or is_parametrized(old):
             raise ValueError(
-                f"reset_heads({num_classes}): {name}, the last layer of {type(self.model).__name__} to run, is no plain "
-                f"classifier of {self.num_classes} classes: make the model with other classes, and load the weights"
+                f"reset_heads({num_classes}): {name}, the last layer of {type(self.model).__name__} to run, is no "
+                f"plain classifier of {self.num_classes} classes: make the model anew, and load the weights"
             )
         new = _like(old, num_classes)
         for root in (self.model, *(block.layers for block in self.blocks)):

@@ -99,6 +99,6 @@ def _check_is_head(layer: nn.Module, name: str, cuts: object) -> None:
     if len(weighted) > 1 and not linear:
         raise ValueError(
             f"head='none' would leave out the last block, {name}, which holds {len(weighted)} weight layers and not "
-            "the classifier alone: use head='local' or 'auxiliary', or cuts=[...] with the path of the module before the "
-            "classifier"
+            "the classifier alone: use head='local' or 'auxiliary', or cuts=[...] with the path of the module before "
+            "the classifier"
         )

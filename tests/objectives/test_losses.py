@@ -55,7 +55,7 @@ def test_symba_pairs_an_image_with_all_its_own_wrong_labels() -> None:
     """Goodness that depends on the image alone: every pair is a draw, so the loss is log 2 for every sample."""
     labels = AppendOneHot(on_value=1.0)
     labels.build(5, (1,))
-    learner: Any = SimpleNamespace(labels=labels, num_classes=5)
+    learner: Any = SimpleNamespace(labels=labels, num_classes=5, held_out=())
     image, label = 100.0 * torch.arange(6.0).unsqueeze(1), torch.tensor([0, 4, 2, 2, 1, 3])
     sampler = AllWrongLabels()
     rows = torch.cat((sampler.positives(image, label, learner), sampler(image, label, torch.arange(6), learner)))
