@@ -4,8 +4,8 @@
 
 Monitors: ten epochs with validation of a 784-784x3 network on 55 000 images of 28 x 28, batch 512, with
 SparsityMonitor and EnsembleMonitor at default intervals, files and pictures too, and without. Greedy: 784 units in 3
-and 8 blocks, batch 512, ten epochs a block; both runs stop at the block that learns. Ratios are medians of runs that take
-turns.
+and 8 blocks, batch 512, ten epochs a block; both runs stop at the block that learns. Ratios are medians of runs that
+take turns.
 """
 
 from __future__ import annotations
