@@ -67,8 +67,10 @@ def planned(file: Path, more: Sequence[str] = ()) -> list[Run]:
         if not config.is_file():
             raise MatrixError(f"{file}: runs.{name}.config={entry['config']}: there is no file {config}")
         options = {**given.get("arguments", {}), **entry.get("arguments", {})}
-        seeds: list[Any] = entry.get("seeds") or given.get("seeds") or [0]
+        seeds = entry["seeds"] if "seeds" in entry else given.get("seeds", [0])
         runs += [_run(str(name), seed, Path(given["output"]), config, options, more) for seed in seeds]
+    if not runs:
+        raise MatrixError(f"{file}: no run to make, since runs or seeds is empty")
     return runs
 
 
@@ -163,11 +165,9 @@ def matrix(arguments: Sequence[str]) -> int:
     try:
         runs = planned(given.file, more)
         good = [*_made(runs)]
-        output = runs[0].folder.parent.parent if runs else None
-        if output is None:
-            raise MatrixError(f"{given.file}: runs is empty")
+        output = runs[0].folder.parent.parent
         print(f"report  {write_report([output], output / 'report.html', given.file.stem)}")
-    except (MatrixError, ReportError) as error:
+    except (MatrixError, ReportError, OSError) as error:
         print(f"lightning-ff matrix: error: {error}", file=sys.stderr)
         return 2
     return 0 if all(good) else 1

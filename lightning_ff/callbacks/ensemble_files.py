@@ -97,7 +97,8 @@ def _table(path: Any, data: Data) -> None:
             for c, name in enumerate(data["classes"]):
                 numbers = [float(data[f"{layer}/{key}"][c]) for key in keys]
                 size = int(data[f"{layer}/members"][c].sum())
-                rows.writerow([layer, name, bool(data["seen"][c]), float(data["accuracy"][c]), *numbers, size])
+                right = float(data["accuracy"][c]) if "accuracy" in data else ""
+                rows.writerow([layer, name, bool(data["seen"][c]), right, *numbers, size])
 
 
 def draw(trainer: Trainer, stage: str, data: Data) -> None:

@@ -106,6 +106,11 @@ class EnsembleMonitor(RepresentationCallback):
         super().setup(trainer, pl_module, stage)
         if stage == "predict" or self._hook is not None:
             return
+        monitors = [each for each in trainer.callbacks if isinstance(each, EnsembleMonitor)]  # type: ignore[attr-defined]
+        if len(monitors) > 1:
+            raise ValueError(
+                f"{len(monitors)} EnsembleMonitor would write the same files: give one, and test again for another"
+            )
         judge: Any = None
         if self.scores is not None:
             judge = layers_of(pl_module, [self.scores])[self.scores]
@@ -181,11 +186,11 @@ class EnsembleMonitor(RepresentationCallback):
         """Everything that is written to the file, of all processes."""
         assert self._confusion is not None
         confusion = self._confusion.compute().double()
+        judged = {"confusion": confusion.long(), "accuracy": confusion.diagonal() / confusion.sum(1)}
         held_out = pl_module.held_out if isinstance(pl_module, LocalLearner) else ()
         data: dict[str, Any] = {
             "classes": np.array(class_names(trainer, pl_module)),
-            "confusion": confusion.long(),
-            "accuracy": confusion.diagonal() / confusion.sum(1),
+            **(judged if self._hook is not None else {}),  # without scores nobody knows
             "layers": np.array([*self._statistics]),
             "definition": np.array(f"{self.definition} {_PARAMETER[self.definition][0]}={self.parameter:g}"),
             "samples": np.array("correct" if self.only_correct else "all"),

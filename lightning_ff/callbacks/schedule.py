@@ -34,7 +34,8 @@ class WindowSchedule(Callback):
 
     Raises:
         ValueError: windows overlap or are empty, their number is not that of the blocks, the learner has one segment,
-            early stopping would end the run in a window of the first blocks, or cache=True is not exact here.
+            early stopping would end the run in a window of the first blocks, or cache=True is not exact here or, in the
+            first batch that needs it, batches lack the samples' index.
         TypeError: an argument is not what its annotation says, or the module is no learner.
 
     Example::
@@ -81,7 +82,7 @@ class WindowSchedule(Callback):
                     f"EarlyStopping(monitor={callback.monitor!r}) would end the run in the window of one block, before "
                     "the others have learned: remove it"
                 )
-        self._installed = Windows(learner, self.windows, self.cache is not False, self.cache_memory)
+        self._installed = Windows(learner, self.windows, self.cache, self.cache_memory)
         if self.cache and (reason := self._installed.why_not()):
             raise ValueError(f"cache=True is not exact here: {reason}; use cache=None or False")
         self._before, learner.schedule = learner.schedule, self._installed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -13,7 +14,7 @@ from lightning_ff.callbacks.representations import LabelPolicy, Recorder, Units,
 from lightning_ff.kinds import kind, whole
 
 
-class RepresentationCallback(Callback):
+class RepresentationCallback(Callback, ABC):
     """Looks at layers in validations and tests; a subclass says what it does with a batch, and at the end.
 
     Args:
@@ -41,6 +42,7 @@ class RepresentationCallback(Callback):
 
     label_policy: LabelPolicy = "true"
 
+    @abstractmethod
     def see(
         self,
         trainer: Trainer,
@@ -50,15 +52,14 @@ class RepresentationCallback(Callback):
         index: Tensor | None,
     ) -> None:
         """Take activations `(N, U)` by layer of a batch of classes `(N,)` and sample indices `(N,)`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """All batches of a validation ("val") or test were seen."""
-        raise NotImplementedError
 
+    @abstractmethod
     def begin(self) -> None:
         """Forget what was seen."""
-        raise NotImplementedError
 
     def answers(self, label: Tensor) -> Tensor:
         """Predicted classes of the batch `(N,)`."""

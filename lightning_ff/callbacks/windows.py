@@ -25,14 +25,14 @@ class Windows(Schedule):
     Args:
         learner: Whose blocks they are.
         windows: Windows of epochs of every block.
-        caches: Keep outputs of frozen blocks where that is exact.
+        cache: Keep outputs of frozen blocks: True, False, or None where they can be kept.
         memory: Bound in MiB on what is kept in memory.
     """
 
-    def __init__(self, learner: LocalLearner, windows: list[list[Window]], caches: bool, memory: float) -> None:
+    def __init__(self, learner: LocalLearner, windows: list[list[Window]], cache: bool | None, memory: float) -> None:
         self.learner = learner
         self.windows = windows
-        self.caches = caches
+        self.cache = cache
         self.memory = memory
         self._kept: tuple[Any, OutputCache] | None = None
         self._earlier: tuple[Any, OutputCache] | None = None
@@ -70,7 +70,7 @@ class Windows(Schedule):
         """Where the first block that learns gets its input from."""
         if not self._first():
             return "the data"
-        return "frozen blocks" if not self.caches or self.why_not() else "kept outputs of frozen blocks"
+        return "frozen blocks" if self.cache is False or self.why_not() else "kept outputs of frozen blocks"
 
     def _first(self) -> int:
         """Place of the first block that learns, 0 where none does."""
@@ -78,13 +78,17 @@ class Windows(Schedule):
 
     @override
     def start(self) -> int:
-        return self._first() if self.caches and self.why_not() is None else 0
+        return self._first() if self.cache is not False and self.why_not() is None else 0
 
     @override
     def input(self, image: Tensor, label: Tensor, index: Tensor | None) -> tuple[Activation, Tensor | int] | None:
         first = self.start()
-        if index is None or not first:
-            return None if not first else self._through(first, *self.learner.inputs(image, label, index))
+        if not first:
+            return None
+        if index is None:
+            if self.cache:
+                raise ValueError("cache=True keeps outputs by the samples' index, which these batches lack: give one")
+            return self._through(first, *self.learner.inputs(image, label, index))
         groups, kept = len(label), self._cache(first, image)
         if (rows := kept.get(index)) is not None:
             return _unstack(rows), label if self.learner.negatives is None else groups

@@ -38,8 +38,8 @@ def read_wandb(file: Path) -> Metrics:
     """Numbers and the latest picture of every key."""
     try:
         rows = [
-            _values(record.history.item)
-            for record in _records(file.read_bytes())
+            values_of(record.history.item)
+            for record in records_of(file.read_bytes())
             if record.WhichOneof("record_type") == "history"
         ]
     except Exception as error:  # another format, or another version of wandb
@@ -72,7 +72,7 @@ def _within(file: Path, folder: Path) -> bool:
     return file.is_file() and file.resolve().is_relative_to(folder.resolve())
 
 
-def _values(items: Iterable[Any]) -> dict[str, Any]:
+def values_of(items: Iterable[Any]) -> dict[str, Any]:
     """Values by key; a key of several parts makes dictionaries within each other."""
     values: dict[str, Any] = {}
     for item in items:
@@ -84,7 +84,7 @@ def _values(items: Iterable[Any]) -> dict[str, Any]:
     return values
 
 
-def _records(data: bytes) -> Iterator[Any]:
+def records_of(data: bytes) -> Iterator[Any]:
     """Records of a file in LevelDB's log format: pieces in blocks of 32 KiB, whose last bytes may be padding."""
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 

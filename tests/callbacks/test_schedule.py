@@ -308,6 +308,13 @@ def test_early_stopping_and_foreign_modules_are_refused() -> None:
         GreedySchedule().setup(Trainer(logger=False), nn.Linear(1, 1), "fit")  # type: ignore[arg-type]
 
 
+def test_outputs_are_not_kept_by_force_without_indices() -> None:
+    torch.manual_seed(0)
+    model = ScalableForwardForward(ConvNet(CLASSES, 1, [4, 4]), CLASSES, (1, 5, 5))
+    with pytest.raises(ValueError, match="cache=True keeps outputs by the samples' index"):
+        fit(model, GreedySchedule(epochs=1, cache=True), batches=[(x, y) for x, y, _ in data()])
+
+
 def test_a_broken_run_leaves_no_schedule() -> None:
     class Broken(Callback):
         def on_train_batch_end(self, *_: Any) -> None:

@@ -67,6 +67,8 @@ def test_runs_are_planned_from_the_file(tmp_path: Path) -> None:
         ({"runs": {"a": {"config": "none.yaml"}}}, "there is no file"),
         ({"runs": {"a": {"config": "small.yaml", "set": {}}}}, "unknown key 'set'"),
         ({"runs": {"a": {"config": "small.yaml"}}, "seed": 1}, "unknown key 'seed'"),
+        ({"runs": {}}, "no run to make"),
+        ({"runs": {"a": {"config": "small.yaml"}}, "seeds": []}, "no run to make"),
         ({"runs": {"a": {"config": "small.yaml", "seeds": 3}}}, "seeds=3 must be a list"),
         ({"runs": {"a": {"config": "small.yaml", "seeds": ["x"]}}}, "whole numbers, not 'x'"),
     ],
