@@ -229,7 +229,8 @@ def test_pictures_and_logger_of_ones_own(run: Run) -> None:
 
 
 def test_every_script_is_run_above() -> None:
-    source = "".join(file.read_text() for file in Path(__file__).parent.glob("test_docs*.py"))
+    here = Path(__file__).parent
+    source = "".join(file.read_text() for file in (*here.glob("test_docs*.py"), here / "interface" / "test_matrix.py"))
     assert [file.name for file in EXAMPLES.iterdir() if file.is_file() and f'"{file.name}"' not in source] == []
 
 

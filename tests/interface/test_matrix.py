@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
+from lightning_ff.cli import main
 from lightning_ff.matrix import MatrixError, matrix, planned
+
+ROOT = Path(__file__).parents[2]
+DOCS, EMERGENT = ROOT / "docs" / "examples", ROOT / "examples" / "emergent"
 
 SMALL = {
     "model": {"class_path": "ForwardForward", "init_args": {"widths": [12, 8]}},
@@ -76,6 +81,33 @@ def test_runs_are_planned_from_the_file(tmp_path: Path) -> None:
 def test_bad_files(tmp_path: Path, file: dict[str, Any], message: str) -> None:
     with pytest.raises(MatrixError, match=message):
         planned(write(tmp_path, **file))
+
+
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(file, id=file.stem) for file in (DOCS / "matrix.yaml", *sorted(EMERGENT.glob("matrix_*.yaml")))],
+)
+def test_the_files_of_examples_and_docs_plan_runs_that_the_command_line_takes(
+    file: Path, examples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if file.parent == DOCS:  # it names digits.yaml beside it
+        shutil.copy(examples / "digits.yaml", tmp_path)
+        file = Path(shutil.copy(file, tmp_path))
+    runs = planned(file)
+    assert len({run.folder for run in runs}) == len(runs) >= 3
+    for run in {run.name: run for run in runs}.values():
+        with pytest.raises(SystemExit) as end:
+            main(["fit", *run.arguments, "--print_config"])
+        assert end.value.code == 0
+        config = yaml.safe_load(capsys.readouterr().out)
+        assert config["trainer"]["logger"]["init_args"]["name"] == run.name
+        given = yaml.safe_load(file.read_text())
+        for key, value in {**given.get("arguments", {}), **given["runs"][run.name].get("arguments", {})}.items():
+            part, name = key.split(".")
+            got = {**config[part], **config[part].get("init_args", {})}[name]
+            if name == "terms":
+                got, value = ([term["init_args"]["weight"] for term in terms] for terms in (got, value))
+            assert got == value
 
 
 def test_a_missing_file_is_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
