@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_ff.kinds import kind
+from lightning_ff.kinds import kind, number, whole
 
 
 class RandomShift(nn.Module):
@@ -21,10 +21,12 @@ class RandomShift(nn.Module):
 
     Raises:
         ValueError: pixels below 1.
+        TypeError: pixels is no whole number.
     """
 
     def __init__(self, pixels: int = 1) -> None:
         super().__init__()
+        whole("pixels", pixels)
         if pixels < 1:
             raise ValueError(f"pixels={pixels}: must be at least 1")
         self.pixels = pixels
@@ -52,11 +54,13 @@ class RandomFlip(nn.Module):
 
     Raises:
         ValueError: p outside [0, 1].
+        TypeError: p is no number.
     """
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        if not 0 <= p <= 1:
+        number("p", p, "must lie in [0, 1]", least=0)
+        if p > 1:
             raise ValueError(f"p={p}: must lie in [0, 1]")
         self.p = p
 
@@ -77,13 +81,16 @@ class Cutout(nn.Module):
         value: What it is filled with: 0 is the mean of standardised images.
 
     Raises:
-        ValueError: size below 1.
+        ValueError: size below 1, or value not finite.
+        TypeError: size is no whole number, or value no number.
     """
 
     def __init__(self, size: int = 8, value: float = 0.0) -> None:
         super().__init__()
+        whole("size", size)
         if size < 1:
             raise ValueError(f"size={size}: must be at least 1")
+        number("value", value, "give a finite number")
         self.size = size
         self.value = value
 
@@ -110,11 +117,13 @@ class Compose(nn.Module):
         transforms: Modules that map images `(N, C, H, W)` to images.
 
     Raises:
-        TypeError: one of them is no module.
+        TypeError: they are no list, or one of them is no module.
     """
 
     def __init__(self, transforms: list[nn.Module]) -> None:
         super().__init__()
+        remedy = "give a list, such as [RandomShift(4), RandomFlip()]"
+        kind("transforms", transforms, (list, tuple, nn.ModuleList), remedy)
         for i, transform in enumerate(transforms):
             kind(f"transforms[{i}]", transform, nn.Module, "give a module, such as RandomShift(4)")
         self.transforms = nn.ModuleList(transforms)

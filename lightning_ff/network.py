@@ -189,7 +189,7 @@ class LocalNetwork(nn.Module):
         except (RuntimeError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{name} cannot take its input of shape {tuple(first(x).shape[1:])} "
-                f"(input_shape={self.input_shape}): {error}"
+                f"(input_shape={self.input_shape}): {self._tokens(block, x) or error}"
             ) from error
         if before != [entry._version for entry in entries]:
             raise ValueError(
@@ -197,6 +197,20 @@ class LocalNetwork(nn.Module):
                 "begin with an operation that does not, such as nn.ReLU(inplace=False)"
             )
         return h
+
+    def _tokens(self, block: LocalBlock, x: Activation) -> str | None:
+        """What to do where a block fails on its input and runs on whole numbers, as an embedding does."""
+        if not (isinstance(x, Tensor) and x.is_floating_point()):
+            return None
+        try:
+            with evaluating(block):
+                block(x.long(), measure=False)
+        except Exception:
+            return None
+        unchanged = self.labels is None and self.input_normalization is None
+        wrap = ", or wrap the embedding in a module that gets them as floats and calls x.long()" if unchanged else ""
+        what = f"it takes whole numbers, and its input is of type {x.dtype}"
+        return f"{what}; embed tokens before, outside the network{wrap}"
 
     def _measure(self, name: str, block: LocalBlock, shape: torch.Size) -> None:
         """Build a block's goodness for its output's shape, tell the loss its scale, and check what it gives."""

@@ -11,6 +11,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_ff.kinds import kind, sizes
+
+_SWITCH = "choose True or False"
+
 
 class Readout(nn.Module):
     """Base of all readouts: override `contributions`, one `(N, C)` per block; their sum is the network's answer.
@@ -58,6 +62,9 @@ class SumReadout(Readout):
     Args:
         skip_first: Leave the first block out, as Hinton does.
 
+    Raises:
+        TypeError: skip_first is neither True nor False.
+
     Example::
 
         >>> scores = [torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 1.0]])]
@@ -71,6 +78,7 @@ class SumReadout(Readout):
 
     def __init__(self, skip_first: bool = False) -> None:
         super().__init__()
+        kind("skip_first", skip_first, bool, _SWITCH)
         self.skip_first = skip_first
 
     def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
@@ -82,6 +90,9 @@ class SoftmaxReadout(SumReadout):
 
     Args:
         skip_first: Leave the first block out.
+
+    Raises:
+        TypeError: skip_first is neither True nor False.
     """
 
     def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
@@ -107,6 +118,7 @@ class MeanReadout(Readout):
 
     Raises:
         ValueError: a place that no block has, or none at all.
+        TypeError: blocks are no list of whole numbers, or softmax is neither True nor False.
 
     Example::
 
@@ -119,8 +131,11 @@ class MeanReadout(Readout):
 
     def __init__(self, blocks: Sequence[int] | None = None, softmax: bool = False) -> None:
         super().__init__()
-        if blocks is not None and not blocks:
-            raise ValueError("blocks=[]: name at least one block, or None for all")
+        if blocks is not None:
+            sizes("blocks", blocks, "give a list of places, such as [0, -1], or None for all")
+            if not blocks:
+                raise ValueError("blocks=[]: name at least one block, or None for all")
+        kind("softmax", softmax, bool, _SWITCH)
         self.blocks = None if blocks is None else list(blocks)
         self.softmax = softmax
         self.takes_some = blocks is None
@@ -144,6 +159,9 @@ class IntervalReadout(Readout):
 
     Args:
         softmax: Average the softmax over the classes, so that every block has the same weight.
+
+    Raises:
+        TypeError: softmax is neither True nor False.
     """
 
     share: Tensor
@@ -151,6 +169,7 @@ class IntervalReadout(Readout):
 
     def __init__(self, softmax: bool = False) -> None:
         super().__init__()
+        kind("softmax", softmax, bool, _SWITCH)
         self.softmax = softmax
 
     def build(self, shapes: Sequence[torch.Size], num_classes: int) -> None:
@@ -195,6 +214,10 @@ class LinearReadout(Readout):
         skip_first: Leave the first block's features out, as Hinton does.
         view: "neutral" costs one more forward pass a step; "positive" costs none and is the same where the input
             carries no label (`labels=Unlabelled`).
+
+    Raises:
+        ValueError: view is none of these.
+        TypeError: skip_first is neither True nor False.
     """
 
     needs: Literal["scores", "features"] = "features"
@@ -203,6 +226,7 @@ class LinearReadout(Readout):
         super().__init__()
         if view not in ("neutral", "positive"):
             raise ValueError(f"view={view!r}: choose 'neutral' or 'positive'")
+        kind("skip_first", skip_first, bool, _SWITCH)
         self.skip_first = skip_first
         self.view = view
         self.linear = nn.ModuleList()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lightning_ff import Compose, Cutout, RandomFlip, RandomShift
 from lightning_ff.spec import describe, part
@@ -81,10 +84,34 @@ def test_several_run_one_after_another_and_can_be_described() -> None:
     assert torch.equal(first, RandomFlip(0.1)(Cutout(3, value=0.5)(RandomShift(2)(x))))
 
 
-def test_bad_arguments() -> None:
-    with pytest.raises(ValueError, match=r"p=1\.5: must lie in"):
-        RandomFlip(1.5)
-    with pytest.raises(ValueError, match="size=0: must be at least 1"):
-        Cutout(0)
-    with pytest.raises(TypeError, match=r"transforms\[0\]='flip' is a str"):
-        Compose(["flip"])  # type: ignore[list-item]
+LIST = "give a list, such as [RandomShift(4), RandomFlip()]"
+REFUSED: dict[str, tuple[type[Exception], Callable[[], nn.Module]]] = {
+    "p=1.5: must lie in [0, 1]": (ValueError, lambda: RandomFlip(1.5)),
+    "p=-0.1: must lie in [0, 1]": (ValueError, lambda: RandomFlip(-0.1)),
+    "p=nan: must lie in [0, 1]": (ValueError, lambda: RandomFlip(float("nan"))),
+    "p='a' is a str: give a number; must lie in [0, 1]": (TypeError, lambda: RandomFlip("a")),  # type: ignore[arg-type]
+    "p=True is a bool: must lie in [0, 1]": (TypeError, lambda: RandomFlip(True)),
+    "pixels=1.5 is a float: give a whole number": (TypeError, lambda: RandomShift(1.5)),  # type: ignore[arg-type]
+    "pixels='2' is a str: give a whole number": (TypeError, lambda: RandomShift("2")),  # type: ignore[arg-type]
+    "size=0: must be at least 1": (ValueError, lambda: Cutout(0)),
+    "size=8.0 is a float: give a whole number": (TypeError, lambda: Cutout(8.0)),  # type: ignore[arg-type]
+    "value='0' is a str: give a number; give a finite number": (TypeError, lambda: Cutout(8, "0")),  # type: ignore[arg-type]
+    "value=inf: give a finite number": (ValueError, lambda: Cutout(8, float("inf"))),
+    "transforms[0]='flip' is a str: give a module, such as RandomShift(4)": (TypeError, lambda: Compose(["flip"])),  # type: ignore[list-item]
+    f"transforms=RandomFlip(p=0.5) is a RandomFlip: {LIST}": (TypeError, lambda: Compose(RandomFlip())),  # type: ignore[arg-type]
+    f"transforms=RandomFlip is a class: {LIST}": (TypeError, lambda: Compose(RandomFlip)),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_bad_arguments(message: str) -> None:
+    error, make = REFUSED[message]
+    with pytest.raises(error) as caught:
+        make()
+    assert str(caught.value) == message
+
+
+def test_modules_that_could_be_read_only_once_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"transforms=<generator .* is a generator: give a list, such as \[RandomShift"):
+        Compose(RandomFlip() for _ in range(2))  # type: ignore[arg-type]
+    assert len(Compose(Compose((RandomFlip(), Cutout(np.int64(2)))).transforms).transforms) == 2  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -132,10 +133,36 @@ def test_what_each_readout_needs() -> None:
     assert LinearReadout(view="positive").view == "positive"
 
 
-def test_bad_arguments_and_the_base() -> None:
-    with pytest.raises(ValueError, match="view='image': choose 'neutral' or 'positive'"):
-        LinearReadout(view="image")  # type: ignore[arg-type]
+PLACES = "give a list of places, such as [0, -1], or None for all"
+SWITCH = "choose True or False"
+REFUSED: dict[str, tuple[type[Exception], Callable[[], Readout]]] = {
+    "view='image': choose 'neutral' or 'positive'": (ValueError, lambda: LinearReadout(view="image")),  # type: ignore[arg-type]
+    "view=None: choose 'neutral' or 'positive'": (ValueError, lambda: LinearReadout(view=None)),  # type: ignore[arg-type]
+    f"blocks=2 is a int: {PLACES}": (TypeError, lambda: MeanReadout(2)),  # type: ignore[arg-type]
+    f"blocks='01' is a str: {PLACES}": (TypeError, lambda: MeanReadout("01")),  # type: ignore[arg-type]
+    f"blocks=True is a bool: {PLACES}": (TypeError, lambda: MeanReadout(True)),  # type: ignore[arg-type]
+    f"blocks[1]=1.0 is a float: {PLACES}": (TypeError, lambda: MeanReadout([0, 1.0])),  # type: ignore[list-item]
+    f"blocks[0]='block00' is a str: {PLACES}": (TypeError, lambda: MeanReadout(["block00"])),  # type: ignore[list-item]
+    f"softmax='no' is a str: {SWITCH}": (TypeError, lambda: MeanReadout(softmax="no")),  # type: ignore[arg-type]
+    f"softmax=0 is a int: {SWITCH}": (TypeError, lambda: IntervalReadout(0)),  # type: ignore[arg-type]
+}
 
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_bad_arguments(message: str) -> None:
+    error, make = REFUSED[message]
+    with pytest.raises(error) as caught:
+        make()
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("kind", [SumReadout, SoftmaxReadout, LinearReadout])
+def test_a_word_for_leaving_out_the_first_block(kind: Any) -> None:
+    with pytest.raises(TypeError, match="skip_first='no' is a str: choose True or False"):
+        kind(skip_first="no")
+
+
+def test_the_base() -> None:
     class Mine(Readout):
         pass
 

@@ -34,7 +34,8 @@ class Measured(NamedTuple):
 def example(model: nn.Module, input_shape: Sequence[int], fill: Callable[..., Tensor] = torch.zeros) -> Tensor:
     """A batch of two inputs of the model's own type, on its device; whole numbers where it begins with an embedding."""
     first = next(model.parameters(), torch.empty(0))
-    embeds = next((isinstance(m, nn.Embedding) for m in model.modules() if not any(True for _ in m.children())), False)
+    kinds = (nn.Embedding, nn.EmbeddingBag)
+    embeds = next((isinstance(m, kinds) for m in model.modules() if not any(True for _ in m.children())), False)
     x = fill(BATCH, *input_shape, device=first.device, dtype=first.dtype if first.is_floating_point() else None)
     return x.long() if embeds else x
 

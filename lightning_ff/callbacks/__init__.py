@@ -6,6 +6,7 @@ from lightning_ff.callbacks.mine import MineNegatives
 from lightning_ff.callbacks.mix import MixNegatives
 from lightning_ff.callbacks.pictures import NegativePictures
 from lightning_ff.callbacks.predictions import PredictionWriter
+from lightning_ff.callbacks.probes import ProbeMonitor
 from lightning_ff.callbacks.refresh import RefreshNegatives
 from lightning_ff.callbacks.report import RunReport
 from lightning_ff.callbacks.schedule import GreedySchedule, WindowSchedule
@@ -22,6 +23,7 @@ __all__ = [
     "MixNegatives",
     "NegativePictures",
     "PredictionWriter",
+    "ProbeMonitor",
     "RefreshNegatives",
     "RunReport",
     "SparsityMonitor",

@@ -99,7 +99,6 @@ class EnsembleMonitor(RepresentationCallback):
         self._statistics: dict[str, ClassStatistics] = {}
         self._kept: dict[str, ClassSamples] = {}
         self._confusion: MulticlassConfusionMatrix | None = None
-        self._next_index = 0
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -145,13 +144,9 @@ class EnsembleMonitor(RepresentationCallback):
         module: LightningModule,
         found: dict[str, Tensor],
         label: Tensor,
-        index: Tensor | None,
+        index: Tensor,
     ) -> None:
         answer = self.answers(label)
-        if index is None:  # in the order of the loader, which evaluation does not shuffle
-            index = self._next_index + torch.arange(len(label), device=label.device)
-            index = index * trainer.world_size + trainer.global_rank
-            self._next_index += len(label)
         if self._confusion is None:
             classes = class_names(trainer, module)
             self._confusion = MulticlassConfusionMatrix(len(classes), validate_args=False).to(label.device)

@@ -95,29 +95,30 @@ def own_pass(module: LightningModule) -> bool:
     return isinstance(module, LocalLearner) and module.network.mode == "pair"
 
 
-@torch.no_grad()
-def represent(
-    learner: LocalLearner, recorder: Recorder, image: Tensor, label: Tensor, answer: Tensor, policy: LabelPolicy
-) -> dict[str, Tensor]:
-    """Activations of a learner in pair mode on images with their labels written in, `(N, U)` by layer.
+def labelled(learner: LocalLearner, image: Tensor, label: Tensor, answer: Tensor, policy: LabelPolicy) -> Tensor:
+    """Images of a learner in pair mode with their labels written in, encoded `(N, ...)`.
 
     Args:
         learner: The learner.
-        recorder: On its blocks.
         image: Images `(N, ...)`.
         label: True classes `(N,)`.
         answer: Predicted classes `(N,)`.
         policy: What is written into images of classes that training has not seen.
     """
-    network, labels = learner.network, learner.labels
+    x = learner.labels(image, label)
+    if learner.held_out and policy != "true":
+        other = learner.labels.neutral(image) if policy == "neutral" else learner.labels(image, answer)
+        x = torch.where(unseen(learner, label).view(-1, *[1] * (x.dim() - 1)), other, x)
+    return x
+
+
+@torch.no_grad()
+def represent(learner: LocalLearner, recorder: Recorder, x: Tensor) -> dict[str, Tensor]:
+    """Activations of a learner on encoded images `(N, ...)`: `(N, U)` by layer of the recorder."""
     with learner.evaluating():
-        x = labels(image, label)
-        if learner.held_out and policy != "true":
-            other = labels.neutral(image) if policy == "neutral" else labels(image, answer)
-            x = torch.where(unseen(learner, label).view(-1, *[1] * (x.dim() - 1)), other, x)
-        recorder.start(len(label))
+        recorder.start(len(x))
         try:
-            h: Any = network.normalize(x)
+            h: Any = learner.network.normalize(x)
             for block in learner.blocks:
                 h = block.hand_over(block(h, measure=False)[0])
         finally:

@@ -82,7 +82,7 @@ class SparsityMonitor(RepresentationCallback):
         pl_module: LightningModule,
         found: dict[str, Tensor],
         label: Tensor,
-        index: Tensor | None,
+        index: Tensor,
     ) -> None:
         for name, h in found.items():
             self._add(name, h)

@@ -5,13 +5,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
 from lightning_ff.batch import unpack
-from lightning_ff.callbacks.representations import LabelPolicy, Recorder, Units, layers_of, own_pass, represent
+from lightning_ff.callbacks.representations import (
+    LabelPolicy,
+    Recorder,
+    Units,
+    labelled,
+    layers_of,
+    own_pass,
+    represent,
+)
 from lightning_ff.kinds import kind, whole
+from lightning_ff.learner import LocalLearner
 
 
 class RepresentationCallback(Callback, ABC):
@@ -39,6 +49,7 @@ class RepresentationCallback(Callback, ABC):
         self.every_n_epochs = every_n_epochs
         self.units = units
         self.recorder: Recorder | None = None
+        self._numbered = 0
 
     label_policy: LabelPolicy = "true"
 
@@ -49,7 +60,7 @@ class RepresentationCallback(Callback, ABC):
         pl_module: LightningModule,
         found: dict[str, Tensor],
         label: Tensor,
-        index: Tensor | None,
+        index: Tensor,
     ) -> None:
         """Take activations `(N, U)` by layer of a batch of classes `(N,)` and sample indices `(N,)`."""
 
@@ -64,6 +75,14 @@ class RepresentationCallback(Callback, ABC):
     def answers(self, label: Tensor) -> Tensor:
         """Predicted classes of the batch `(N,)`."""
         return label
+
+    def encoded(self, learner: LocalLearner, image: Tensor, label: Tensor) -> Tensor:
+        """What a learner in pair mode is shown: images with labels `(N, ...)`."""
+        return labelled(learner, image, label, self.answers(label), self.label_policy)
+
+    def more(self, image: Tensor) -> dict[str, Tensor]:
+        """What is looked at beside layers, `(N, U)` by name."""
+        return {}
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -83,6 +102,10 @@ class RepresentationCallback(Callback, ABC):
         if self.recorder is not None:
             self.recorder.remove()
             self.recorder = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._numbered = 0
         self.begin()
 
     def _measures(self, trainer: Trainer) -> bool:
@@ -103,16 +126,23 @@ class RepresentationCallback(Callback, ABC):
         assert self.recorder is not None
         image, label, index = unpack(batch)
         if own_pass(pl_module):
-            answer = self.answers(label)
-            found = represent(pl_module, self.recorder, image, label, answer, self.label_policy)  # type: ignore[arg-type]
+            found = represent(pl_module, self.recorder, self.encoded(pl_module, image, label))  # type: ignore[arg-type]
         else:
             found = self.recorder.stop()
-        self.see(trainer, pl_module, found, label, index)
+        if index is None:
+            index = self._numbers(trainer, label)
+        self.see(trainer, pl_module, {**self.more(image), **found}, label, index)
+
+    def _numbers(self, trainer: Trainer, label: Tensor) -> Tensor:
+        """Places of samples in the order of the loader, which evaluation does not shuffle."""
+        index = self._numbered + torch.arange(len(label), device=label.device)
+        self._numbered += len(label)
+        return index * trainer.world_size + trainer.global_rank
 
     def _end(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self._measures(trainer):
             self.end(trainer, pl_module, stage)
-            self.begin()
+            self._forget()
 
     @override
     def on_validation_batch_start(

@@ -76,9 +76,13 @@ class Run:
 
     @property
     def epochs(self) -> int | None:
-        """Number of epochs that were begun."""
-        last = self.series["epoch"].values.max() if "epoch" in self.series else None
-        return None if last is None or not self.trained else int(last) + 1
+        """Number of epochs that were begun: a test at the end is logged under the next one's number."""
+        if "epoch" not in self.series or not self.trained:
+            return None
+        learning = [series.steps.max() for key, series in self.series.items() if key.startswith(("train/", "val/"))]
+        epoch = self.series["epoch"]
+        begun = epoch.values[epoch.steps <= max(learning, default=-1)] + 1
+        return int(max(begun.max(initial=0), epoch.values.max()))
 
     @property
     def planned(self) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -104,6 +105,17 @@ def trainer(tmp_path: Path) -> Callable[..., Trainer]:
         "num_sanity_val_steps": 0,
     }
     return lambda **arguments: Trainer(**{**quiet, **arguments})
+
+
+@pytest.fixture
+def world(learner: Any, digits: Any, trainer: Any) -> SimpleNamespace:
+    """What rows of bad input act on: how to make a learner or a Trainer, and a fit with both."""
+
+    def fit(model: Any, train_dataloaders: Any = None, **arguments: Any) -> None:
+        data = digits() if train_dataloaders is None else train_dataloaders
+        trainer(**{"max_epochs": -1 if "max_steps" in arguments else 1, **arguments}).fit(model, data)
+
+    return SimpleNamespace(learner=learner, trainer=trainer, fit=fit)
 
 
 @pytest.fixture

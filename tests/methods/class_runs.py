@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,7 +10,11 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from lightning_ff import ScalableForwardForward
+
 CLASSES, SHAPE, BATCH, STEPS = 5, (3, 8, 8), 6, 20
+ADAM = partial(torch.optim.AdamW, lr=1e-2, weight_decay=0.1)
+SGD = partial(torch.optim.SGD, lr=1e-2, momentum=0.9)
 
 
 class Residual(nn.Module):
@@ -50,6 +55,10 @@ class Net(nn.Module):
 def net(seed: int = 0) -> Net:
     torch.manual_seed(seed)
     return Net()
+
+
+def learner(model: Any = None, **arguments: Any) -> ScalableForwardForward:
+    return ScalableForwardForward(model or net(), CLASSES, SHAPE, **{"optimizer": SGD, **arguments})
 
 
 def data(steps: int = STEPS) -> list[tuple[Tensor, Tensor]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,7 @@ from torchvision.models import resnet18
 
 from lightning_ff import MLP, ActivationPenalty, Backprop, DeepSupervision, ScalableForwardForward
 from lightning_ff.methods import backbone
-from tests.methods.class_runs import CLASSES, SHAPE, apart, data, fit, net, quiet, weights
-
-ADAM = partial(torch.optim.AdamW, lr=1e-2, weight_decay=0.1)
-SGD = partial(torch.optim.SGD, lr=1e-2, momentum=0.9)
+from tests.methods.class_runs import ADAM, CLASSES, SGD, SHAPE, apart, data, fit, net, quiet, weights
 
 
 @pytest.mark.parametrize(("optimizer", "precision", "bound"), [(ADAM, "64-true", 1e-9), (SGD, "32-true", 2e-5)])

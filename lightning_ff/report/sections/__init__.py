@@ -11,13 +11,14 @@ from lightning_ff.report.sections.configuration import configuration
 from lightning_ff.report.sections.ensembles import ensembles
 from lightning_ff.report.sections.overview import overview
 from lightning_ff.report.sections.pictures import pictures
+from lightning_ff.report.sections.probes import probes
 from lightning_ff.report.sections.repeating import repeating
 from lightning_ff.report.sections.sparsity import sparsity
 from lightning_ff.report.sections.training import training
 
 __all__ = ["Section", "sections"]
 
-_ALL = (overview, accuracy, training, sparsity, ensembles, pictures, configuration, repeating)
+_ALL = (overview, accuracy, training, sparsity, ensembles, probes, pictures, configuration, repeating)
 
 
 def sections(groups: Sequence[Group]) -> list[Section]:

@@ -16,6 +16,7 @@ from lightning_ff.report.html import Child, Markup, element, folded
 from lightning_ff.report.representations import Representation
 from lightning_ff.report.runs import Run
 from lightning_ff.report.sections.base import Section, lead, named, paragraph, path
+from lightning_ff.report.sections.connections import connections
 from lightning_ff.report.sections.similarity import agreement, class_rdms
 from lightning_ff.report.stored import measured, samples_of
 
@@ -63,7 +64,7 @@ def _kind(
         return []
     if make is _rdms:
         shown += agreement(measured(groups))
-    together = element("div", shown, class_="beside") if make is _connections else shown
+    together = [element("div", shown, class_="beside"), connections(groups)] if make is _connections else shown
     return [element("h3", title), paragraph(said), together]
 
 
