@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """`--json FILE`, `--threads N` and `--quick`."""
+def arguments(description: str, threads: int = 2) -> argparse.Namespace:
+    """`--json FILE`, `--threads N` (so many unless told otherwise) and `--quick`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="threads of torch")
+    parser.add_argument("--threads", type=int, default=min(threads, os.cpu_count() or 1), help="threads of torch")
     parser.add_argument("--quick", action="store_true", help="few repetitions: shows that it runs, not how fast")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
