@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from lightning_ff.metrics import null_jaccard
 from lightning_ff.report import write_report
+from lightning_ff.report.numbers import fixed
 from lightning_ff.report.representations import Representation, read_representation
 from lightning_ff.report.runs import read_run
 from tests.report.page_reader import Page, read_page
@@ -45,6 +48,15 @@ def test_ensembles_are_those_of_the_seen_classes(page: Page) -> None:
     assert [row[0] for row in sizes.rows[1:]] == ["cat", "dog", "<owl>"]
     assert [row[1] for row in sizes.rows[1:]] == ["2", "3", "1"]
     assert "held out of training: <owl> (label given to their images: neutral)" in page.text
+
+
+def test_the_ensemble_of_a_class_held_out(page: Page, statistics: dict[str, Any]) -> None:
+    """One unit of 4: shares it with cat (1 of 2), not with dog; by chance .5 * 1/2 and .75 * 1/3; no other class."""
+    assert "Images of <owl> are most often taken for cat, dog." in page.text
+    kept = torch.from_numpy(statistics["block00/activations"]), torch.from_numpy(statistics["label"])
+    shuffled = null_jaccard(*kept, 3, 1.0, 20).nanmean(0)[2, :2].nanmean()
+    row = page.table("The ensemble of a class held out of training").row("block00")
+    assert row == ["<owl>", "1.0", "25.0", "0.250", "NaN", "0.250", fixed(float(shuffled), 3)]
 
 
 def test_accuracy_by_class(page: Page) -> None:

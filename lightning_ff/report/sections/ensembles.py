@@ -15,8 +15,9 @@ from lightning_ff.report.grouping import Group
 from lightning_ff.report.html import Cell, Child, Column, Markup, Rows, element, folded, table
 from lightning_ff.report.numbers import Stat
 from lightning_ff.report.representations import Layer, Representation
-from lightning_ff.report.sections.base import Section, chip, named, paragraph
+from lightning_ff.report.sections.base import Section, chip, named
 from lightning_ff.report.sections.sparsity import bars
+from lightning_ff.report.sections.unseen import unseen
 from lightning_ff.report.stored import (
     by_layer,
     definition_of,
@@ -38,7 +39,7 @@ def ensembles(groups: Sequence[Group]) -> Section | None:
     found = measured(groups)
     if not found:
         return None
-    parts = [_table(found), _unseen(found), *_bars(found), _sizes(found), *_sharing(found), *_growth(found)]
+    parts = [_table(found), *unseen(found), *_bars(found), _sizes(found), *_sharing(found), *_growth(found)]
     return Section("ensembles", "Ensembles of the classes", parts)
 
 
@@ -70,19 +71,6 @@ def _cells(group: Group, layer: str) -> list[Cell] | None:
         lambda each: float((each.order == 0).sum()),
     ]
     return [float(stored[0].units), *(over_runs(group, layer, value) for value in values)]
-
-
-def _unseen(found: Sequence[Group]) -> Child:
-    """Which classes were held out, and under which label they were measured."""
-    said = []
-    for group in found:
-        stored = representations(group)[0]
-        held = ", ".join(name for name, seen in zip(stored.classes, stored.seen, strict=True) if not seen)
-        policy = f" (label given to their images: {stored.label_policy})" if stored.label_policy else ""
-        if held:
-            rest = f": held out of training: {held}{policy}. Means in the tables are those of the other classes."
-            said.append(paragraph(named(group), rest))
-    return said
 
 
 def _bars(found: Sequence[Group]) -> list[Markup | None]:
