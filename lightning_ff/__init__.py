@@ -54,6 +54,7 @@ from lightning_ff.readouts import (
     SoftmaxReadout,
     SumReadout,
 )
+from lightning_ff.strategies import LocalDDPStrategy
 from lightning_ff.sweep import Placement, Schedule
 
 __version__ = "0.1.0"
@@ -89,6 +90,7 @@ __all__ = [
     "LinearGoodness",
     "LinearReadout",
     "LocalBlock",
+    "LocalDDPStrategy",
     "LocalLearner",
     "LocalLoss",
     "LocalNetwork",

@@ -155,9 +155,8 @@ def trainer(learner: LocalLearner, flags: Trainer) -> None:
         )
     if one_backward(flags.strategy) and learner.backward_mode == "per_block" and len(learner.segments) > 1:
         raise ValueError(
-            "strategy='ddp' expects all gradients from one backward, and backward='per_block' runs one per block: give "
-            "the learner backward='summed', or use strategy='ddp_find_unused_parameters_true', which sends every "
-            "gradient once per block"
+            "strategy='ddp' expects all gradients from one backward, and backward='per_block' runs one per block: use "
+            "strategy='ff_ddp', which reduces each block's when they are there, or give the learner backward='summed'"
         )
     if flags.precision == "16-mixed" and learner.step_mode == "block":
         raise ValueError(

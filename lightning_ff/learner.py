@@ -262,8 +262,8 @@ class LocalLearner(Stepping):
         """Backward through the strategy, told whose gradients these are: one optimizer's, or the facade's."""
         share = self.accumulate_grad_batches
         owner = self.facade.inner[names[0]] if len(names) == 1 else self.facade
-        self.trainer.strategy.backward(loss / share if share > 1 else loss, owner)
         self.facade.learned.update(dict.fromkeys(names))
+        self.trainer.strategy.backward(loss / share if share > 1 else loss, owner)
 
     def _learn_readout(self, image: Tensor, label: Tensor, result: SweepResult) -> None:
         """The readout's backward on detached features of its view."""

@@ -1,0 +1,210 @@
+"""`ff_ddp`: every process trains all blocks on its share of the batch; gradients are averaged block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import chain
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.accelerators import Accelerator
+from lightning.pytorch.plugins.precision import Precision
+from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from torch import Tensor, nn
+from torch.distributed.constants import default_pg_timeout
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from lightning_ff.learner import LocalLearner
+from lightning_ff.strategies.lifeline import Lifeline
+from lightning_ff.strategies.reduction import Average
+
+_START = {"ff_ddp": "popen", "ff_ddp_spawn": "spawn", "ff_ddp_fork": "fork", "ff_ddp_notebook": "fork"}
+
+
+class LocalDDPStrategy(DDPStrategy):
+    """Data parallelism for many local backwards: `Trainer(strategy="ff_ddp")`.
+
+    The module is not wrapped. When the backward of a block ends, one message with its gradients is on its way, and the
+    next block runs meanwhile; the block's step waits for it. Every gradient travels once per step, in as many messages
+    as there are blocks. Between steps of accumulated gradients nothing travels.
+
+    Gradients and running statistics become means over processes. With batches of equal size and losses that are means
+    over samples that is the run of one process on all of them; where a loss looks across the batch, such as that of
+    peer normalisation, or a layer does, such as batch norm without `sync_batchnorm`, it is as in any data parallelism.
+    A parameter that the loss of a process does not reach counts as 0 there. Processes need the same number of batches.
+
+    Args:
+        compression: "bf16" sends gradients in half the bytes; None in their own type.
+        process_group_backend: "nccl", "gloo" or another one of torch's; None goes by the device.
+        timeout: Until a process that waits for the others gives up.
+        start_method: How processes are started: "popen", "spawn", "fork" or "forkserver".
+        accelerator: Set by the Trainer.
+        parallel_devices: Set by the Trainer.
+        cluster_environment: Where the processes run; None finds out.
+        checkpoint_io: How checkpoints are written; None is Lightning's own way.
+        precision_plugin: Set by the Trainer.
+
+    Raises:
+        ValueError: an argument is not one of its choices, or processes have different numbers of batches.
+        TypeError: the module is no learner of this package.
+    """
+
+    def __init__(
+        self,
+        compression: Literal["bf16"] | None = None,
+        process_group_backend: str | None = None,
+        timeout: timedelta = default_pg_timeout,
+        start_method: Literal["popen", "spawn", "fork", "forkserver"] = "popen",
+        accelerator: Accelerator | None = None,
+        parallel_devices: list[torch.device] | None = None,
+        cluster_environment: ClusterEnvironment | None = None,
+        checkpoint_io: CheckpointIO | None = None,
+        precision_plugin: Precision | None = None,
+    ) -> None:
+        if compression not in (None, "bf16"):
+            raise ValueError(f"compression={compression!r}: choose 'bf16', or None")
+        super().__init__(
+            accelerator=accelerator,
+            parallel_devices=parallel_devices,
+            cluster_environment=cluster_environment,
+            checkpoint_io=checkpoint_io,
+            precision_plugin=precision_plugin,
+            process_group_backend=process_group_backend,
+            timeout=timeout,
+            start_method=start_method,
+        )
+        self.compression = compression
+        self._type = torch.bfloat16 if compression else None
+        self._flying: dict[str, tuple[list[Tensor], Average]] = {}
+        self._holding = False
+        self._lifeline: Lifeline | None = None
+
+    @property
+    def learner(self) -> LocalLearner:
+        """The module that is trained."""
+        if not isinstance(self.lightning_module, LocalLearner):
+            raise TypeError(
+                f"strategy='ff_ddp' reduces gradients block by block, and {type(self.lightning_module).__name__} is no "
+                "LocalLearner: use strategy='ddp'"
+            )
+        return self.lightning_module
+
+    @override
+    def connect(self, model: LightningModule) -> None:
+        super().connect(model)
+        self.learner  # noqa: B018  refuses another module
+
+    @override
+    def setup_environment(self) -> None:
+        super().setup_environment()
+        if self.world_size > 1 and self._lifeline is None:
+            assert self.cluster_environment is not None
+            self._lifeline = Lifeline(self.cluster_environment.main_address)
+
+    @override
+    def on_exception(self, exception: BaseException) -> None:
+        if self._lifeline is not None:
+            self._lifeline.failed(exception)
+        super().on_exception(exception)
+
+    @override
+    def configure_ddp(self) -> None:
+        """Begin with equal weights; nothing is wrapped."""
+        for tensor in chain(self.learner.parameters(), self.learner.buffers()):
+            dist.broadcast(tensor.detach(), 0)
+
+    @override
+    def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
+        loss = super().backward(closure_loss, optimizer, *args, **kwargs)
+        if not self._holding:
+            for name in self._owned(optimizer):
+                parameters = [p for p in self.learner.facade.parameters(name) if p.requires_grad]
+                gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+                self._flying[name] = (parameters, Average(gradients, self._type))
+        return loss
+
+    def _owned(self, optimizer: Optimizer | None) -> list[str]:
+        """Blocks whose gradients are complete with this backward."""
+        name = None if optimizer is None else self.learner.facade.name_of(optimizer)
+        return [name for name in self.learner.facade.learned if name not in self._flying] if name is None else [name]
+
+    @contextmanager
+    @override
+    def block_backward_sync(self) -> Iterator[None]:
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+
+    @override
+    def optimizer_step(
+        self,
+        optimizer: Optimizer,
+        closure: Callable[[], Any],
+        model: LightningModule | nn.Module | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        name = self.learner.facade.name_of(optimizer)
+        for landing in list(self._flying) if name is None else [name]:
+            parameters, average = self._flying.pop(landing)
+            for parameter, gradient in zip(parameters, average.wait(), strict=True):
+                if parameter.grad is None:
+                    parameter.grad = gradient.clone(memory_format=torch.preserve_format)
+                else:
+                    parameter.grad.copy_(gradient)
+        result = super().optimizer_step(optimizer, closure, model, **kwargs)
+        if name is None:
+            self._average_statistics()
+        return result
+
+    @torch.no_grad()
+    def _average_statistics(self) -> None:
+        """Running means of all processes become equal; what batch norm synchronises is so already."""
+        buffers = [
+            buffer
+            for module in self.learner.network.modules()
+            if not isinstance(module, nn.SyncBatchNorm)
+            for buffer in module.buffers(recurse=False)
+            if buffer.is_floating_point()
+        ]
+        if buffers:
+            for buffer, mean in zip(buffers, Average(buffers).wait(), strict=True):
+                buffer.copy_(mean)
+
+    @override
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
+        trainer: Trainer = self.learner.trainer
+        if batch_idx == 0 and trainer.num_training_batches != float("inf"):
+            count = torch.tensor([trainer.num_training_batches, -trainer.num_training_batches], device=self.root_device)
+            dist.all_reduce(count, dist.ReduceOp.MAX)
+            most, least = int(count[0]), -int(count[1])
+            if most != least:
+                raise ValueError(
+                    f"processes have from {least} to {most} training batches, and those with more would wait forever: "
+                    "give each as many, such as by a DistributedSampler"
+                )
+
+    @override
+    def teardown(self) -> None:
+        self._flying.clear()
+        if self._lifeline is not None:
+            self._lifeline.close()
+            self._lifeline = None
+        super().teardown()
+
+
+def register() -> None:
+    """Offer the strategy by its names."""
+    for name, start_method in _START.items():
+        if name not in StrategyRegistry:
+            StrategyRegistry.register(
+                name, LocalDDPStrategy, description="DDP for local backwards", start_method=start_method
+            )

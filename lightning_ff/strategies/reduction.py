@@ -1,0 +1,42 @@
+"""One flat message of a group of tensors, averaged over all processes while other work goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Average:
+    """Starts to average tensors over all processes; `wait` gives the means.
+
+    Tensors of one type and device travel in one message.
+
+    Args:
+        tensors: Values, the same number and shapes in every process.
+        compression: Type that they travel in; None is their own.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], compression: torch.dtype | None = None) -> None:
+        self._groups = []
+        kind = {i: (str(tensor.dtype), str(tensor.device)) for i, tensor in enumerate(tensors)}
+        share = 1 / dist.get_world_size()
+        for _, places in groupby(sorted(kind, key=lambda i: (kind[i], i)), kind.__getitem__):
+            chosen = list(places)
+            flat = torch.cat([tensors[i].detach().reshape(-1) for i in chosen]).mul_(share)
+            sent = flat if compression is None else flat.to(compression)
+            self._groups.append((chosen, sent, dist.all_reduce(sent, async_op=True)))
+        self._like = list(tensors)
+
+    def wait(self) -> list[Tensor]:
+        """The means, in the order of the tensors: views of the message."""
+        means = list(self._like)
+        for chosen, sent, work in self._groups:
+            work.wait()
+            flat = sent.to(self._like[chosen[0]].dtype)
+            for i, part in zip(chosen, flat.split([self._like[i].numel() for i in chosen]), strict=True):
+                means[i] = part.view(self._like[i].shape)
+        return means

@@ -1,0 +1,87 @@
+"""Learners and data for runs of two gloo processes beside one process, on the same global batches."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+from lightning_ff import ForwardForward, LocalDDPStrategy, ScalableForwardForward
+
+STEPS, BATCH, CLASSES, SHAPE = 20, 12, 4, (1, 6, 6)
+SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+ADAMW = partial(torch.optim.AdamW, lr=0.01)
+
+
+class Shares(LightningDataModule):
+    """Global batches in order; of each, a process gets every n-th sample."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        g = torch.Generator().manual_seed(0)
+        x = torch.rand(STEPS * BATCH, *SHAPE, generator=g, dtype=torch.float64).to(dtype)
+        y = torch.randint(CLASSES, (len(x),), generator=g)
+        self.samples = TensorDataset(x, y, torch.arange(len(x)))
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        assert self.trainer is not None
+        processes = self.trainer.world_size
+        sampler = DistributedSampler(self.samples, processes, self.trainer.global_rank, shuffle=False)
+        return DataLoader(self.samples, BATCH // processes, sampler=sampler)
+
+
+def layers(batch_norm: bool = False) -> nn.Sequential:
+    """A small network of three parts."""
+    norm = nn.BatchNorm2d(4) if batch_norm else nn.Identity()
+    return nn.Sequential(
+        nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), norm, nn.ReLU()),
+        nn.Sequential(nn.Conv2d(4, 6, 3, stride=2), nn.ReLU()),
+        nn.Sequential(nn.Flatten(), nn.Linear(24, CLASSES)),
+    )
+
+
+def learner(mode: str, optimizer: Any = SGD, **arguments: Any) -> LightningModule:
+    """A learner in pair or class mode, drawn from the same seed."""
+    seed_everything(0, verbose=False)
+    if mode == "pair":
+        return ForwardForward(CLASSES, SHAPE, widths=[9, 8, 7], optimizer=optimizer, **arguments)
+    return ScalableForwardForward(layers(), CLASSES, SHAPE, optimizer=optimizer, **arguments)
+
+
+def trained(
+    model: LightningModule, processes: int, dtype: torch.dtype = torch.float32, strategy: Any = None, **flags: Any
+) -> dict[str, Tensor]:
+    """Weights after one epoch on so many processes."""
+    torch.set_num_threads(1)
+    ours = LocalDDPStrategy(start_method="fork", process_group_backend="gloo") if strategy is None else strategy
+    trainer = Trainer(
+        **{"max_epochs": 1, "logger": False, "enable_checkpointing": False, **flags},
+        accelerator="cpu",
+        devices=processes,
+        strategy=ours if processes > 1 else "auto",
+        precision="64-true" if dtype == torch.float64 else "32-true",
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model.to(dtype), Shares(dtype))
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def difference(one: dict[str, Tensor], two: dict[str, Tensor]) -> float:
+    """Largest difference of any weight or buffer."""
+    assert one.keys() == two.keys()
+    return max(float((value.double() - two[name].double()).abs().max()) for name, value in one.items())
+
+
+class Look(Callback):
+    """Calls a function at the end of training, in every process."""
+
+    def __init__(self, see: Any) -> None:
+        self.see = see
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.see(trainer, pl_module)

@@ -1,0 +1,181 @@
+"""`ff_ddp` on two gloo processes against one process on the same global batches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from torch.multiprocessing import ProcessRaisedException
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_ff import Backprop, LinearReadout, LocalDDPStrategy, ScalableForwardForward
+from tests.strategies.runs import ADAMW, BATCH, CLASSES, SGD, SHAPE, STEPS, Look, difference, layers, learner, trained
+
+pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
+
+
+@pytest.mark.parametrize("mode", ["pair", "class"])
+@pytest.mark.parametrize(
+    ("optimizer", "dtype", "bound"),
+    [(SGD, torch.float64, 1e-9), (ADAMW, torch.float64, 1e-9), (SGD, torch.float32, 1e-5)],
+)
+def test_two_processes_equal_one(mode: str, optimizer: Any, dtype: torch.dtype, bound: float) -> None:
+    start = {name: value.to(dtype) for name, value in learner(mode, optimizer).state_dict().items()}
+    one = trained(learner(mode, optimizer), 1, dtype)
+    two = trained(learner(mode, optimizer), 2, dtype)
+    assert difference(one, two) <= bound
+    learned = [name for name in one if name.endswith("weight")]
+    assert len(learned) >= 3
+    assert all(float((one[name] - start[name]).abs().max()) > 1e-3 for name in learned)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"step": "block"},
+        {"backward": "summed"},
+        {"accumulate_grad_batches": 3},
+        {"segments": "loss_of_sum"},
+        {"gradient_clip_val": 0.05},
+        {"readout": LinearReadout()},
+        {"step": "block", "accumulate_grad_batches": 2, "readout": LinearReadout()},
+    ],
+    ids=str,
+)
+def test_every_way_to_step_equals_one_process(arguments: dict[str, Any]) -> None:
+    one = trained(learner("pair", ADAMW, **arguments), 1, torch.float64)
+    two = trained(learner("pair", ADAMW, **arguments), 2, torch.float64)
+    assert difference(one, two) <= 1e-9
+
+
+def test_the_backprop_control_equals_one_process() -> None:
+    def made() -> LightningModule:
+        torch.manual_seed(0)
+        return Backprop(layers(), CLASSES, SHAPE, optimizer=ADAMW)
+
+    assert difference(trained(made(), 1, torch.float64), trained(made(), 2, torch.float64)) <= 1e-9
+
+
+# Traffic
+
+
+def messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: LightningModule, **arguments: Any) -> list[int]:
+    """Sizes of what one process has reduced in training."""
+    sizes: list[int] = []
+    reduce = dist.all_reduce
+
+    def counting(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if tensor.is_floating_point():
+            sizes.append(tensor.numel())
+        return reduce(tensor, *args, **kwargs)
+
+    def write(trainer: Trainer, module: Any) -> None:
+        if trainer.is_global_zero:
+            (tmp_path / "sizes.json").write_text(json.dumps(sizes))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dist, "all_reduce", counting)
+        trained(model, 2, callbacks=[Look(write)], log_every_n_steps=1000, **arguments)
+    return list(json.loads((tmp_path / "sizes.json").read_text()))
+
+
+def parameters(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_each_gradient_travels_once_in_one_message_per_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = learner("pair")
+    sizes = messages(tmp_path, monkeypatch, model)
+    buffers = [b.numel() for b in model.network.buffers() if b.is_floating_point()]
+    of_step = [*(parameters(block) for block in model.blocks), *([sum(buffers)] if buffers else [])]
+    assert sizes == of_step * STEPS
+    assert sum(of_step[:3]) == parameters(model)
+
+
+def test_nothing_travels_between_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = ScalableForwardForward(layers(), CLASSES, SHAPE, optimizer=SGD, accumulate_grad_batches=4)
+    sizes = messages(tmp_path, monkeypatch, model)
+    assert sizes == [parameters(block) for block in model.blocks] * (STEPS // 4)
+
+
+def test_lightnings_own_ways_are_refused_or_send_more(tmp_path: Path) -> None:
+    with pytest.raises(ProcessRaisedException, match="strategy='ff_ddp', which reduces each block's"):
+        trained(learner("pair"), 2, strategy=DDPStrategy(start_method="fork", process_group_backend="gloo"))
+
+
+# What is equal in all processes
+
+
+def test_running_statistics_are_means_over_processes(tmp_path: Path) -> None:
+    def write(trainer: Trainer, module: Any) -> None:
+        torch.save(module.state_dict(), tmp_path / f"{trainer.global_rank}.pt")
+
+    torch.manual_seed(0)
+    model = ScalableForwardForward(layers(batch_norm=True), CLASSES, SHAPE, optimizer=SGD)
+    trained(model, 2, callbacks=[Look(write)])
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert difference(first, second) == 0.0
+    mean = first["network.blocks.0.layers.0.1.running_mean"]
+    assert float(mean.abs().max()) > 1e-3
+
+
+def test_gradients_in_half_the_bytes_are_close() -> None:
+    strategy = LocalDDPStrategy("bf16", start_method="fork", process_group_backend="gloo")
+    exact, short = trained(learner("class"), 2), trained(learner("class"), 2, strategy=strategy)
+    assert 1e-6 < difference(exact, short) < 0.05
+
+
+def test_processes_with_other_numbers_of_batches_are_refused() -> None:
+    class Fewer(torch.utils.data.Sampler[int]):
+        def __iter__(self) -> Any:
+            return iter(range(len(self)))
+
+        def __len__(self) -> int:
+            return BATCH * (2 + dist.get_rank()) if dist.is_initialized() else BATCH
+
+    samples = TensorDataset(torch.rand(99, *SHAPE), torch.arange(99) % CLASSES, torch.arange(99))
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy=LocalDDPStrategy(start_method="fork", process_group_backend="gloo"),
+        use_distributed_sampler=False,
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+    )
+    with pytest.raises(ProcessRaisedException, match="processes have from 2 to 3 training batches"):
+        trainer.fit(learner("pair"), DataLoader(samples, BATCH, sampler=Fewer()))
+
+
+# What is refused, and names
+
+
+def test_another_module_is_refused() -> None:
+    trainer = Trainer(
+        accelerator="cpu", devices=2, strategy=LocalDDPStrategy(start_method="fork"), logger=False, max_epochs=1
+    )
+    with pytest.raises(ProcessRaisedException, match="BoringModel is no LocalLearner: use strategy='ddp'"):
+        trainer.fit(BoringModel())
+
+
+def test_compression_is_checked() -> None:
+    with pytest.raises(ValueError, match="compression='fp8': choose 'bf16', or None"):
+        LocalDDPStrategy("fp8")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("ff_ddp", "popen"), ("ff_ddp_spawn", "spawn"), ("ff_ddp_fork", "fork"), ("ff_ddp_notebook", "fork")],
+)
+def test_names(name: str, method: str) -> None:
+    strategy = StrategyRegistry.get(name)
+    assert isinstance(strategy, LocalDDPStrategy)
+    assert strategy._start_method == method
