@@ -53,7 +53,7 @@ def main(matrix: Path, output: Path) -> None:
     tested = sorted(matrix.glob("*/seed*/representations/test.npz"), reverse=True)
     found = {file.parents[2].name: file.parents[1] for file in tested}  # the first seed comes last, and stays
     output.mkdir(parents=True, exist_ok=True)
-    for name, figure in pictures(found):
+    for name, figure in pictures(dict(sorted(found.items()))):
         figure.savefig(output / f"{name}.png", dpi=100)
 
 
