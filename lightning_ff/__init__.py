@@ -54,7 +54,7 @@ from lightning_ff.readouts import (
     SoftmaxReadout,
     SumReadout,
 )
-from lightning_ff.strategies import LocalDDPStrategy
+from lightning_ff.strategies import LocalDDPStrategy, LocalFSDP2Strategy
 from lightning_ff.sweep import Placement, Schedule
 
 __version__ = "0.1.0"
@@ -91,6 +91,7 @@ __all__ = [
     "LinearReadout",
     "LocalBlock",
     "LocalDDPStrategy",
+    "LocalFSDP2Strategy",
     "LocalLearner",
     "LocalLoss",
     "LocalNetwork",

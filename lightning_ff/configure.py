@@ -129,9 +129,15 @@ def _fuse(optimizer: Optimizer) -> Optimizer:
     """One fused kernel per step where torch has one and the factory left the choice open."""
     for group in optimizer.param_groups if type(optimizer) in _FUSED_OPTIMIZERS else []:
         open_choice = group.get("fused", False) is None and group.get("foreach") is None
-        if open_choice and all(_fusible(p) for p in group["params"]):
+        if open_choice and all(_fusible(p) for p in group["params"]) and not _is_sharded_sgd(optimizer):
             group["fused"] = not group.get("differentiable", False)
     return optimizer
+
+
+def _is_sharded_sgd(optimizer: Optimizer) -> bool:
+    """Whether it is SGD on shared-out weights, for which torch has no fused kernel."""
+    parameters = (p for group in optimizer.param_groups for p in group["params"])
+    return isinstance(optimizer, torch.optim.SGD) and any(hasattr(p, "device_mesh") for p in parameters)
 
 
 def _fusible(parameter: Tensor) -> bool:

@@ -287,6 +287,14 @@ class LocalLearner(Stepping):
     # One training step
 
     @override
+    def configure_model(self) -> None:
+        """Let a strategy that shares out the weights do so; called again by every fit and test."""
+        trainer = trainer_of(self)
+        shard = getattr(trainer.strategy, "shard", None) if trainer is not None else None
+        if shard is not None:
+            shard(self)
+
+    @override
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         image, label, index = unpack(batch)
         self.batch_number = batch_idx

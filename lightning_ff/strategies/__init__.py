@@ -1,7 +1,10 @@
 """The same sweep over many processes; importing the package registers these strategies by name."""
 
-from lightning_ff.strategies.ddp import LocalDDPStrategy, register
+from lightning_ff.strategies import ddp, fsdp2
+from lightning_ff.strategies.ddp import LocalDDPStrategy
+from lightning_ff.strategies.fsdp2 import LocalFSDP2Strategy
 
-__all__ = ["LocalDDPStrategy"]
+__all__ = ["LocalDDPStrategy", "LocalFSDP2Strategy"]
 
-register()
+ddp.register()
+fsdp2.register()

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
@@ -20,14 +20,13 @@ from torch.distributed.constants import default_pg_timeout
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from lightning_ff.learner import LocalLearner
-from lightning_ff.strategies.lifeline import Lifeline
+from lightning_ff.strategies.common import LocalStrategy
 from lightning_ff.strategies.reduction import Average
 
 _START = {"ff_ddp": "popen", "ff_ddp_spawn": "spawn", "ff_ddp_fork": "fork", "ff_ddp_notebook": "fork"}
 
 
-class LocalDDPStrategy(DDPStrategy):
+class LocalDDPStrategy(LocalStrategy, DDPStrategy):
     """Data parallelism for many local backwards: `Trainer(strategy="ff_ddp")`.
 
     The module is not wrapped. When the backward of a block ends, one message with its gradients is on its way, and the
@@ -83,35 +82,6 @@ class LocalDDPStrategy(DDPStrategy):
         self._type = torch.bfloat16 if compression else None
         self._flying: dict[str, tuple[list[Tensor], Average]] = {}
         self._holding = False
-        self._lifeline: Lifeline | None = None
-
-    @property
-    def learner(self) -> LocalLearner:
-        """The module that is trained."""
-        if not isinstance(self.lightning_module, LocalLearner):
-            raise TypeError(
-                f"strategy='ff_ddp' reduces gradients block by block, and {type(self.lightning_module).__name__} is no "
-                "LocalLearner: use strategy='ddp'"
-            )
-        return self.lightning_module
-
-    @override
-    def connect(self, model: LightningModule) -> None:
-        super().connect(model)
-        self.learner  # noqa: B018  refuses another module
-
-    @override
-    def setup_environment(self) -> None:
-        super().setup_environment()
-        if self.world_size > 1 and self._lifeline is None:
-            assert self.cluster_environment is not None
-            self._lifeline = Lifeline(self.cluster_environment.main_address)
-
-    @override
-    def on_exception(self, exception: BaseException) -> None:
-        if self._lifeline is not None:
-            self._lifeline.failed(exception)
-        super().on_exception(exception)
 
     @override
     def configure_ddp(self) -> None:
@@ -159,45 +129,11 @@ class LocalDDPStrategy(DDPStrategy):
                     parameter.grad = gradient.clone(memory_format=torch.preserve_format)
                 else:
                     parameter.grad.copy_(gradient)
-        result = super().optimizer_step(optimizer, closure, model, **kwargs)
-        if name is None:
-            self._average_statistics()
-        return result
-
-    @torch.no_grad()
-    def _average_statistics(self) -> None:
-        """Running means of all processes become equal; what batch norm synchronises is so already."""
-        buffers = [
-            buffer
-            for module in self.learner.network.modules()
-            if not isinstance(module, nn.SyncBatchNorm)
-            for buffer in module.buffers(recurse=False)
-            if buffer.is_floating_point()
-        ]
-        if buffers:
-            for buffer, mean in zip(buffers, Average(buffers).wait(), strict=True):
-                buffer.copy_(mean)
-
-    @override
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        super().on_train_batch_start(batch, batch_idx)
-        trainer: Trainer = self.learner.trainer
-        if batch_idx == 0 and trainer.num_training_batches != float("inf"):
-            count = torch.tensor([trainer.num_training_batches, -trainer.num_training_batches], device=self.root_device)
-            dist.all_reduce(count, dist.ReduceOp.MAX)
-            most, least = int(count[0]), -int(count[1])
-            if most != least:
-                raise ValueError(
-                    f"processes have from {least} to {most} training batches, and those with more would wait forever: "
-                    "give each as many, such as by a DistributedSampler"
-                )
+        return super().optimizer_step(optimizer, closure, model, **kwargs)
 
     @override
     def teardown(self) -> None:
         self._flying.clear()
-        if self._lifeline is not None:
-            self._lifeline.close()
-            self._lifeline = None
         super().teardown()
 
 

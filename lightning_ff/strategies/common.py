@@ -1,0 +1,109 @@
+"""What strategies for local learning have in common: equal starts, equal statistics, and nobody waits for the dead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule
+from torch import nn
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from lightning_ff.learner import LocalLearner
+from lightning_ff.strategies.lifeline import Lifeline
+from lightning_ff.strategies.reduction import Average
+
+if TYPE_CHECKING:
+    from lightning.pytorch.strategies import ParallelStrategy as Base
+else:
+    Base = object
+
+
+class LocalStrategy(Base):
+    """Put before a strategy of Lightning: what data parallelism needs around the blocks.
+
+    Attributes:
+        alternative: What to use instead, for a module that is no learner.
+    """
+
+    alternative = "ddp"
+    _lifeline: Lifeline | None = None
+
+    @property
+    def learner(self) -> LocalLearner:
+        """The module that is trained."""
+        if not isinstance(self.lightning_module, LocalLearner):
+            raise TypeError(
+                f"{type(self).__name__} trains block by block, and {type(self.lightning_module).__name__} is no "
+                f"LocalLearner: use strategy={self.alternative!r}"
+            )
+        return self.lightning_module
+
+    @override
+    def connect(self, model: LightningModule) -> None:
+        super().connect(model)
+        self.learner  # noqa: B018  refuses another module
+
+    @override
+    def setup_environment(self) -> None:
+        super().setup_environment()
+        if self.world_size > 1 and self._lifeline is None:
+            assert self.cluster_environment is not None
+            self._lifeline = Lifeline(self.cluster_environment.main_address)
+
+    @override
+    def on_exception(self, exception: BaseException) -> None:
+        if self._lifeline is not None:
+            self._lifeline.failed(exception)
+        super().on_exception(exception)
+
+    @override
+    def teardown(self) -> None:
+        if self._lifeline is not None:
+            self._lifeline.close()
+            self._lifeline = None
+        super().teardown()
+
+    @override
+    def optimizer_step(
+        self,
+        optimizer: Optimizer,
+        closure: Callable[[], Any],
+        model: LightningModule | nn.Module | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        result = super().optimizer_step(optimizer, closure, model, **kwargs)
+        if self.learner.facade.name_of(optimizer) is None:
+            self._average_statistics()
+        return result
+
+    @torch.no_grad()
+    def _average_statistics(self) -> None:
+        """Running means of all processes become equal; what batch norm synchronises is so already."""
+        buffers = [
+            buffer
+            for module in self.learner.network.modules()
+            if not isinstance(module, nn.SyncBatchNorm)
+            for buffer in module.buffers(recurse=False)
+            if buffer.is_floating_point()
+        ]
+        if buffers:
+            for buffer, mean in zip(buffers, Average(buffers).wait(), strict=True):
+                buffer.copy_(mean)
+
+    @override
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
+        batches = self.learner.trainer.num_training_batches
+        if batch_idx == 0 and batches != float("inf"):
+            count = torch.tensor([batches, -batches], device=self.root_device)
+            dist.all_reduce(count, dist.ReduceOp.MAX)
+            most, least = int(count[0]), -int(count[1])
+            if most != least:
+                raise ValueError(
+                    f"processes have from {least} to {most} training batches, and those with more would wait forever: "
+                    "give each as many, such as by a DistributedSampler"
+                )

@@ -1,0 +1,70 @@
+"""`ff_fsdp2`: every process keeps a share of each block's weights, gathered while the block runs."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import torch.distributed as dist
+from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
+from torch import nn
+from torch.distributed.constants import default_pg_timeout
+from typing_extensions import override
+
+from lightning_ff.learner import LocalLearner
+from lightning_ff.strategies.common import LocalStrategy
+
+
+class LocalFSDP2Strategy(LocalStrategy, ModelParallelStrategy):
+    """Sharded weights for local learning: `Trainer(strategy="ff_fsdp2")`.
+
+    `torch.distributed.fsdp.fully_shard` on every block, and on a readout that learns, but not on the whole: a block's
+    weights are gathered when it runs, freed when its backward ends, and the next block's come. Batches are shared out,
+    and gradients averaged, as in data parallelism.
+
+    Args:
+        save_distributed_checkpoint: Every process writes its share, into a folder; False puts a whole checkpoint
+            together on the first process, in one file, which runs without this strategy load too.
+        process_group_backend: "nccl", "gloo" or another one of torch's; None goes by the device.
+        timeout: Until a process that waits for the others gives up.
+
+    Raises:
+        TypeError: the module is no learner of this package.
+    """
+
+    def __init__(
+        self,
+        save_distributed_checkpoint: bool = False,
+        process_group_backend: str | None = None,
+        timeout: timedelta = default_pg_timeout,
+    ) -> None:
+        super().__init__(
+            data_parallel_size=1,
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=save_distributed_checkpoint,
+            process_group_backend=process_group_backend,
+            timeout=timeout,
+        )
+
+    @override
+    def setup_environment(self) -> None:
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    def shard(self, learner: LocalLearner) -> None:
+        """Shard every block, and a readout with parameters; asked for by the learner's `configure_model`."""
+        from torch.distributed.fsdp import FSDPModule, fully_shard
+        from torch.distributed.tensor import DTensor
+
+        for tensor in (*learner.parameters(), *learner.buffers()):
+            if not isinstance(tensor, DTensor):
+                dist.broadcast(tensor.detach(), 0)
+        parts: list[nn.Module] = [*learner.blocks, learner.network.readout]
+        for part in parts:
+            if next(part.parameters(), None) is not None and not isinstance(part, FSDPModule):
+                fully_shard(part, mesh=self.device_mesh["data_parallel"])
+
+
+def register() -> None:
+    """Offer the strategy by its name."""
+    if "ff_fsdp2" not in StrategyRegistry:
+        StrategyRegistry.register("ff_fsdp2", LocalFSDP2Strategy, description="FSDP2 block by block")

@@ -1,0 +1,87 @@
+"""`ff_fsdp2` on two gloo processes against one process on the same global batches, and its checkpoints."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.strategies import StrategyRegistry
+
+from lightning_ff import LocalFSDP2Strategy
+from tests.strategies.runs import ADAMW, SGD, difference, learner, trained
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "digits.yaml"
+TWO = ("--trainer.strategy=ff_fsdp2", "--trainer.devices=2", "--data.batch_size=25")
+pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
+
+
+def started(*command: str) -> str:
+    """Output of a command that must succeed."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, "-m", *command], capture_output=True, text=True, timeout=300, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with what two processes have trained."""
+    folder = tmp_path_factory.mktemp("fsdp2")
+    started("tests.strategies.fsdp2_script", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("mode", ["pair", "class"])
+@pytest.mark.parametrize(
+    ("optimizer", "dtype", "bound"), [("SGD", "float64", 1e-9), ("ADAMW", "float64", 1e-9), ("SGD", "float32", 1e-5)]
+)
+def test_two_processes_equal_one(mode: str, optimizer: str, dtype: str, bound: float, of_two: Path) -> None:
+    two = torch.load(of_two / f"{mode}-{optimizer}-{dtype}.pt")
+    model: Any = learner(mode, {"SGD": SGD, "ADAMW": ADAMW}[optimizer])
+    whole = sum(p.numel() for p in model.parameters())
+    assert difference(trained(model, 1, getattr(torch, dtype)), two["weights"]) <= bound
+    assert two["share"] < 0.7 * whole  # a process holds about half; rows of a tensor stay together
+
+
+def accuracy(said: str) -> float:
+    return float(said.split("test accuracy")[1].split()[0])
+
+
+def weights(version: int) -> dict[str, Any]:
+    file = Path(f"logs/digits/version_{version}/checkpoints/last.ckpt")
+    return dict(torch.load(file, weights_only=False)["state_dict"])
+
+
+def test_checkpoints_are_for_one_process_too_and_the_run_goes_on_from_them() -> None:
+    quiet = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--model.widths=[64,48]")
+    run = ("lightning_ff", "fit", f"--config={EXAMPLE}", *quiet, *TWO, "--trainer.check_val_every_n_epoch=4")
+    of_two = accuracy(started(*run, "--trainer.max_epochs=12", "--test_after_fit=true"))
+    last = "logs/digits/version_0/checkpoints/last.ckpt"
+    of_one = accuracy(started("lightning_ff", "test", f"--config={EXAMPLE}", *quiet, f"--ckpt_path={last}"))
+    assert of_one == of_two > 0.9
+    stopped = ("--trainer.limit_train_batches=20", "--trainer.max_epochs=8", "--model.scheduler=null")
+    whole = ("--trainer.limit_train_batches=20", "--trainer.max_epochs=12", "--model.scheduler=null")
+    before = len([*Path("logs/digits").iterdir()])
+    started(*run, *whole)
+    started(*run, *stopped)
+    again = f"--ckpt_path=logs/digits/version_{before + 1}/checkpoints/last.ckpt"
+    started(*run, *whole, again)
+    assert difference(weights(before), weights(before + 2)) == 0.0
+
+
+def test_another_module_is_refused_and_the_name_is_known() -> None:
+    assert isinstance(StrategyRegistry.get("ff_fsdp2"), LocalFSDP2Strategy)
+    strategy = LocalFSDP2Strategy()
+    with pytest.raises(TypeError, match="LocalFSDP2Strategy trains block by block, and BoringModel is no LocalLearner"):
+        strategy.connect(BoringModel())
