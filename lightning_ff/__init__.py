@@ -54,7 +54,7 @@ from lightning_ff.readouts import (
     SoftmaxReadout,
     SumReadout,
 )
-from lightning_ff.strategies import LocalDDPStrategy, LocalFSDP2Strategy
+from lightning_ff.strategies import LocalDDPStrategy, LocalFSDP2Strategy, LocalPipelineStrategy
 from lightning_ff.sweep import Placement, Schedule
 
 __version__ = "0.1.0"
@@ -95,6 +95,7 @@ __all__ = [
     "LocalLearner",
     "LocalLoss",
     "LocalNetwork",
+    "LocalPipelineStrategy",
     "LogSumExpMargin",
     "MeanReadout",
     "MeanSquare",

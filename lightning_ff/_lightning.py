@@ -37,3 +37,15 @@ def setting(cli: LightningCLI, config: Any, key: str) -> Any:
 def one_backward(strategy: object) -> bool:
     """Whether a strategy expects the gradients of all parameters from every single backward, as plain DDP does."""
     return type(strategy) is DDPStrategy and not strategy._ddp_kwargs.get("find_unused_parameters", False)
+
+
+def leave_samplers(trainer: Trainer) -> None:
+    """Give every process all samples, in the order of the loader, instead of a share."""
+    trainer._accelerator_connector.use_distributed_sampler = False
+
+
+def meet_for_no_signal(trainer: Trainer) -> None:
+    """Do not ask the other processes before every training batch whether the first was told to end."""
+    loop = trainer.fit_loop.epoch_loop
+    if hasattr(loop, "_broadcast_sigterm_tensor"):
+        loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_ff._lightning import one_backward
@@ -21,6 +22,7 @@ from lightning_ff.labels import Unlabelled
 from lightning_ff.negatives import Mixture, NegativeSampler
 from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import ThresholdLoss
+from lightning_ff.readouts import Readout
 
 if TYPE_CHECKING:
     from lightning_ff.evaluation import Evaluation
@@ -217,6 +219,19 @@ def _runs(learner: Evaluation, image: Tensor) -> bool:
     except (RuntimeError, ValueError, IndexError):
         return False
     return True
+
+
+def fitted(learner: LocalLearner) -> None:
+    """Say so at the start of a fit where the readout is fitted to validation data, and there are none."""
+    readout, flags = learner.network.readout, learner.trainer
+    batches = flags.num_val_batches  # empty until they are loaded, which may be in a later epoch
+    none = not flags.enable_validation or (bool(batches) and not sum(batches))
+    if type(readout).fit is not Readout.fit and none:
+        rank_zero_warn(
+            f"readout={type(readout).__name__} is fitted on validation data, of which this run has none, and stays as "
+            "it is (new, it is the mean of all blocks): give trainer.fit a validation loader, or choose another "
+            "readout, such as MeanReadout()"
+        )
 
 
 def one_loader(stage: str, dataloader_idx: int) -> None:

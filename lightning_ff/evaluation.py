@@ -68,15 +68,21 @@ class Evaluation(LightningModule):
         image, label, _ = unpack(batch)
         checks.labels(label, self.network.num_classes, batch_idx)
         with checks.fitting(image, self):
-            outputs = self.network.outputs(image)
-            scores, per_block = self.network.join(outputs), self.network.readout.block_scores(outputs)
-        if self._fits:
+            outputs = self.network.placement.collect(self.network.outputs(image))
+            if outputs is None:  # another process has the answers, and this one none, which counts in their means
+                label = label[:0]
+                scores = image.new_zeros(0, self.network.num_classes)
+                per_block = [scores] * len(self.network.scored)
+            else:
+                scores, per_block = self.network.join(outputs), self.network.readout.block_scores(outputs)
+        if self._fits and outputs is not None:
             self.network.readout.observe(outputs, label)
-        loss = F.cross_entropy(scores.float(), label)
+        loss = F.cross_entropy(scores.float(), label) if len(label) else image.new_zeros(())
         self.log(f"{stage}/loss", loss, batch_size=len(label), on_epoch=True, sync_dist=True)
         names = [f"{stage}/acc", *(f"{stage}/acc/{name}" for name in self.network.scored)]
         for name, metric, answer in zip(names, self.accuracy[stage], [scores, *per_block], strict=True):  # type: ignore[call-overload]
-            metric(answer, label)
+            if outputs is not None:
+                metric.update(answer, label)
             self.log(name, metric, on_step=False, on_epoch=True, prog_bar=name == f"{stage}/acc", batch_size=len(label))
         return loss
 
@@ -97,15 +103,15 @@ class Evaluation(LightningModule):
         """
         image, index = unpack_image(batch)
         with checks.fitting(image, self):
-            answer = self._predict(image)
+            answer: dict[str, Tensor] = self.network.placement.share(self._predict(image))
         return answer if index is None else {"index": index, **answer}
 
-    def _predict(self, image: Tensor) -> dict[str, Tensor]:
+    def _predict(self, image: Tensor) -> dict[str, Tensor] | None:
         network = self.network
-        if network.readout.needs == "scores":
-            outputs = network.scores(image)
-            scores, goodness = network.join(outputs), torch.stack(outputs, 1)
-        else:
-            handed, measured = network.observe(image)
-            scores, goodness = network.readout(handed), torch.stack(measured, 1)
-        return {"label": scores.argmax(1), "scores": scores, "goodness": goodness}
+        reads = network.readout.needs != "scores"
+        handed, measured = network.observe(image) if reads else ([], network.scores(image))
+        outputs, goodness = network.placement.collect(handed), network.placement.collect(measured)
+        if outputs is None or goodness is None:
+            return None
+        scores = network.readout(outputs) if reads else network.join(goodness)
+        return {"label": scores.argmax(1), "scores": scores, "goodness": torch.stack(goodness, 1)}

@@ -5,7 +5,7 @@ Shapes: N samples, P positives, M negatives, C classes, K blocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -146,10 +146,10 @@ class LocalLearner(Stepping):
 
     @property
     def placement(self) -> Placement:
-        """The strategy's answer to where blocks are; one process has them all."""
+        """Where the blocks are: in this process, all of them, unless a strategy has placed them."""
         trainer = trainer_of(self)
         strategy = trainer.strategy if trainer is not None else None
-        return getattr(strategy, "placement", None) or Placement()
+        return getattr(strategy, "placement", None) or self.network.placement
 
     def exchange_readout(self, readout: Readout) -> None:
         """Join the blocks' answers in another way, after training too; one that learns begins untrained."""
@@ -163,19 +163,19 @@ class LocalLearner(Stepping):
 
     # The sweep
 
-    def sweep(self, x: Activation, target: Tensor | int) -> SweepResult:
+    def sweep(self, x: Activation, target: Tensor | int, features: Sequence[Tensor] = ()) -> SweepResult:
         """Run the segments in order, each with its own loss and backward.
 
         Args:
             x: Input of the first segment that runs, already encoded and normalised.
             target: Number of positives (pair mode) or labels `(N,)` (class mode).
+            features: What blocks in other processes handed on, where a readout learns from the sweep.
 
         Returns:
             Detached losses, goodness and, where a readout learns from the sweep, features; with backward="summed" also
             the losses that wait for the one backward.
         """
-        placement, result = self.placement, SweepResult()
-        x = placement.receive(x)
+        placement, result = self.placement, SweepResult(features=[*features])
         running, onwards = self._route(placement)
         for segment, learns in running:
             with torch.set_grad_enabled(learns):
@@ -187,7 +187,7 @@ class LocalLearner(Stepping):
                 x = self._onwards(segment, x, detach(h), target if learns else None)
                 self._collect(x, target, result)
         if placement.sends:
-            placement.send(x)
+            placement.send(x, target, result.features)
         return result
 
     def _route(self, placement: Placement) -> tuple[list[tuple[Segment, bool]], bool]:
@@ -267,10 +267,12 @@ class LocalLearner(Stepping):
 
     def _learn_readout(self, image: Tensor, label: Tensor, result: SweepResult) -> None:
         """The readout's backward on detached features of its view."""
-        features = result.features
+        features: list[Tensor] | None = result.features
         if not self._reads_sweep:
             with torch.no_grad(), self.evaluating():
-                features = self.network.handed_over(image)
+                features = self.network.placement.collect(self.network.handed_over(image))
+        if features is None or not self.placement.reads:
+            return
         loss = F.cross_entropy(self.network.readout([h.detach() for h in features]).float(), label)
         result.losses["readout"] = loss.detach()
         self._learn(loss, ["readout"], result)
@@ -287,14 +289,6 @@ class LocalLearner(Stepping):
     # One training step
 
     @override
-    def configure_model(self) -> None:
-        """Let a strategy that shares out the weights do so; called again by every fit and test."""
-        trainer = trainer_of(self)
-        shard = getattr(trainer.strategy, "shard", None) if trainer is not None else None
-        if shard is not None:
-            shard(self)
-
-    @override
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         image, label, index = unpack(batch)
         self.batch_number = batch_idx
@@ -303,8 +297,9 @@ class LocalLearner(Stepping):
             image = self.augment(image)
         self._steps_now = (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch
         with self._hold_reductions(), checks.fitting(image, self):
-            x, target = self.schedule.input(image, label, index) or self.inputs(image, label, index)
-            result = self.sweep(x, target)
+            come = self.placement.take(label)
+            begin = come or self.schedule.input(image, label, index) or self.inputs(image, label, index)
+            result = self.sweep(*begin)
             if self.reads_out:
                 self._learn_readout(image, label, result)
             if result.pending:
@@ -323,7 +318,7 @@ class LocalLearner(Stepping):
             "loss": torch.stack(losses).sum(),
             "losses": result.losses,
             "goodness": result.goodness,
-            "target": target,
+            "target": begin[1],
         }
 
     def inputs(self, image: Tensor, label: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor | int]:

@@ -110,10 +110,12 @@ class NegativeSampler(nn.Module):
     Attributes:
         needs_index: Only works with loaders that give the samples' index.
         writes_label: Negatives differ from positives by the label in the input.
+        needs_scores: Asks the whole network what it thinks of an image before the blocks learn from it.
     """
 
     needs_index = False
     writes_label = True
+    needs_scores = False
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -186,6 +188,8 @@ class HardLabel(NegativeSampler):
         ValueError: fraction outside (0, 1], or start_epoch negative.
         TypeError: an argument is not what its annotation says.
     """
+
+    needs_scores = True
 
     def __init__(self, seed: int = 0, fraction: float = 0.25, start_epoch: int = 1) -> None:
         super().__init__(seed)
@@ -297,6 +301,10 @@ class Mixture(NegativeSampler):
     @property
     def writes_label(self) -> bool:  # type: ignore[override]
         return any(bool(sampler.writes_label) for sampler in self.samplers)
+
+    @property
+    def needs_scores(self) -> bool:  # type: ignore[override]
+        return any(bool(sampler.needs_scores) for sampler in self.samplers)
 
     @property
     def level(self) -> int:

@@ -19,6 +19,7 @@ from lightning_ff.kinds import kind, number, own, sizes, whole
 from lightning_ff.labels import LabelEncoding
 from lightning_ff.objectives import Mode, Term
 from lightning_ff.readouts import Readout
+from lightning_ff.sweep import Placement
 
 
 @contextmanager
@@ -87,6 +88,7 @@ class LocalNetwork(nn.Module):
         digits = max(2, len(str(len(self.blocks) - 1)))
         self.names = [f"block{k:0{digits}d}" for k in range(len(self.blocks))]
         self.waiting: set[int] = set()
+        self.placement = Placement()
         self.mode = self._check_mode()
         self.encoded_shape = labels.build(num_classes, self.input_shape) if labels else self.input_shape
         self.shapes = self._dry_run()
@@ -191,6 +193,11 @@ class LocalNetwork(nn.Module):
                 f"{name} cannot take its input of shape {tuple(first(x).shape[1:])} "
                 f"(input_shape={self.input_shape}): {self._tokens(block, x) or error}"
             ) from error
+        if not all(isinstance(entry, Tensor) for entry in (h if isinstance(h, tuple) and h else [h])):
+            raise ValueError(
+                f"{name} gives a {type(h).__name__}, and a block gives a tensor (N, ...) or a tuple of tensors, the "
+                "activation first: wrap what gives it in a module that returns the tensor alone"
+            )
         if before != [entry._version for entry in entries]:
             raise ValueError(
                 f"{name} changes its input in place, which is the activation of the block before or the data: let it "
@@ -268,11 +275,14 @@ class LocalNetwork(nn.Module):
         return handed, goodness
 
     def _run(self, x: Activation, measure: bool = True) -> Iterator[tuple[LocalBlock, Activation, Tensor | None]]:
-        """Each block in turn with its activation and goodness; an activation that nobody keeps is freed."""
-        for block in self.stack:
+        """Each block here in turn with its activation and goodness; an activation that nobody keeps is freed."""
+        x, stack = self.placement.enter(x), self.stack
+        for k in self.placement.mine(len(stack)):
+            block = stack[k]
             h, g = block(x, measure=measure)
             yield block, h, g
             x = block.hand_over(h)
+        self.placement.leave(x)
 
     def block_scores(self, x: Tensor) -> list[Tensor]:
         """Class scores `(N, C)` of each block on its own; in pair mode by a scan over all candidate labels."""
@@ -304,7 +314,9 @@ class LocalNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores `(N, C)` of inputs `(N, *input_shape)`."""
-        return self.join(self.outputs(x))
+        outputs = self.placement.collect(self.outputs(x))
+        scores: Tensor = self.placement.share(None if outputs is None else self.join(outputs))
+        return scores
 
     def join(self, outputs: list[Tensor]) -> Tensor:
         """Class scores `(N, C)` from what the readout needs of every block."""

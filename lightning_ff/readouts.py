@@ -155,7 +155,7 @@ class IntervalReadout(Readout):
 
     Every validation during `fit` counts the hits of all intervals of blocks and keeps the best from then on; it is
     saved with the weights. Until the first one all blocks count, and each validation is scored with the interval
-    found before it.
+    found before it. A fit without validation data leaves it as it is, and warns.
 
     Args:
         softmax: Average the softmax over the classes, so that every block has the same weight.

@@ -70,7 +70,8 @@ class Recording(Evaluation):
             self._log_interval(image, label)
 
     def _log_interval(self, image: Tensor, label: Tensor) -> None:
-        means = self._means()
+        means = self.network.placement.gather(self._means())
+        checks.finite(means)
         blocks = {name: value for name, value in means.items() if name != "readout"}
         self.log("train/loss", sum(blocks.values()), prog_bar=True)
         if means.keys() != {"network"}:
@@ -86,7 +87,6 @@ class Recording(Evaluation):
         means = torch.stack([self._sums[name] / self._counts[name] for name in self._sums]).tolist()
         named = dict(zip(self._sums, means, strict=True))
         self._sums, self._counts = {}, {}
-        checks.finite(named)
         return named
 
     @override
@@ -126,6 +126,7 @@ class Recording(Evaluation):
     @override
     def on_train_start(self) -> None:
         configure.tell_length(self)  # type: ignore[arg-type]
+        checks.fitted(self)  # type: ignore[arg-type]
         for name, gradient in self._gradients.items():
             parameter = self.get_parameter(name)
             parameter.grad = gradient.to(parameter.device)

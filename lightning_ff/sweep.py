@@ -7,6 +7,7 @@ which every block learns from every batch.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -65,21 +66,66 @@ class Schedule:
         return None
 
 
+class Arrived(NamedTuple):
+    """What the process before has sent of a batch.
+
+    Attributes:
+        x: Input of this process's first block.
+        target: Number of positives (pair mode) or labels `(N,)` (class mode).
+        features: What the blocks so far handed on, where a readout learns from it.
+    """
+
+    x: Activation
+    target: Tensor | int
+    features: list[Tensor]
+
+
 class Placement:
-    """Which segments are in this process and how activations travel; a strategy offers its own as `placement`."""
+    """Which blocks are in this process and what travels; a strategy offers its own as `placement`.
+
+    This one: all blocks are here, and nothing travels.
+    """
 
     def owns(self, segment: Segment) -> bool:
         """Whether a segment runs in this process."""
         return True
 
-    def receive(self, x: Activation) -> Activation:
-        """Input of this process's first block, given the batch's."""
-        return x
+    def take(self, label: Tensor) -> Arrived | None:
+        """What a training batch with these labels begins with here; None: with the batch itself."""
+        return None
 
-    def send(self, x: Activation) -> None:
-        """Output of this process's last block."""
+    def send(self, x: Activation, target: Tensor | int, features: list[Tensor]) -> None:
+        """Output of this process's last block, for the next process."""
 
     @property
     def sends(self) -> bool:
         """Whether the last output is wanted at all."""
         return False
+
+    @property
+    def reads(self) -> bool:
+        """Whether the readout learns here."""
+        return True
+
+    def gather(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Values by block of all processes, from those of this one's blocks; asked for at log intervals."""
+        return values
+
+    def mine(self, blocks: int) -> range:
+        """Places of this process's blocks, of so many."""
+        return range(blocks)
+
+    def enter(self, x: Activation) -> Activation:
+        """Input of this process's first block in a pass without learning, given the batch's."""
+        return x
+
+    def leave(self, x: Activation) -> None:
+        """Output of this process's last block in such a pass."""
+
+    def collect(self, outputs: list[Tensor]) -> list[Tensor] | None:
+        """Outputs of all blocks, from those of this process's; None where another process has them."""
+        return outputs
+
+    def share(self, answer: Tensor | dict[str, Tensor] | None) -> Any:
+        """An answer that one process has, for all."""
+        return answer

@@ -105,6 +105,25 @@ def test_a_state_key_tells_callbacks_with_other_arguments_apart() -> None:
     assert MineNegatives(seed=1).state_key != MineNegatives().state_key != MineNegatives(monitor="val/loss").state_key
 
 
+def test_every_process_reads_all_samples_in_the_loaders_order() -> None:
+    trainer = Trainer(accelerator="cpu", logger=False)
+    assert trainer._accelerator_connector.use_distributed_sampler
+    _lightning.leave_samplers(trainer)
+    assert not trainer._accelerator_connector.use_distributed_sampler
+
+
+def test_nothing_is_broadcast_before_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later Lightning may have another name for it: a pipeline would then wait for it in every batch."""
+    trainer = Trainer(accelerator="cpu", logger=False)
+    asked: list[int] = []
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda *_, **__: asked.append(1))
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor()
+    assert asked == [1]
+    _lightning.meet_for_no_signal(trainer)
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor()
+    assert asked == [1]
+
+
 @pytest.mark.parametrize("subcommand", [True, False])
 def test_a_setting_of_the_command_line(subcommand: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["program"])
@@ -210,7 +229,7 @@ def test_no_other_file_touches_private_names() -> None:
     theirs, own = lightning_names(), own_names(list(trees.values()))
     assert {"_trainer", "_generate_state_key", "_get", "_fabric"} <= theirs - own
     found = {file: touched for file, tree in trees.items() if (touched := list(uses(tree, theirs, own)))}
-    assert len(found.pop("_lightning.py")) == 5
+    assert len(found.pop("_lightning.py")) == 7
     assert found == {}
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_ff import AppendOneHot, ForwardForward, LocalLearner, Placement, Schedule, SymBa
-from lightning_ff.sweep import Segment
+from lightning_ff.sweep import Arrived, Segment
 from tests.sweep_runs import CLASSES, data, fit, learner, loader, weights
 
 
@@ -105,7 +105,7 @@ def test_a_block_without_parameters_drops_in_training_and_not_while_it_waits() -
 class Half(Placement):
     """Owns some segments, gets its input and passes its output on, as one rank of a pipeline does."""
 
-    def __init__(self, mine: set[int], inbox: list[Tensor], outbox: list[Tensor]) -> None:
+    def __init__(self, mine: set[int], inbox: list[Arrived], outbox: list[Arrived]) -> None:
         self.mine, self.inbox, self.outbox = mine, inbox, outbox
 
     @override
@@ -113,13 +113,13 @@ class Half(Placement):
         return segment.index in self.mine
 
     @override
-    def receive(self, x: Any) -> Any:
-        return x if 0 in self.mine else self.inbox.pop(0)
+    def take(self, label: Tensor) -> Arrived | None:
+        return None if 0 in self.mine else self.inbox.pop(0)
 
     @override
-    def send(self, x: Any) -> None:
+    def send(self, x: Any, target: Tensor | int, features: list[Tensor]) -> None:
         assert not x.requires_grad
-        self.outbox.append(x)
+        self.outbox.append(Arrived(x, target, features))
 
     @property
     @override
@@ -137,7 +137,7 @@ def test_a_strategy_places_blocks_and_carries_activations() -> None:
     """Blocks 0-1 in one run and block 2 in another, fed with what the first sent, equal the whole in one run."""
     whole = learner()
     fit(whole)
-    channel: list[Tensor] = []
+    channel: list[Arrived] = []
     parts = []
     for mine in ({0, 1}, {2}):
         model = learner()

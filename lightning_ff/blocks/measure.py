@@ -32,12 +32,21 @@ class Measured(NamedTuple):
 
 
 def example(model: nn.Module, input_shape: Sequence[int], fill: Callable[..., Tensor] = torch.zeros) -> Tensor:
-    """A batch of two inputs of the model's own type, on its device; whole numbers where it begins with an embedding."""
+    """A batch of two inputs of the model's own type, on its device; whole numbers where it runs on these alone."""
     first = next(model.parameters(), torch.empty(0))
-    kinds = (nn.Embedding, nn.EmbeddingBag)
-    embeds = next((isinstance(m, kinds) for m in model.modules() if not any(True for _ in m.children())), False)
     x = fill(BATCH, *input_shape, device=first.device, dtype=first.dtype if first.is_floating_point() else None)
-    return x.long() if embeds else x
+    embeds = any(isinstance(part, (nn.Embedding, nn.EmbeddingBag)) for part in model.modules())
+    return x.long() if embeds and not _runs(model, x) and _runs(model, x.long()) else x
+
+
+def _runs(model: nn.Module, x: Tensor) -> bool:
+    """Whether a model takes an input, such as the index of an embedding or a map to which one is added."""
+    with untouched(model), torch.no_grad():
+        try:
+            model.eval()(x)
+        except Exception:
+            return False
+    return True
 
 
 def measure(

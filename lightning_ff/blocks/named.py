@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from itertools import pairwise
 
+from torch import nn
 from torch.fx import Node
 
 from lightning_ff.blocks.flow import Flow
@@ -60,13 +61,29 @@ def _place(flow: Flow, ends: dict[str, list[int]], name: str) -> int:
 
 
 def _unknown(flow: Flow, ends: dict[str, list[int]], name: str) -> str:
-    modules = dict(flow.traced.model.named_modules())
-    if name in modules:
-        whole = [path(node) for node in flow.nodes if node.op == "call_module"]
-        kept = next((p for p in whole if name.startswith(p + ".")), None)
-        reason = f"lies inside {kept!r}, which is kept whole" if kept else "does not run in the model's forward"
-        return f"{name!r} {reason}; choose one of {_near(flow, ends, name)}"
-    return f"the model has no module {name!r}; choose one of {_near(flow, ends, name)}"
+    model = flow.traced.model
+    if name not in dict(model.named_modules()):
+        return f"the model has no module {name!r}; choose one of {_near(flow, ends, name)}"
+    whole = [path(node) for node in flow.nodes if node.op == "call_module"]
+    kept = next((p for p in whole if not p or name.startswith(p + ".")), None)
+    if kept is None:
+        return f"{name!r} does not run in the model's forward; choose one of {_near(flow, ends, name)}"
+    inside = f"{name!r} lies inside {repr(kept) if kept else 'the model itself'}, which is kept whole"
+    others = f"; choose one of {_near(flow, ends, name)}" if kept else ""
+    return inside + why_whole(model.get_submodule(kept)) + others
+
+
+def why_whole(module: nn.Module) -> str:
+    """Reason and remedy where a module is kept whole as one of torch's own."""
+    kind = type(module).__name__
+    if not type(module).__module__.startswith("torch."):
+        return ""
+    remedy = ""
+    if isinstance(inner := getattr(module, "module", None), nn.Module):
+        remedy = f": give the {type(inner).__name__} that {kind} wraps, its attribute `module`"
+    elif isinstance(getattr(module, "layers", None), nn.ModuleList):
+        remedy = f": put its layers into the model in place of {kind}, such as nn.Sequential(*encoder.layers)"
+    return f" as torch's own modules are{remedy}"
 
 
 def _near(flow: Flow, ends: dict[str, list[int]], name: str) -> list[str]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, overload
 
-import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
@@ -14,10 +13,11 @@ from lightning_ff.blocks import cuts as ways
 from lightning_ff.blocks.assembly import assemble
 from lightning_ff.blocks.flow import Flow
 from lightning_ff.blocks.local_block import Activation
-from lightning_ff.blocks.measure import Measured, example, measure
+from lightning_ff.blocks.measure import Measured, measure
 from lightning_ff.blocks.named import behind, describe
 from lightning_ff.blocks.partition_checks import Balance, Cuts, check_arguments, check_parameters
-from lightning_ff.blocks.tracing import Untraceable, trace, untouched
+from lightning_ff.blocks.row import check_row
+from lightning_ff.blocks.tracing import Untraceable, trace
 from lightning_ff.blocks.verify import verify
 
 
@@ -111,6 +111,7 @@ def partition(
 
     Example::
 
+        >>> import torch
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 2))
         >>> blocks = partition(net, input_shape=(2, 2, 2))
         >>> print(blocks)
@@ -143,24 +144,7 @@ def _flow(model: nn.Module, cuts: Any, input_shape: Sequence[int] | None) -> Flo
     except Untraceable:
         if isinstance(cuts, str | int) or input_shape is None:
             raise
-    known = dict(model.named_modules())
-    if unknown := [name for name in cuts if name not in known or not name]:
-        raise ValueError(
-            f"cuts: the model has no module {unknown[0]!r}; its modules are {[n for n in known if n][:20]}"
-        )
-    with untouched(model), torch.no_grad():
-        model.eval()
-        x = example(model, input_shape, torch.rand)
-        want = model(x)
-    with untouched(model), torch.no_grad():
-        model.eval()
-        for name in cuts:
-            x = known[name](x)
-    if not (isinstance(want, Tensor) and isinstance(x, Tensor) and torch.equal(x, want)):
-        raise ValueError(
-            f"cuts={list(cuts)}: the forward of {type(model).__name__} cannot be traced, and these modules one after "
-            "another do not give its output; name all of them, in the order in which they run"
-        )
+    check_row(model, cuts, input_shape)
     return Flow(trace(model, chain=list(cuts)))
 
 

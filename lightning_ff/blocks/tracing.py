@@ -245,12 +245,20 @@ class Untraceable(ValueError):
         inside = (str(Path(torch.__file__).parent), __file__)
         frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(inside)]
         where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno}: `{frames[-1].line}`)" if frames else ""
-        names = [name for name, part in model.named_children() if next(part.parameters(), None) is not None]
+        parts = [(name, part) for name, part in model.named_children() if next(part.parameters(), None) is not None]
+        names = [path for name, part in parts for path in members(name, part)]
         super().__init__(
             f"model={type(model).__name__}: its forward cannot be traced{where}: {error}. Name the modules that run "
             f"one after another, and the shape of an input on which this is verified: partition(model, cuts={names}, "
             "input_shape=(3, 32, 32)); or move that code into a module of its own, which is then kept whole"
         )
+
+
+def members(name: str, module: nn.Module) -> list[str]:
+    """Path of a module, or those of the members of a list of modules, which does not run itself."""
+    if not isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+        return [name]
+    return [path for field, part in module.named_children() for path in members(f"{name}.{field}", part)]
 
 
 def _differing(train: Graph, evaluation: Graph) -> set[str]:

@@ -14,6 +14,8 @@ from lightning_ff.callbacks.base import logs_now
 from lightning_ff.figures import goodness_histograms
 from lightning_ff.kinds import whole
 from lightning_ff.loggers import log_figure
+from lightning_ff.network import LocalNetwork
+from lightning_ff.sweep import Placement
 
 _KEPT = 20  # batches in a picture
 
@@ -76,16 +78,20 @@ class GoodnessMonitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not logs_now(trainer, self.every_n_steps) or not outputs["goodness"]:
+        if not logs_now(trainer, self.every_n_steps):
             return
         sides = {name: split(g, outputs["target"]) for name, g in outputs["goodness"].items()}
-        means = torch.stack([side.mean() for pair in sides.values() for side in pair]).tolist()
+        of_sides = [side.mean() for pair in sides.values() for side in pair]
+        means = torch.stack(of_sides).tolist() if of_sides else []
         values = {}
         for i, name in enumerate(sides):
             positive, negative = means[2 * i : 2 * i + 2]
             values[f"goodness/pos/{name}"] = positive
             values[f"goodness/neg/{name}"] = negative
             values[f"goodness/separation/{name}"] = positive - negative
+        values = _placement(pl_module).gather(values)
+        if not values:
+            return
         pl_module.log_dict(values, logger=self.every_n_steps is None)
         if self.every_n_steps is not None:  # loggers get what is logged only when the Trainer logs
             for logger in trainer.loggers:
@@ -96,19 +102,26 @@ class GoodnessMonitor(Callback):
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.histogram_every_n_epochs and (trainer.current_epoch + 1) % self.histogram_every_n_epochs == 0:
-            self._draw(trainer)
+            self._draw(trainer, pl_module)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer)
+        self._draw(trainer, pl_module)
 
-    def _draw(self, trainer: Trainer) -> None:
+    def _draw(self, trainer: Trainer, module: LightningModule) -> None:
         """A picture of the values kept since the last one, if any; of blocks that still learn."""
-        if not self._kept:
-            return
         joined = {
             name: tuple(torch.cat([sides[name][i] for sides in self._kept if name in sides]) for i in (0, 1))
-            for name in self._kept[-1]
+            for name in (self._kept[-1] if self._kept else ())
         }
+        joined = _placement(module).gather(joined)
+        if not joined:
+            return
         log_figure(trainer, "goodness", goodness_histograms(joined))  # type: ignore[arg-type]
         self._kept = []
+
+
+def _placement(module: LightningModule) -> Placement:
+    """Where the learner's blocks are; a module of one's own has them all here."""
+    network = getattr(module, "network", None)
+    return network.placement if isinstance(network, LocalNetwork) else Placement()

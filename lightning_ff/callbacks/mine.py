@@ -33,6 +33,8 @@ class MineNegatives(Callback):
         TypeError: an argument is not what its annotation says.
     """
 
+    needs_all_blocks = True
+
     def __init__(self, fraction: float = 0.25, above: float = 0.5, monitor: str = "val/acc", seed: int = 0) -> None:
         number("fraction", fraction, "must lie in (0, 1]", above=0)
         if fraction > 1:

@@ -19,8 +19,8 @@ class PredictionWriter(Callback):
     loader by loader.
 
     Args:
-        path: The file; None is `predictions.csv` in the run's folder. Several processes write one file each, with the
-            rank in its name.
+        path: The file; None is `predictions.csv` in the run's folder. Several processes that share the samples
+            write one file each, with the rank in its name.
     """
 
     def __init__(self, path: str | None = None) -> None:
@@ -31,7 +31,7 @@ class PredictionWriter(Callback):
     def file(self, trainer: Trainer) -> Path:
         """The file this process writes."""
         file = Path(self.path) if self.path else self._folder / "predictions.csv"
-        return file if trainer.world_size == 1 else file.with_stem(f"{file.stem}-{trainer.global_rank}")
+        return file if _shares(trainer) == 1 else file.with_stem(f"{file.stem}-{trainer.global_rank}")
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -51,6 +51,8 @@ class PredictionWriter(Callback):
     ) -> None:
         if trainer.fast_dev_run and self.path is None:  # type: ignore[attr-defined]
             return
+        if _shares(trainer) == 1 and not trainer.is_global_zero:  # the first process has these samples too
+            return
         file, scores = self.file(trainer), outputs["scores"].float().cpu().tolist()
         labels = outputs["label"].tolist()
         first = self._rows.get(dataloader_idx, 0)
@@ -69,3 +71,8 @@ class PredictionWriter(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and self._rows:
             print(f"predictions  {self.file(trainer)}", flush=True)
+
+
+def _shares(trainer: Trainer) -> int:
+    """Into how many parts the samples are divided."""
+    return int((trainer.distributed_sampler_kwargs or {}).get("num_replicas", 1))

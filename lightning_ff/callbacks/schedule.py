@@ -44,6 +44,8 @@ class WindowSchedule(Callback):
         6
     """
 
+    needs_all_blocks = True
+
     def __init__(
         self, windows: Sequence[Sequence[Window]], cache: bool | None = None, cache_memory: float = 1024.0
     ) -> None:

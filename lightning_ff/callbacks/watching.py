@@ -33,6 +33,8 @@ class RepresentationCallback(Callback, ABC):
         units: "all" values of a layer are its units, or its "channels", averaged over positions.
     """
 
+    needs_all_blocks = True
+
     def __init__(self, layers: list[str] | None, every_n_epochs: int, units: Units) -> None:
         if layers is not None:
             kind("layers", layers, (list, tuple), "give paths of modules, such as ['layer1', 'layer2'], or None")

@@ -19,18 +19,24 @@ SMALL, NORMAL = 8.0, 9.0
 LETTER, LINE = 0.067, 0.135  # inches of a mean letter and of a line of SMALL print
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """An empty figure on the Agg canvas, in inches; matplotlib is imported here and nowhere sooner."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
 
 def panels(
-    count: int, width: float, height: float, most: int = 4, share_y: bool = False, extra: float = 0.0
+    count: int,
+    width: float,
+    height: float,
+    most: int = 4,
+    share_y: bool = False,
+    extra: float = 0.0,
+    layout: Literal["constrained"] | None = "constrained",
 ) -> tuple[Figure, list[Axes]]:
     """A figure of equal panels, in rows as even as can be.
 
@@ -41,10 +47,11 @@ def panels(
         most: Panels in a row.
         share_y: One scale for all.
         extra: Height above the panels, for a legend or a title, in inches.
+        layout: Who places the panels: matplotlib, which measures every label, or, with None, the caller.
     """
     rows = ceil(count / most)
     columns = ceil(count / rows)
-    figure = new_figure(max(3.2, width * columns), height * rows + extra)
+    figure = new_figure(max(3.2, width * columns), height * rows + extra, layout)
     axes = list(figure.subplots(rows, columns, squeeze=False, sharey=share_y).flat)
     for axis in axes[count:]:
         axis.remove()

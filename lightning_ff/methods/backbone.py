@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from lightning_ff.blocks.tracing import untouched
 from lightning_ff.kinds import kind
 
 _OLD_DENSE = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")  # names in torchvision's published files
+_AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")  # torchvision's second classifiers, which inception and googlenet have
+_WITH_AUXILIARY = ("googlenet", "inception_v3")
 _IN_LEARNER = re.compile(r"network\.blocks\.\d+\.layers\.(.+)")
 
 
@@ -27,12 +30,13 @@ def backbone(
     """A network with a classifier of `num_classes`, in train mode, and its weights loaded.
 
     Args:
-        model: Name of a classification model of torchvision, such as "resnet18", or any module.
+        model: Name of a classification model of torchvision, such as "resnet18", or any module. By name, inception_v3
+            and googlenet come without their auxiliary classifiers.
         num_classes: Number of classes, told to a torchvision model.
         input_shape: Shape of one input, without the batch axis.
         weights: Name of torchvision's weights ("DEFAULT", "IMAGENET1K_V1"; only with a name), or a file: a
             `state_dict`, or a checkpoint of a learner of this package. A classifier that is missing there, or
-            for another number of classes, stays as it was drawn.
+            for another number of classes, stays as it was drawn; one for as many is loaded too.
 
     Raises:
         TypeError: `model` is neither.
@@ -53,7 +57,8 @@ def _named(name: str, num_classes: int) -> nn.Module:
     known = models.list_models(module=models)
     if name not in known:
         raise ValueError(f"model={name!r} is no classification model of torchvision: choose one of {', '.join(known)}")
-    return models.get_model(name, weights=None, num_classes=num_classes)
+    aux: dict[str, Any] = {"aux_logits": False, "init_weights": True} if name in _WITH_AUXILIARY else {}
+    return models.get_model(name, weights=None, num_classes=num_classes, **aux)
 
 
 def _state(model: str | nn.Module, weights: str) -> dict[str, Tensor]:
@@ -117,6 +122,8 @@ def classifier(model: nn.Module, input_shape: Sequence[int]) -> str:
 
 def load(model: nn.Module, state: dict[str, Tensor], source: str, input_shape: Sequence[int]) -> None:
     """Load weights, all but those of a classifier that is missing or for another number of classes."""
+    if getattr(model, "aux_logits", None) is False:
+        state = {key: value for key, value in state.items() if not key.startswith(_AUXILIARY)}
     own = model.state_dict()
     other = [key for key, value in state.items() if key in own and own[key].shape != value.shape]
     missing = [key for key in own if key not in state]

@@ -11,10 +11,10 @@ from torch import nn
 from lightning_ff.blocks import LocalBlock
 from lightning_ff.blocks.normalization import Normalization
 from lightning_ff.kinds import kind
+from lightning_ff.methods.cautions import check_extra, check_output, check_segments
 from lightning_ff.methods.cut_network import CutNetworkLearner, cut_network, loss_for
 from lightning_ff.methods.scalable_forward_forward import ScalableForwardForward
 from lightning_ff.objectives import LocalLoss, OutputGoodness, Term
-from lightning_ff.readouts import LastReadout
 from lightning_ff.spec import part
 
 
@@ -57,21 +57,18 @@ class Backprop(CutNetworkLearner):
         **kwargs: Any,
     ) -> None:
         kind("terms", terms or [], (list, tuple), "give a list, such as [ActivationPenalty(1e-6)]")
-        if "segments" in kwargs:
-            raise ValueError(
-                f"segments={kwargs['segments']!r}: Backprop is one segment with the last loss, leave it out"
-            )
+        check_extra(type(self).__name__, kwargs)
+        check_segments("Backprop", "the last loss", kwargs)
         objective = loss_for(loss)
         net, cut = cut_network(model, num_classes, input_shape, cuts, weights, frozen)
+        check_output(net, cut, num_classes)
         of_each = part(list(terms or []))
         *inner, last = [
             LocalBlock(layer, terms=[deepcopy(term) for term in of_each], recompute=recompute, title=title)
             for layer, title in zip(cut, cut.names, strict=True)
         ]
         blocks = [*inner, LocalBlock(last.layers, OutputGoodness(), objective, recompute=recompute, title=last.title)]
-        super().__init__(
-            net, blocks, input_shape, num_classes, LastReadout(), frozen, channels_last, segments="last", **kwargs
-        )
+        super().__init__(net, blocks, input_shape, num_classes, None, frozen, channels_last, segments="last", **kwargs)
 
 
 class DeepSupervision(ScalableForwardForward):
@@ -96,6 +93,7 @@ class DeepSupervision(ScalableForwardForward):
         normalization: Normalization = "none",
         **kwargs: Any,
     ) -> None:
+        check_segments("DeepSupervision", "the sum of all losses", kwargs)
         super().__init__(
             model, num_classes, input_shape, normalization=normalization, segments="sum_of_losses", **kwargs
         )

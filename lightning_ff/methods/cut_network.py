@@ -9,16 +9,20 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
+from typing_extensions import Self, override
 
 from lightning_ff import configure
 from lightning_ff.blocks import LocalBlock, Partition, partition
 from lightning_ff.kinds import kind, sizes, whole
 from lightning_ff.learner import LocalLearner
 from lightning_ff.methods.backbone import Classifier, backbone, classifier
+from lightning_ff.methods.cautions import warn_of_still
 from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import CrossEntropy, LocalLoss, OutputGoodness
-from lightning_ff.readouts import Readout
+from lightning_ff.readouts import LastReadout, MeanReadout, Readout
 from lightning_ff.spec import part
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def cut_network(
@@ -57,7 +61,8 @@ class CutNetworkLearner(LocalLearner):
         blocks: Its blocks.
         input_shape: Shape of one input, without the batch axis.
         num_classes: Number of classes.
-        readout: Joins the blocks' answers.
+        readout: Joins the blocks' answers; None is the last block's with segments="last", where it alone has a loss,
+            else the mean of all blocks that learn but the model's classifier.
         frozen: Number of leading blocks that do not learn and have no goodness.
         channels_last: Keep the weights in torch's channels-last memory format.
         **kwargs: See :class:`~lightning_ff.learner.LocalLearner`.
@@ -69,7 +74,7 @@ class CutNetworkLearner(LocalLearner):
         blocks: Sequence[LocalBlock],
         input_shape: Sequence[int],
         num_classes: int,
-        readout: Readout,
+        readout: Readout | None,
         frozen: int,
         channels_last: bool,
         **kwargs: Any,
@@ -82,11 +87,23 @@ class CutNetworkLearner(LocalLearner):
             block.requires_grad_(False)
             block.goodness = block.loss = None
         if channels_last:
-            model.to(memory_format=torch.channels_last)
-        super().__init__(LocalNetwork(blocks, input_shape, num_classes, readout), **kwargs)
+            _order(model)
+        joined = readout if readout is not None else _default_readout(blocks[frozen:], kwargs.get("segments"))
+        super().__init__(LocalNetwork(blocks, input_shape, num_classes, joined), **kwargs)
+        warn_of_still(model, dict(zip(self.network.names[frozen:], self.blocks[frozen:], strict=True)))
         if self.hparams.get("weights") is not None:
             self.hparams["weights"] = None  # a checkpoint of this learner has its own
         self._model = [model]  # no submodule: the blocks hold its parameters already
+
+    @override
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of the blocks, and of the model's modules around them, which no block has."""
+        super().train(mode)
+        inside = set(self.modules())
+        for module in self._model[0].modules():
+            if module not in inside:
+                module.training = mode
+        return self
 
     @property
     def model(self) -> nn.Module:
@@ -133,6 +150,20 @@ class CutNetworkLearner(LocalLearner):
         if not isinstance(self.hparams.get("model"), str):
             configure.remember_instead(self, "model", self.model)
         self._build_metrics()
+
+
+def _default_readout(learning: Sequence[LocalBlock], segments: str | None) -> Readout:
+    if segments == "last":
+        return LastReadout()
+    voting = sum(not isinstance(block.goodness, OutputGoodness) for block in learning)
+    return MeanReadout(range(voting) if voting else None)
+
+
+def _order(model: nn.Module) -> None:
+    """Keep maps of weights, of images and of volumes, with the channels last in memory."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dim() in _CHANNELS_LAST:
+            tensor.data = tensor.data.contiguous(memory_format=_CHANNELS_LAST[tensor.dim()])
 
 
 def _like(old: Classifier, num_classes: int) -> nn.Module:

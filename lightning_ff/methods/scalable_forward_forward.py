@@ -12,9 +12,10 @@ from torch.nn.modules.conv import _ConvNd
 from lightning_ff.blocks import LocalBlock, Normalize
 from lightning_ff.blocks.normalization import Normalization
 from lightning_ff.kinds import kind
+from lightning_ff.methods.cautions import check_extra, check_output, warn_of_one_block
 from lightning_ff.methods.cut_network import CutNetworkLearner, cut_network, loss_for
 from lightning_ff.objectives import AuxiliaryGoodness, Goodness, LocalLoss, OutputGoodness
-from lightning_ff.readouts import MeanReadout, Readout
+from lightning_ff.readouts import Readout
 from lightning_ff.spec import part
 
 
@@ -38,7 +39,8 @@ class ScalableForwardForward(CutNetworkLearner):
             "none" does the bare model compute the trained function.
         head: The last block, with the classifier that the model brings along: "local" trains it as one more block,
             from its own output; "auxiliary" treats it as the others; "none" leaves it out.
-        readout: How blocks' answers are joined; None is the mean of the goodness of all blocks but the classifier.
+        readout: How blocks' answers are joined; None is the mean of the goodness of all blocks but the classifier,
+            and the last block's with segments="last", which alone learns then.
         weights: Weights to begin with: of torchvision by name, or a file, see
             :func:`~lightning_ff.methods.backbone.backbone`.
         frozen: Number of leading blocks that do not learn and have no say; their batch norm stays in eval mode.
@@ -71,9 +73,13 @@ class ScalableForwardForward(CutNetworkLearner):
     ) -> None:
         if head not in ("local", "auxiliary", "none"):
             raise ValueError(f"head={head!r}: choose 'local', 'auxiliary' or 'none'")
+        check_extra(type(self).__name__, kwargs)
         measure, objective = part(goodness) or AuxiliaryGoodness(), loss_for(loss)
         kind("goodness", measure, Goodness, "give an instance, such as AuxiliaryGoodness()")
         net, cut = cut_network(model, num_classes, input_shape, cuts, weights, frozen)
+        if head != "none":
+            check_output(net, cut, num_classes if head == "local" else None)
+        warn_of_one_block(net, cut, cuts)
         layers = list(cut)
         if head == "none":
             _check_is_head(layers[-1], cut.names[-1], cuts)
@@ -87,9 +93,7 @@ class ScalableForwardForward(CutNetworkLearner):
             blocks[-1] = LocalBlock(
                 layers[-1], OutputGoodness(), deepcopy(objective), recompute=recompute, title=cut.names[-1]
             )
-        voting = len(blocks) - frozen - (head == "local")
-        joined = part(readout) or MeanReadout(range(voting) if voting > 0 else None)
-        super().__init__(net, blocks, input_shape, num_classes, joined, frozen, channels_last, **kwargs)
+        super().__init__(net, blocks, input_shape, num_classes, part(readout), frozen, channels_last, **kwargs)
 
 
 def _check_is_head(layer: nn.Module, name: str, cuts: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import torch.distributed as dist
+from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from torch import nn
 from torch.distributed.constants import default_pg_timeout
@@ -50,8 +51,20 @@ class LocalFSDP2Strategy(LocalStrategy, ModelParallelStrategy):
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
+    @override
+    def connect(self, model: LightningModule) -> None:
+        super().connect(model)
+        learner = self.learner
+        # of this run alone: Lightning takes a class that has this hook for one that cannot be averaged
+        learner.configure_model = lambda: self.shard(learner)  # type: ignore[method-assign]
+
+    @override
+    def teardown(self) -> None:
+        self.learner.__dict__.pop("configure_model", None)
+        super().teardown()
+
     def shard(self, learner: LocalLearner) -> None:
-        """Shard every block, and a readout with parameters; asked for by the learner's `configure_model`."""
+        """Shard every block, and a readout with parameters; Lightning asks for it before the weights are placed."""
         from torch.distributed.fsdp import FSDPModule, fully_shard
         from torch.distributed.tensor import DTensor
 

@@ -78,6 +78,38 @@ class Last(nn.Module):
         return self.linear(x[1]["h"]) if len(x) else x
 
 
+class Listed(nn.Module):
+    """Cannot be traced, holds its modules in lists, and pools between two of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(4, 4)
+        self.body = nn.ModuleList([nn.Linear(4, 4), nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])])
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for layer in (self.body[0], *self.body[1]):  # type: ignore[misc]
+            x = layer(x) if x.sum() < 1e9 else x
+        return self.head(x.flatten(1))
+
+
+class Encoded(nn.Sequential):
+    def __init__(self) -> None:
+        layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+        super().__init__(nn.Linear(4, 4), nn.TransformerEncoder(layer, 2), nn.Linear(4, 2))
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.attention(x, x, x, need_weights=False)[0])
+
+
 @pytest.mark.parametrize(
     ("make", "kwargs", "message"),
     [
@@ -150,6 +182,45 @@ class Last(nn.Module):
             {"cuts": ["stem", "boddy"], "input_shape": (6,)},
             r"no module 'boddy'; its modules are \['stem'",
         ),
+        (
+            BranchingRoot,
+            {"cuts": ["body", "stem", "head"], "input_shape": (6,)},
+            r"cuts=\['body', 'stem', 'head'\]: name all modules in the order in which they run, and move what is "
+            r"computed between them into a module of its own; now 'body', which gets \(6,\), fails: mat1 and mat2",
+        ),
+        (
+            BranchingRoot,
+            {"cuts": ["stem", "body", "head"], "input_shape": (5,)},
+            r"input_shape=\(5,\) does not fit BranchingRoot: mat1 and mat2",
+        ),
+        (Listed, {}, r"partition\(model, cuts=\['stem', 'body.0', 'body.1.0', 'body.1.1', 'head'\], input_shape="),
+        (
+            Listed,
+            {"cuts": ["stem", "body", "head"], "input_shape": (4, 4)},
+            r"'body' is a ModuleList, which does not run: name \['body.0', 'body.1.0', 'body.1.1'\]",
+        ),
+        (
+            Listed,
+            {"cuts": ["stem", "body.0", "body.1.0", "body.1.1", "head"], "input_shape": (4, 4)},
+            r"now 'head', which gets \(4, 4\), fails: mat1 and mat2",
+        ),
+        (
+            Encoded,
+            {"cuts": ["1.layers.0"]},
+            r"'1.layers.0' lies inside '1', which is kept whole as torch's own modules are: put its layers into the "
+            r"model in place of TransformerEncoder, such as nn.Sequential\(\*encoder.layers\); choose one of \['1'",
+        ),
+        (
+            lambda: nn.DataParallel(ResNet()),
+            {"cuts": ["module.layer1"]},
+            r"'module.layer1' lies inside the model itself, which is kept whole as torch's own modules are: give the "
+            "ResNet that DataParallel wraps, its attribute `module`$",
+        ),
+        (
+            Attending,
+            {"cuts": ["attention.out_proj"]},
+            r"'attention.out_proj' lies inside 'attention', which is kept whole as torch's own modules are; choose one",
+        ),
     ],
 )
 def test_refused(make: Callable[[], nn.Module], kwargs: dict[str, Any], message: str) -> None:
@@ -173,6 +244,17 @@ def test_tied_weights_fit_in_one_block() -> None:
     model = Tied().eval()
     x = torch.randn(2, 4)
     assert torch.equal(partition(model, 1)(x), model(x))
+
+
+def test_the_layers_of_torchs_encoder_in_its_place() -> None:
+    """As the message advises."""
+    model = Encoded().eval()
+    inside: Any = model[1].layers
+    model[1] = nn.Sequential(*inside)
+    blocks = partition(model, ["1.0"], (5, 4))
+    assert blocks.names == ["0..1.0", "1.1..2"]
+    x = torch.randn(3, 5, 4)
+    assert torch.equal(blocks(x), model(x))
 
 
 def test_modules_in_a_row_where_the_model_cannot_be_traced() -> None:

@@ -208,7 +208,7 @@ def test_labels_and_scores_are_predicted() -> None:
         ({"head": "linear"}, ValueError, "head='linear': choose 'local'"),
         ({"frozen": 4}, ValueError, "frozen=4: must be at least 0 and leave one of the 4 blocks"),
         ({"frozen": -1}, ValueError, "frozen=-1"),
-        ({"num_classes": 6}, ValueError, r"goodness=OutputGoodness.* of block03 .*class mode needs \(2, 6\)"),
+        ({"num_classes": 6}, ValueError, "model=Net has 5 outputs, and num_classes=6"),
         ({"weights": "nowhere.pt"}, FileNotFoundError, "weights='nowhere.pt': there is no such file"),
         ({"refresh_output": True}, ValueError, "refresh_output=True with step='batch'"),
         ({"lr_decay": 0.0}, ValueError, "lr_decay=0.0: must be above 0"),
@@ -288,6 +288,28 @@ def test_a_network_of_tokens_is_refused_with_what_to_do(embedding: type[nn.Modul
         ValueError, match=r"block00 .*its input is of type torch\.float32; embed tokens before.* or wrap"
     ):
         ScalableForwardForward(Words(embedding(20, 4)), CLASSES, (6,))
+
+
+class Positions(nn.Module):
+    """Patches of an image, to which embedded positions are added; the positions come first among its modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Embedding(16, 8)
+        self.patches = nn.Conv2d(3, 8, 2, 2)
+        self.fc = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).mT
+        return self.fc((tokens + self.positions(torch.arange(16))).relu().mean(1))
+
+
+def test_an_embedding_of_positions_does_not_ask_for_tokens() -> None:
+    torch.manual_seed(0)
+    model = learner(Positions())
+    start = weights(model.model)
+    fit(model, steps=2)
+    assert all(not torch.equal(value, start[name]) for name, value in weights(model.model).items())
 
 
 def test_an_embedding_that_gets_tokens_as_floats_is_trained() -> None:

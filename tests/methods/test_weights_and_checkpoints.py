@@ -91,6 +91,17 @@ def test_heads_are_drawn_anew_for_other_classes(tmp_path: Path) -> None:
     assert model.model.fc is dict(model.blocks[-1].layers.named_modules())["fc"]  # type: ignore[union-attr]
 
 
+def test_heads_are_drawn_anew_for_as_many_classes(tmp_path: Path) -> None:
+    torch.save(net(seed=3).state_dict(), tmp_path / "net.pt")
+    model = learner(weights=str(tmp_path / "net.pt"))
+    before = weights(model)
+    assert torch.equal(weights(model.model)["fc.weight"], net(seed=3).fc.weight.double())  # carried over as it is
+    model.reset_heads(CLASSES)
+    drawn = {name for name, value in weights(model).items() if not torch.equal(value, before[name])}
+    heads = {f"network.blocks.{k}.goodness.{part}" for k in range(3) for part in ("weight", "offset")}
+    assert drawn == {*heads, "network.blocks.3.layers.fc.weight", "network.blocks.3.layers.fc.bias"}
+
+
 def test_a_deployed_model_is_plain_and_gives_the_same(tmp_path: Path) -> None:
     model = learner(readout=IntervalReadout(softmax=True), goodness=AuxiliaryGoodness(3))
     quiet().fit(model, *[DataLoader(data(), batch_size=None)] * 2)

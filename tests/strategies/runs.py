@@ -29,8 +29,10 @@ class Shares(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
-        processes = self.trainer.world_size
-        sampler = DistributedSampler(self.samples, processes, self.trainer.global_rank, shuffle=False)
+        processes = (
+            self.trainer.strategy.distributed_sampler_kwargs["num_replicas"] if self.trainer.world_size > 1 else 1
+        )
+        sampler = DistributedSampler(self.samples, processes, self.trainer.global_rank % processes, shuffle=False)
         return DataLoader(self.samples, BATCH // processes, sampler=sampler)
 
 

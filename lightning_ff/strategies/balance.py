@@ -1,0 +1,64 @@
+"""Consecutive blocks to processes, so that the slowest has least to do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+import torch
+
+from lightning_ff.blocks.local_block import Activation
+from lightning_ff.network import LocalNetwork
+
+_ROWS, _TIMES = 32, 3
+
+
+def balanced(costs: Sequence[float], parts: int) -> list[int]:
+    """Numbers of consecutive entries in each part, so that the largest sum of a part is smallest.
+
+    Example::
+
+        >>> balanced([1.0, 1.0, 1.0, 3.0], 2)
+        [3, 1]
+    """
+    sums = [0.0, *accumulate(costs)]
+    best: dict[tuple[int, int], tuple[float, list[int]]] = {(0, 0): (0.0, [])}
+    for part in range(1, parts + 1):
+        for end in range(part, len(costs) + 1):
+            found = [
+                (max(best[part - 1, start][0], sums[end] - sums[start]), [*best[part - 1, start][1], end - start])
+                for start in range(part - 1, end)
+                if (part - 1, start) in best
+            ]
+            best[part, end] = min(found)
+    return best[parts, len(costs)][1]
+
+
+def costs(network: LocalNetwork) -> list[float]:
+    """Seconds of each block's forward pass on a few rows of zeros, the best of some."""
+    found = []
+    was = [(module, module.training) for module in network.modules()]
+    network.eval()
+    with torch.no_grad():
+        like = next(network.parameters())
+        zeros = torch.zeros(_ROWS, *network.encoded_shape, dtype=like.dtype, device=like.device)
+        x: Activation = network.normalize(zeros)
+        for block in network.stack:
+            times = []
+            for _ in range(_TIMES):
+                began = time.perf_counter()
+                h, _ = block(x)
+                if like.is_cuda:
+                    torch.cuda.synchronize(like.device)
+                times.append(time.perf_counter() - began)
+            found.append(min(times))
+            x = block.hand_over(h)
+    for module, training in was:
+        module.training = training
+    return found
+
+
+def ranges(counts: Sequence[int]) -> list[range]:
+    """Places of the blocks of each process."""
+    return [range(start, end) for start, end in pairwise([0, *accumulate(counts)])]

@@ -1,0 +1,217 @@
+"""`ff_pipeline` on two gloo processes: bit for bit the run of one process on the same batches."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.strategies import StrategyRegistry
+from torch.multiprocessing import ProcessRaisedException
+from torch.utils.data import DataLoader
+
+from lightning_ff import (
+    GreedySchedule,
+    HardLabel,
+    IntervalReadout,
+    LinearReadout,
+    LocalPipelineStrategy,
+    MeanReadout,
+    SparsityMonitor,
+)
+from lightning_ff.strategies.balance import balanced, ranges
+from tests.strategies.runs import ADAMW, SGD, Look, Shares, difference, learner, trained
+
+pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
+Pipeline = partial(LocalPipelineStrategy, start_method="fork", process_group_backend="gloo")
+
+
+@pytest.mark.parametrize("mode", ["pair", "class"])
+@pytest.mark.parametrize("optimizer", [SGD, ADAMW], ids=["SGD", "AdamW"])
+def test_weights_are_bit_for_bit_those_of_one_process(mode: str, optimizer: Any) -> None:
+    start = learner(mode, optimizer).state_dict()
+    one, two = trained(learner(mode, optimizer), 1), trained(learner(mode, optimizer), 2, strategy=Pipeline())
+    assert difference(one, two) == 0.0
+    assert difference(start, two) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("mode", "arguments"),
+    [
+        ("pair", {"step": "block"}),
+        ("pair", {"accumulate_grad_batches": 3}),
+        ("pair", {"gradient_clip_val": 0.05}),
+        ("pair", {"readout": LinearReadout()}),
+        ("pair", {"readout": LinearReadout(view="positive")}),
+        ("class", {"readout": LinearReadout()}),
+        ("class", {"step": "block", "refresh_output": True}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("blocks", [[1, 2], [2, 1]], ids=str)
+def test_every_way_to_step_and_to_read(mode: str, arguments: dict[str, Any], blocks: list[int]) -> None:
+    one = trained(learner(mode, ADAMW, **arguments), 1)
+    two = trained(learner(mode, ADAMW, **arguments), 2, strategy=Pipeline(blocks))
+    assert difference(one, two) == 0.0
+
+
+class Shuffled(Shares):
+    """A shuffled torch loader with a last batch that is smaller, and validation data."""
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.samples, batch_size=13, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.samples, batch_size=50)
+
+    test_dataloader = predict_dataloader = val_dataloader
+
+
+def run(model: LightningModule, folder: Path, processes: int, **flags: Any) -> dict[str, Any]:
+    """Two epochs with validation, and what was measured, saved and answered, as the first process has it."""
+    torch.set_num_threads(1)
+    seed_everything(3, verbose=False)
+    file = folder / f"{processes}.ckpt"
+
+    def see(trainer: Trainer, module: Any) -> None:
+        trainer.save_checkpoint(file)
+        measured = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        torch.save(measured, folder / f"{processes}-{trainer.global_rank}.pt")
+
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=processes,
+        strategy=Pipeline() if processes > 1 else "auto",
+        max_epochs=2,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=4,
+        callbacks=[Look(see)],
+        **flags,
+    )
+    trainer.fit(model, Shuffled())
+    saved = torch.load(file, weights_only=False)
+    measured = [torch.load(folder / f"{processes}-{rank}.pt") for rank in range(processes)]
+    return {**saved, "measured": measured}
+
+
+def states(saved: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """All numbers of the optimizer's state, by parameter and kind."""
+    (optimizer,) = saved["optimizer_states"]
+    return {f"{p}/{key}": value for p, state in optimizer["state"].items() for key, value in state.items()}
+
+
+@pytest.mark.parametrize("readout", [MeanReadout(), IntervalReadout()], ids=["mean", "interval"])
+def test_checkpoints_and_measures_are_those_of_one_process(tmp_path: Path, readout: Any) -> None:
+    mode = "class"
+    one = run(learner(mode, ADAMW, readout=readout), tmp_path, 1)
+    two = run(learner(mode, ADAMW, readout=readout), tmp_path, 2)
+    assert difference(one["state_dict"], two["state_dict"]) == 0.0
+    assert len(states(one)) >= 3 * 3
+    assert difference(states(one), states(two)) == 0.0
+    assert {key: one[key] for key in ("epoch", "global_step")} == {key: two[key] for key in ("epoch", "global_step")}
+    (alone,) = one["measured"]
+    for rank in two["measured"]:
+        for key in ("val/acc", "val/acc/block00", "val/loss", "train/loss", "train/loss/block01", "train/acc"):
+            assert rank[key] == pytest.approx(alone[key], abs=1e-6), key
+
+
+def test_a_run_goes_on_from_a_checkpoint_of_one_process_and_the_other_way_round(tmp_path: Path) -> None:
+    alone = trained(learner("pair", ADAMW), 1, max_epochs=2)
+    for processes in (1, 2):
+        trainer = Trainer(
+            accelerator="cpu", devices=3 - processes, strategy=Pipeline() if processes == 1 else "auto", max_epochs=2,
+            logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            callbacks=[Look(lambda trainer, module: trainer.save_checkpoint(tmp_path / "again.ckpt"))],
+        )  # fmt: skip
+        half = run_one_epoch(learner("pair", ADAMW), tmp_path, processes)
+        trainer.fit(learner("pair", ADAMW), Shares(), ckpt_path=half)
+        again = torch.load(tmp_path / "again.ckpt", weights_only=False)
+        assert difference(again["state_dict"], alone) == 0.0
+
+
+def run_one_epoch(model: LightningModule, folder: Path, processes: int) -> Path:
+    file = folder / f"half{processes}.ckpt"
+    save = Look(lambda trainer, module: trainer.save_checkpoint(file))
+    trained(model, processes, strategy=Pipeline(), callbacks=[save], enable_checkpointing=False)
+    return file
+
+
+class Keep(Callback):
+    """Saves the answers of each process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.answers = folder, []  # type: ignore[var-annotated]
+
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
+        self.answers.append(outputs)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        torch.save(self.answers, self.folder / f"{trainer.world_size}-{trainer.global_rank}.pt")
+
+
+def test_predictions_are_in_every_process(tmp_path: Path) -> None:
+    for processes in (1, 2):
+        trainer = Trainer(
+            accelerator="cpu",
+            devices=processes,
+            strategy=Pipeline() if processes > 1 else "auto",
+            logger=False,
+            enable_progress_bar=False,
+            callbacks=[Keep(tmp_path)],
+        )
+        trainer.predict(learner("pair"), Shuffled(), return_predictions=False)
+    one, *two = (torch.load(tmp_path / f"{name}.pt") for name in ("1-0", "2-0", "2-1"))
+    assert len(one) > 1
+    for rank in two:
+        for want, got in zip(one, rank, strict=True):
+            assert want.keys() == got.keys()
+            assert all(torch.equal(want[key], got[key]) for key in want)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "strategy", "flags", "message"),
+    [
+        ({"segments": "loss_of_sum"}, {}, {}, "segments='loss_of_sum' makes all blocks one segment"),
+        ({"negatives": HardLabel()}, {}, {}, "need the scores of all blocks before the first one learns"),
+        ({}, {"blocks": [3]}, {}, r"blocks=\[3\] of ff_pipeline must be 2 numbers of at least 1"),
+        ({}, {"blocks": [3, 0]}, {}, r"blocks=\[3, 0\] of ff_pipeline must be 2 numbers"),
+        ({}, {}, {"callbacks": [SparsityMonitor()]}, "SparsityMonitor looks at all blocks in one process"),
+        ({}, {}, {"callbacks": [GreedySchedule()], "max_epochs": -1}, "GreedySchedule looks at all blocks"),
+    ],
+)
+def test_what_needs_all_blocks_is_refused(
+    arguments: dict[str, Any], strategy: dict[str, Any], flags: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ProcessRaisedException, match=message):
+        trained(learner("pair", **arguments), 2, strategy=Pipeline(**strategy), **flags)
+
+
+@pytest.mark.parametrize(
+    ("costs", "parts", "want"),
+    [
+        ([1, 1, 1, 1], 2, [2, 2]),
+        ([1, 1, 1, 3], 2, [3, 1]),
+        ([5, 1, 1, 1], 2, [1, 3]),
+        ([2, 2, 2, 2, 2], 3, [1, 2, 2]),
+        ([1, 9, 1], 3, [1, 1, 1]),
+    ],
+)
+def test_the_slowest_process_has_least_to_do(costs: list[float], parts: int, want: list[int]) -> None:
+    got = balanced(costs, parts)
+    assert sum(got) == len(costs)
+    most = max(sum(costs[k] for k in own) for own in ranges(got))
+    assert most == max(sum(costs[k] for k in own) for own in ranges(want))
+
+
+@pytest.mark.parametrize(("name", "method"), [("ff_pipeline", "popen"), ("ff_pipeline_fork", "fork")])
+def test_names(name: str, method: str) -> None:
+    strategy = StrategyRegistry.get(name)
+    assert isinstance(strategy, LocalPipelineStrategy)
+    assert strategy._start_method == method
