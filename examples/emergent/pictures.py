@@ -26,15 +26,20 @@ def accuracy(run: Path) -> float:
         return float([row["test/acc"] for row in csv.DictReader(file) if row.get("test/acc")][-1])
 
 
+def sparsity(stored: Stored, layer: str) -> float:
+    """Mean over the samples of classes that training has seen."""
+    hoyer, count = stored[f"{layer}/hoyer"], stored[f"{layer}/count"]
+    known = stored["seen"] & ~np.isnan(hoyer)
+    return float(np.average(hoyer[known], weights=count[known]))
+
+
 def pictures(runs: Mapping[str, Path]) -> Iterator[tuple[str, Figure]]:
     """Each picture and its name, of runs by name."""
     points = []
     for name, run in runs.items():
         stored: Stored = np.load(run / "representations" / "test.npz")
         classes, layers = stored["classes"].tolist(), stored["layers"].tolist()
-        points.append(
-            figures.RunPoint(name, accuracy(run), {layer: np.nanmean(stored[f"{layer}/hoyer"]) for layer in layers})
-        )
+        points.append(figures.RunPoint(name, accuracy(run), {layer: sparsity(stored, layer) for layer in layers}))
         first = layers[0]
         wall = {f"{name}, {first}": stored[f"{first}/activations"]}
         members = {f"{name}, {first}": stored[f"{first}/members"]}

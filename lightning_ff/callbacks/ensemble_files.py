@@ -45,11 +45,12 @@ def class_names(trainer: Trainer, module: LightningModule) -> list[str]:
 
 
 def summary(data: Data) -> dict[str, float]:
-    """One number per layer of everything, by the key that is logged."""
+    """One number per layer of everything, by the key that is logged; of classes that training has seen."""
     values: dict[str, float] = {}
+    seen = data["seen"]
     for name in map(str, data["layers"]):
-        members = torch.from_numpy(data[f"{name}/members"])
-        count, valid = data[f"{name}/count"], ~np.isnan(data[f"{name}/hoyer"])
+        members = torch.from_numpy(data[f"{name}/members"][seen])
+        count, valid = data[f"{name}/count"], seen & ~np.isnan(data[f"{name}/hoyer"])
         hoyer = np.average(data[f"{name}/hoyer"][valid], weights=count[valid]) if valid.any() else np.nan
         values |= {
             f"ensemble/sparsity/{name}": float(hoyer),

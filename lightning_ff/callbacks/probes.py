@@ -64,6 +64,13 @@ class ProbeMonitor(RepresentationCallback):
         self.begin()
 
     @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        monitors = [each for each in trainer.callbacks if isinstance(each, ProbeMonitor)]  # type: ignore[attr-defined]
+        if len(monitors) > 1:
+            raise ValueError(f"{len(monitors)} ProbeMonitor would write the same values and files: give one")
+
+    @override
     def begin(self) -> None:
         self._kept: dict[str, ClassSamples] = {}
 
@@ -110,7 +117,7 @@ class ProbeMonitor(RepresentationCallback):
         found = linear_probe(h, label, classes, self.folds)
         held_out = module.held_out if isinstance(module, LocalLearner) else ()
         apart = [one_versus_rest_probe(h, label, c, self.folds)["balanced_accuracy"] for c in held_out]
-        return {**found, "unseen": torch.stack(apart).mean() if apart else torch.tensor(torch.nan)}
+        return {**found, "unseen": torch.stack(apart).nanmean() if apart else torch.tensor(torch.nan)}
 
     def _write(self, trainer: Trainer, stage: str, rows: dict[str, dict[str, Tensor]], classes: list[str]) -> None:
         folder = run_folder(trainer)

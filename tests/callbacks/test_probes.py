@@ -152,3 +152,8 @@ def test_any_module_in_validations_too() -> None:
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ProbeMonitor(**arguments)
+
+
+def test_two_of_them_would_mix_their_values() -> None:
+    with pytest.raises(ValueError, match="2 ProbeMonitor would write the same values and files"):
+        run(Plain(), ProbeMonitor(["body"]), ProbeMonitor(["head"]), data=Digits())

@@ -295,7 +295,11 @@ def test_a_class_held_out_of_training_is_measured_on_all_its_samples() -> None:
     for policy in ("true", "neutral", "predicted"):
         model = forward_forward()
         monitor = EnsembleMonitor(every_n_epochs=0, label_policy=policy, pictures=False)  # type: ignore[arg-type]
-        found[policy] = (model, written(run(model, monitor, Look(), data=data)))
+        trainer = run(model, monitor, Look(), data=data)
+        found[policy] = (model, written(trainer))
+        members = found[policy][1]["block00/members"]
+        size = float(trainer.callback_metrics["test/ensemble/size/block00"])
+        assert size == pytest.approx(np.delete(members, 3, 0).sum(1).mean())  # of classes that were seen
     assert 3 not in labels
     image, label, _ = held()
     of_class = label == 3

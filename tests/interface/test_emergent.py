@@ -54,3 +54,7 @@ def test_pictures_of_a_matrix(examples: Path, runs: Path) -> None:
     with (runs / "BP" / "seed0" / "metrics.csv").open() as opened:
         tested = [float(row["test/acc"]) for row in csv.DictReader(opened) if row["test/acc"]]
     assert script["accuracy"](runs / "BP" / "seed0") == tested[-1]
+    stored = dict(np.load(runs / "FF" / "seed0" / "representations" / "test.npz"))
+    stored["seen"] = np.arange(10) != 4
+    count, hoyer = (np.delete(stored[f"block00/{key}"], 4) for key in ("count", "hoyer"))
+    assert script["sparsity"](stored, "block00") == pytest.approx((hoyer * count).sum() / count.sum())
