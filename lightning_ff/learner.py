@@ -16,7 +16,6 @@ from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
 from lightning_ff import checks, configure
-from lightning_ff._lightning import trainer_of
 from lightning_ff.batch import unpack
 from lightning_ff.blocks.local_block import Activation, LocalBlock, detach, first
 from lightning_ff.labels import LabelEncoding
@@ -147,9 +146,7 @@ class LocalLearner(Stepping):
     @property
     def placement(self) -> Placement:
         """Where the blocks are: in this process, all of them, unless a strategy has placed them."""
-        trainer = trainer_of(self)
-        strategy = trainer.strategy if trainer is not None else None
-        return getattr(strategy, "placement", None) or self.network.placement
+        return self.network.placement
 
     def exchange_readout(self, readout: Readout) -> None:
         """Join the blocks' answers in another way, after training too; one that learns begins untrained."""
@@ -270,7 +267,7 @@ class LocalLearner(Stepping):
         features: list[Tensor] | None = result.features
         if not self._reads_sweep:
             with torch.no_grad(), self.evaluating():
-                features = self.network.placement.collect(self.network.handed_over(image))
+                features = self.placement.collect(self.network.handed_over(image))
         if features is None or not self.placement.reads:
             return
         loss = F.cross_entropy(self.network.readout([h.detach() for h in features]).float(), label)

@@ -57,6 +57,11 @@ class Recording(Evaluation):
     def install_negatives(self, sampler: NegativeSampler) -> None:
         """Use a sampler of a callback, which saves what it holds; the next fit begins with the learner's own again."""
         checks.sampler(sampler, self.network)
+        if sampler.needs_scores and not self.network.placement.complete:
+            raise ValueError(
+                f"negatives={sampler} need the scores of all blocks before the first one learns, and these are in "
+                "several processes: use WrongLabel(), or strategy='ff_ddp'"
+            )
         dtype = next((p.dtype for p in self.parameters()), torch.float32)
         # of precision='64-true' or 'bf16-true'; mixed precision and '32-true' leave modules as they are
         object.__setattr__(self, "negatives", sampler.to(self.device, None if dtype == torch.float32 else dtype))

@@ -81,7 +81,7 @@ class Arrived(NamedTuple):
 
 
 class Placement:
-    """Which blocks are in this process and what travels; a strategy offers its own as `placement`.
+    """Which blocks are in this process and what travels; a strategy puts its own into the network.
 
     This one: all blocks are here, and nothing travels.
     """
@@ -96,6 +96,11 @@ class Placement:
 
     def send(self, x: Activation, target: Tensor | int, features: list[Tensor]) -> None:
         """Output of this process's last block, for the next process."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all blocks are in this process."""
+        return True
 
     @property
     def sends(self) -> bool:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -127,13 +126,7 @@ class Half(Placement):
         return 2 not in self.mine
 
 
-class Placed(SingleDeviceStrategy):
-    def __init__(self, placement: Placement) -> None:
-        super().__init__("cpu")
-        self.placement = placement
-
-
-def test_a_strategy_places_blocks_and_carries_activations() -> None:
+def test_a_placement_shares_out_blocks_and_carries_activations() -> None:
     """Blocks 0-1 in one run and block 2 in another, fed with what the first sent, equal the whole in one run."""
     whole = learner()
     fit(whole)
@@ -141,8 +134,9 @@ def test_a_strategy_places_blocks_and_carries_activations() -> None:
     parts = []
     for mine in ({0, 1}, {2}):
         model = learner()
+        model.network.placement = Half(mine, channel, channel)
         trainer = Trainer(
-            strategy=Placed(Half(mine, channel, channel)),
+            accelerator="cpu",
             max_epochs=1,
             logger=False,
             enable_checkpointing=False,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import StrategyRegistry
 from torch import nn
 from torch.optim import Optimizer
 from typing_extensions import override
@@ -22,14 +24,15 @@ else:
     Base = object
 
 
+def register(name: str, strategy: type, **arguments: Any) -> None:
+    """Offer a strategy, with these arguments, by name."""
+    if name not in StrategyRegistry:
+        StrategyRegistry.register(name, strategy, description=f"{strategy.__name__} for local learning", **arguments)
+
+
 class LocalStrategy(Base):
-    """Put before a strategy of Lightning: what data parallelism needs around the blocks.
+    """Put before a strategy of Lightning: what data parallelism needs around the blocks."""
 
-    Attributes:
-        alternative: What to use instead, for a module that is no learner.
-    """
-
-    alternative = "ddp"
     _lifeline: Lifeline | None = None
 
     @property
@@ -38,7 +41,7 @@ class LocalStrategy(Base):
         if not isinstance(self.lightning_module, LocalLearner):
             raise TypeError(
                 f"{type(self).__name__} trains block by block, and {type(self.lightning_module).__name__} is no "
-                f"LocalLearner: use strategy={self.alternative!r}"
+                "LocalLearner: use strategy='ddp'"
             )
         return self.lightning_module
 
@@ -53,6 +56,11 @@ class LocalStrategy(Base):
         if self.world_size > 1 and self._lifeline is None:
             assert self.cluster_environment is not None
             self._lifeline = Lifeline(self.cluster_environment.main_address)
+
+    def begin_equal(self) -> None:
+        """Give every process the first one's weights and statistics."""
+        for tensor in chain(self.learner.parameters(), self.learner.buffers()):
+            dist.broadcast(tensor.detach(), 0)
 
     @override
     def on_exception(self, exception: BaseException) -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from itertools import chain
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
 from lightning.pytorch import LightningModule
 from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.plugins.precision import Precision
-from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.distributed.constants import default_pg_timeout
 from torch.optim import Optimizer
@@ -22,8 +20,6 @@ from typing_extensions import override
 
 from lightning_ff.strategies.common import LocalStrategy
 from lightning_ff.strategies.reduction import Average
-
-_START = {"ff_ddp": "popen", "ff_ddp_spawn": "spawn", "ff_ddp_fork": "fork", "ff_ddp_notebook": "fork"}
 
 
 class LocalDDPStrategy(LocalStrategy, DDPStrategy):
@@ -86,8 +82,7 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
     @override
     def configure_ddp(self) -> None:
         """Begin with equal weights; nothing is wrapped."""
-        for tensor in chain(self.learner.parameters(), self.learner.buffers()):
-            dist.broadcast(tensor.detach(), 0)
+        self.begin_equal()
 
     @override
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
@@ -135,12 +130,3 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
     def teardown(self) -> None:
         self._flying.clear()
         super().teardown()
-
-
-def register() -> None:
-    """Offer the strategy by its names."""
-    for name, start_method in _START.items():
-        if name not in StrategyRegistry:
-            StrategyRegistry.register(
-                name, LocalDDPStrategy, description="DDP for local backwards", start_method=start_method
-            )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import torch.distributed as dist
 from lightning.pytorch import LightningModule
-from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 from torch.distributed.constants import default_pg_timeout
 from typing_extensions import override
@@ -68,16 +67,9 @@ class LocalFSDP2Strategy(LocalStrategy, ModelParallelStrategy):
         from torch.distributed.fsdp import FSDPModule, fully_shard
         from torch.distributed.tensor import DTensor
 
-        for tensor in (*learner.parameters(), *learner.buffers()):
-            if not isinstance(tensor, DTensor):
-                dist.broadcast(tensor.detach(), 0)
+        if not any(isinstance(p, DTensor) for p in learner.parameters()):  # of the fit before
+            self.begin_equal()
         parts: list[nn.Module] = [*learner.blocks, learner.network.readout]
         for part in parts:
             if next(part.parameters(), None) is not None and not isinstance(part, FSDPModule):
                 fully_shard(part, mesh=self.device_mesh["data_parallel"])
-
-
-def register() -> None:
-    """Offer the strategy by its name."""
-    if "ff_fsdp2" not in StrategyRegistry:
-        StrategyRegistry.register("ff_fsdp2", LocalFSDP2Strategy, description="FSDP2 block by block")

@@ -57,9 +57,13 @@ class Lifeline:
             listener.settimeout(60)
             while len(self._peers) < dist.get_world_size() - 1:
                 peer, _ = listener.accept()
+                peer.settimeout(10)
                 said = _exactly(peer, 20)
+                peer.settimeout(None)
                 if said[:16] == token:
                     self._peers[peer] = int.from_bytes(said[16:], "big")
+                else:
+                    peer.close()
             listener.close()
         dist.barrier()
 

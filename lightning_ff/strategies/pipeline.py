@@ -9,24 +9,23 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.plugins.precision import Precision
-from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
-from torch import nn
+from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed.constants import default_pg_timeout
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, RandomSampler
 from typing_extensions import override
 
 from lightning_ff._lightning import leave_samplers, meet_for_no_signal
+from lightning_ff.kinds import sizes
 from lightning_ff.strategies.balance import balanced, costs, ranges
 from lightning_ff.strategies.common import LocalStrategy
 from lightning_ff.strategies.link import Link
 from lightning_ff.strategies.stage import SameOrder, Stage
 from lightning_ff.sweep import Placement
 
-_START = {"ff_pipeline": "popen", "ff_pipeline_spawn": "spawn", "ff_pipeline_fork": "fork"}
 _FOREVER = timedelta(days=365)  # a process may wait as long for the one before it as that computes
 
 
@@ -56,8 +55,6 @@ class LocalPipelineStrategy(LocalStrategy, DDPStrategy):
         TypeError: the module is no learner of this package.
     """
 
-    alternative = "ddp"
-
     def __init__(
         self,
         blocks: list[int] | None = None,
@@ -80,6 +77,8 @@ class LocalPipelineStrategy(LocalStrategy, DDPStrategy):
             timeout=timeout,
             start_method=start_method,
         )
+        if blocks is not None:
+            sizes("blocks", blocks, "give the number of blocks of each process, such as [3, 2], or None")
         self.blocks = blocks
         self._groups: list[Any] = []
 
@@ -98,7 +97,7 @@ class LocalPipelineStrategy(LocalStrategy, DDPStrategy):
 
     @override
     def setup(self, trainer: Trainer) -> None:
-        checks_of(self, trainer)
+        check(self, trainer)
         leave_samplers(trainer)
         meet_for_no_signal(trainer)
         super().setup(trainer)
@@ -107,9 +106,11 @@ class LocalPipelineStrategy(LocalStrategy, DDPStrategy):
     def _place(self) -> None:
         """Give every process its blocks, and links to its neighbours."""
         learner, rank = self.learner, self.global_rank
-        split = [self.blocks or balanced(costs(learner.network), self.world_size)]
+        split = [self.blocks]
+        if rank == 0 and self.blocks is None:
+            split = [balanced(costs(learner.network), self.world_size)]
         dist.broadcast_object_list(split, 0)
-        owned = ranges(split[0])
+        owned = ranges(split[0] or [])
         before = self._groups[rank - 1] if rank else None
         after = self._groups[rank] if rank + 1 < self.world_size else None
         self._link = Link(before, after, self.root_device)
@@ -120,8 +121,7 @@ class LocalPipelineStrategy(LocalStrategy, DDPStrategy):
     @override
     def configure_ddp(self) -> None:
         """Begin with equal weights; nothing is wrapped."""
-        for tensor in (*self.learner.parameters(), *self.learner.buffers()):
-            dist.broadcast(tensor.detach(), 0)
+        self.begin_equal()
 
     @override
     def process_dataloader(self, dataloader: object) -> object:
@@ -155,19 +155,18 @@ class LocalPipelineStrategy(LocalStrategy, DDPStrategy):
 
     @override
     def teardown(self) -> None:
-        if isinstance(self.lightning_module, LightningModule) and self._groups:
-            network: nn.Module = self.learner.network
-            if isinstance(network.placement, Stage):
-                self._link.close()
-                self.learner.network.placement = Placement()
-            for group in self._groups:
-                if group is not dist.GroupMember.NON_GROUP_MEMBER:
-                    dist.destroy_process_group(group)
-            self._groups = []
+        network = self.learner.network
+        if isinstance(network.placement, Stage):
+            self._link.close()
+            network.placement = Placement()
+        for group in self._groups:
+            if group is not dist.GroupMember.NON_GROUP_MEMBER:
+                dist.destroy_process_group(group)
+        self._groups = []
         super().teardown()
 
 
-def checks_of(strategy: LocalPipelineStrategy, trainer: Trainer) -> None:
+def check(strategy: LocalPipelineStrategy, trainer: Trainer) -> None:
     """Refuse what would need all blocks in one process."""
     learner, count = strategy.learner, strategy.world_size
     blocks = len(learner.blocks)
@@ -195,12 +194,3 @@ def checks_of(strategy: LocalPipelineStrategy, trainer: Trainer) -> None:
     watching = [type(each).__name__ for each in trainer.callbacks if getattr(each, "needs_all_blocks", False)]  # type: ignore[attr-defined]
     if watching:
         raise ValueError(f"{watching[0]} looks at all blocks in one process: remove it, or use strategy='ff_ddp'")
-
-
-def register() -> None:
-    """Offer the strategy by its names."""
-    for name, start_method in _START.items():
-        if name not in StrategyRegistry:
-            StrategyRegistry.register(
-                name, LocalPipelineStrategy, description="pipeline of blocks", start_method=start_method
-            )

@@ -43,6 +43,11 @@ class Stage(Placement):
 
     @property
     @override
+    def complete(self) -> bool:
+        return False
+
+    @property
+    @override
     def sends(self) -> bool:
         return self.rank < self.last
 

@@ -57,4 +57,6 @@ def test_pictures_of_a_matrix(examples: Path, runs: Path) -> None:
     stored = dict(np.load(runs / "FF" / "seed0" / "representations" / "test.npz"))
     stored["seen"] = np.arange(10) != 4
     count, hoyer = (np.delete(stored[f"block00/{key}"], 4) for key in ("count", "hoyer"))
-    assert script["sparsity"](stored, "block00") == pytest.approx(np.nansum(hoyer * count) / count[~np.isnan(hoyer)].sum())
+    assert script["sparsity"](stored, "block00") == pytest.approx(
+        np.nansum(hoyer * count) / count[~np.isnan(hoyer)].sum()
+    )
