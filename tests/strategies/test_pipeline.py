@@ -22,6 +22,7 @@ from lightning_ff import (
     LocalPipelineStrategy,
     MeanReadout,
     SparsityMonitor,
+    SwitchNegatives,
 )
 from lightning_ff.strategies.balance import balanced, ranges
 from tests.strategies.runs import ADAMW, SGD, Look, Shares, difference, learner, trained
@@ -182,6 +183,7 @@ def test_predictions_are_in_every_process(tmp_path: Path) -> None:
         ({"negatives": HardLabel()}, {}, {}, "need the scores of all blocks before the first one learns"),
         ({}, {"blocks": [3]}, {}, r"blocks=\[3\] of ff_pipeline must be 2 numbers of at least 1"),
         ({}, {"blocks": [3, 0]}, {}, r"blocks=\[3, 0\] of ff_pipeline must be 2 numbers"),
+        ({}, {}, {"callbacks": [SwitchNegatives({0: HardLabel()})]}, "need the scores of all blocks before"),
         ({}, {}, {"callbacks": [SparsityMonitor()]}, "SparsityMonitor looks at all blocks in one process"),
         ({}, {}, {"callbacks": [GreedySchedule()], "max_epochs": -1}, "GreedySchedule looks at all blocks"),
     ],
@@ -191,6 +193,11 @@ def test_what_needs_all_blocks_is_refused(
 ) -> None:
     with pytest.raises(ProcessRaisedException, match=message):
         trained(learner("pair", **arguments), 2, strategy=Pipeline(**strategy), **flags)
+
+
+def test_numbers_of_blocks_are_a_list() -> None:
+    with pytest.raises(TypeError, match="blocks='3, 2' is a str: give the number of blocks of each process"):
+        LocalPipelineStrategy("3, 2")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
