@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import StrategyRegistry
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
@@ -34,6 +34,7 @@ class LocalStrategy(Base):
     """Put before a strategy of Lightning: what data parallelism needs around the blocks."""
 
     _lifeline: Lifeline | None = None
+    _statistics: Sequence[Tensor] = ()
 
     @property
     def learner(self) -> LocalLearner:
@@ -88,18 +89,23 @@ class LocalStrategy(Base):
             self._average_statistics()
         return result
 
-    @torch.no_grad()
-    def _average_statistics(self) -> None:
-        """Running means of all processes become equal; what batch norm synchronises is so already."""
-        buffers = [
+    @override
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self._statistics = [
             buffer
-            for module in self.learner.network.modules()
-            if not isinstance(module, nn.SyncBatchNorm)
+            for block in self.learner.blocks
+            for module in block.modules()
+            if not isinstance(module, nn.SyncBatchNorm)  # whose statistics are equal already
             for buffer in module.buffers(recurse=False)
             if buffer.is_floating_point()
         ]
-        if buffers:
-            for buffer, mean in zip(buffers, Average(buffers).wait(), strict=True):
+
+    @torch.no_grad()
+    def _average_statistics(self) -> None:
+        """Running means of the blocks become equal in all processes."""
+        if self._statistics:
+            for buffer, mean in zip(self._statistics, Average(self._statistics).wait(), strict=True):
                 buffer.copy_(mean)
 
     @override

@@ -93,7 +93,7 @@ def parameters(module: torch.nn.Module) -> int:
 def test_each_gradient_travels_once_in_one_message_per_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model: Any = learner("pair")
     sizes = messages(tmp_path, monkeypatch, model)
-    buffers = [b.numel() for b in model.network.buffers() if b.is_floating_point()]
+    buffers = [b.numel() for block in model.blocks for b in block.buffers() if b.is_floating_point()]
     of_step = [*(parameters(block) for block in model.blocks), *([sum(buffers)] if buffers else [])]
     assert sizes == of_step * STEPS
     assert sum(of_step[:3]) == parameters(model)
