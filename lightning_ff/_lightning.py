@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.strategies import DDPStrategy
 
 if TYPE_CHECKING:
@@ -44,8 +46,53 @@ def leave_samplers(trainer: Trainer) -> None:
     trainer._accelerator_connector.use_distributed_sampler = False
 
 
-def meet_for_no_signal(trainer: Trainer) -> None:
-    """Do not ask the other processes before every training batch whether the first was told to end."""
-    loop = trainer.fit_loop.epoch_loop
-    if hasattr(loop, "_broadcast_sigterm_tensor"):
-        loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+class Stops:
+    """Wishes of this process to stop in the middle of an epoch, kept until all processes agree on them.
+
+    Lightning asks the other processes before every training batch whether the first was told to end (SIGTERM), and
+    after every batch whether its time is up (`max_time`). That would let all of them wait for each other.
+
+    Args:
+        trainer: The trainer, which stops on such wishes no more by itself.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.asked = [False, False]
+        loop = trainer.fit_loop.epoch_loop
+        if hasattr(loop, "_broadcast_sigterm_tensor"):
+            loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
+        trainer._signal_connector._sigterm_notifier_fn = self._told  # type: ignore[method-assign, assignment]
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Timer) and callback._interval == "step":
+                callback._check_time_remaining = partial(_time_is_up, callback)  # type: ignore[method-assign]
+
+    def _told(self, signum: int, frame: Any) -> None:
+        launcher = self.trainer.strategy.launcher
+        if launcher is not None and not self.asked[1]:
+            launcher.kill(signum)
+        self.asked[1] = True
+        if self.trainer.state.fn != "fit":
+            self.trainer._signal_connector.received_sigterm = True
+
+    def wishes(self) -> list[bool]:
+        """Whether this process wants to stop, and whether it was told to end; the trainer forgets it for now."""
+        self.asked[0] |= self.trainer.should_stop
+        self.trainer.should_stop = False
+        return self.asked
+
+    def grant(self, stop: bool, end: bool) -> None:
+        """Let the trainer act on what all processes have agreed on."""
+        self.asked = [False, False]
+        self.trainer.should_stop = stop
+        self.trainer._signal_connector.received_sigterm = end
+
+
+def _nothing() -> None:
+    """In place of a question to the other processes."""
+
+
+def _time_is_up(timer: Timer, trainer: Trainer) -> None:
+    remaining = timer.time_remaining()
+    if remaining is not None and remaining <= 0:
+        trainer.should_stop = True

@@ -318,6 +318,10 @@ class LocalLearner(Stepping):
             "target": begin[1],
         }
 
+    @override
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.placement.end_batch(self.trainer)
+
     def inputs(self, image: Tensor, label: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor | int]:
         """Input of the first block, and the target: positives stacked on negatives, or the images and labels."""
         if self.negatives is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_ff.blocks.local_block import Activation
@@ -115,6 +116,9 @@ class Placement:
     def gather(self, values: dict[str, Any]) -> dict[str, Any]:
         """Values by block of all processes, from those of this one's blocks; asked for at log intervals."""
         return values
+
+    def end_batch(self, trainer: Trainer) -> None:
+        """Called when a training batch has ended, before the trainer looks whether it shall stop."""
 
     def mine(self, blocks: int) -> range:
         """Places of this process's blocks, of so many."""

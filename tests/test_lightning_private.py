@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint, ModelSummary
+from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint, ModelSummary, Timer
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim.lr_scheduler import ChainedScheduler, ConstantLR, SequentialLR
 from typing_extensions import override
 
@@ -112,16 +114,48 @@ def test_every_process_reads_all_samples_in_the_loaders_order() -> None:
     assert not trainer._accelerator_connector.use_distributed_sampler
 
 
-def test_nothing_is_broadcast_before_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A later Lightning may have another name for it: a pipeline would then wait for it in every batch."""
+def test_nothing_is_broadcast_around_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later Lightning may have other names for it: a pipeline would then wait for it in every batch."""
+    trainer = Trainer(accelerator="cpu", logger=False, max_time={"hours": 1})
+    (timer,) = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+    asked: list[str] = []
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda *_, **__: asked.append("signal"))
+    monkeypatch.setattr(trainer.strategy, "broadcast", lambda value: asked.append("time") or value)
+
+    def batch() -> list[str]:
+        asked.clear()
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor()
+        timer.on_train_batch_end(trainer)
+        return asked
+
+    assert batch() == ["signal", "time"]
+    stops = _lightning.Stops(trainer)
+    assert batch() == []
+    assert stops.wishes() == [False, False]
+    timer._offset = 3601.0
+    assert batch() == []
+    assert trainer.should_stop
+    assert stops.wishes() == [True, False]
+    assert not trainer.should_stop
+    assert stops.wishes() == [True, False]
+    stops.grant(stop=True, end=False)
+    assert trainer.should_stop
+
+
+def test_being_told_to_end_is_kept_until_it_is_granted() -> None:
     trainer = Trainer(accelerator="cpu", logger=False)
-    asked: list[int] = []
-    monkeypatch.setattr(torch.distributed, "broadcast", lambda *_, **__: asked.append(1))
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor()
-    assert asked == [1]
-    _lightning.meet_for_no_signal(trainer)
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor()
-    assert asked == [1]
+    stops = _lightning.Stops(trainer)
+    trainer.state.fn = TrainerFn.FITTING
+    trainer._signal_connector.register_signal_handlers()
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        trainer._signal_connector.teardown()
+    assert not trainer.received_sigterm
+    assert stops.wishes() == [False, True]
+    stops.grant(stop=False, end=True)
+    assert trainer.received_sigterm
+    assert stops.wishes() == [False, False]
 
 
 @pytest.mark.parametrize("subcommand", [True, False])
@@ -229,7 +263,7 @@ def test_no_other_file_touches_private_names() -> None:
     theirs, own = lightning_names(), own_names(list(trees.values()))
     assert {"_trainer", "_generate_state_key", "_get", "_fabric"} <= theirs - own
     found = {file: touched for file, tree in trees.items() if (touched := list(uses(tree, theirs, own)))}
-    assert len(found.pop("_lightning.py")) == 6
+    assert len(found.pop("_lightning.py")) == 10
     assert found == {}
 
 

@@ -35,6 +35,7 @@ class LocalStrategy(Base):
 
     _lifeline: Lifeline | None = None
     _statistics: Sequence[Tensor] = ()
+    _peers: Any = None  # group of the processes that hold the same blocks; None is all
 
     @property
     def learner(self) -> LocalLearner:
@@ -45,6 +46,11 @@ class LocalStrategy(Base):
                 "LocalLearner: use strategy='ddp'"
             )
         return self.lightning_module
+
+    @property
+    def copies(self) -> int:
+        """Number of processes that hold the same blocks, and share out the batch."""
+        return self.world_size
 
     @override
     def connect(self, model: LightningModule) -> None:
@@ -94,8 +100,8 @@ class LocalStrategy(Base):
         super().on_train_start()
         self._statistics = [
             buffer
-            for block in self.learner.blocks
-            for module in block.modules()
+            for k in self.learner.placement.mine(len(self.learner.blocks))
+            for module in self.learner.blocks[k].modules()
             if not isinstance(module, nn.SyncBatchNorm)  # whose statistics are equal already
             for buffer in module.buffers(recurse=False)
             if buffer.is_floating_point()
@@ -103,9 +109,10 @@ class LocalStrategy(Base):
 
     @torch.no_grad()
     def _average_statistics(self) -> None:
-        """Running means of the blocks become equal in all processes."""
-        if self._statistics:
-            for buffer, mean in zip(self._statistics, Average(self._statistics).wait(), strict=True):
+        """Running means become equal in all processes that hold the same blocks."""
+        if self._statistics and self.copies > 1:
+            means = Average(self._statistics, group=self._peers).wait()
+            for buffer, mean in zip(self._statistics, means, strict=True):
                 buffer.copy_(mean)
 
     @override

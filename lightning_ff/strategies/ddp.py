@@ -87,11 +87,11 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
     @override
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
         loss = super().backward(closure_loss, optimizer, *args, **kwargs)
-        if not self._holding:
+        if not self._holding and self.copies > 1:
             for name in self._owned(optimizer):
                 parameters = [p for p in self.learner.facade.parameters(name) if p.requires_grad]
                 gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-                self._flying[name] = (parameters, Average(gradients, self._type))
+                self._flying[name] = (parameters, Average(gradients, self._type, self._peers))
         return loss
 
     def _owned(self, optimizer: Optimizer | None) -> list[str]:
@@ -117,7 +117,7 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         **kwargs: Any,
     ) -> Any:
         name = self.learner.facade.name_of(optimizer)
-        for landing in list(self._flying) if name is None else [name]:
+        for landing in list(self._flying) if name is None else [name] if name in self._flying else []:
             parameters, average = self._flying.pop(landing)
             for parameter, gradient in zip(parameters, average.wait(), strict=True):
                 if parameter.grad is None:

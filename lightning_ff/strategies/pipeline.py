@@ -12,35 +12,40 @@ from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.plugins.precision import Precision
-from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed.constants import default_pg_timeout
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, RandomSampler
 from typing_extensions import override
 
-from lightning_ff._lightning import leave_samplers, meet_for_no_signal
-from lightning_ff.kinds import sizes
+from lightning_ff._lightning import Stops, leave_samplers
+from lightning_ff.kinds import sizes, whole
 from lightning_ff.strategies.balance import balanced, costs, ranges
-from lightning_ff.strategies.common import LocalStrategy
+from lightning_ff.strategies.ddp import LocalDDPStrategy
+from lightning_ff.strategies.groups import Groups
 from lightning_ff.strategies.link import Link
 from lightning_ff.strategies.stage import SameOrder, Stage
 from lightning_ff.sweep import Placement
 
-_FOREVER = timedelta(days=365)  # a process may wait as long for the one before it as that computes
 
-
-class LocalPipelineStrategy(LocalStrategy, DDPStrategy):
+class LocalPipelineStrategy(LocalDDPStrategy):
     """A pipeline without bubbles: `Trainer(strategy="ff_pipeline")`.
 
     Each process trains consecutive blocks. A batch's activations go from process to process, and while one learns
     batch t, the one before it learns t + 1: local learning sends no gradients back, so nobody waits for them. Weights
     are exactly those of one process, unless blocks draw random numbers (dropout).
 
-    All processes read all batches, in the same order, with the batch size of one process; the first makes the
-    negatives. Processes meet at log intervals, at the ends of epochs and for checkpoints, which are as of one process.
+    All processes of a pipeline read the same batches in the same order; the first makes the negatives. Processes meet
+    at log intervals, at the ends of epochs and for checkpoints, which are as of one process; a wish to stop in between
+    (`max_time`, `trainer.should_stop`, SIGTERM) waits for the next of these.
+
+    With fewer stages than processes there are several pipelines: each reads its share of every batch, and gradients of
+    a block are averaged over the processes that train it, as `ff_ddp` does. Processes that follow each other make up a
+    pipeline.
 
     Args:
-        blocks: Number of consecutive blocks of each process; None measures blocks, and gives the slowest process least.
+        stages: Processes of one pipeline; None takes all, or as many as `blocks` names.
+        blocks: Number of consecutive blocks of each stage; None measures blocks, and gives the slowest process least.
+        compression: "bf16" sends gradients in half the bytes, where there are several pipelines.
         process_group_backend: "nccl", "gloo" or another one of torch's; None goes by the device.
         timeout: Until a process that waits for the others, where all meet, gives up.
         start_method: How processes are started: "popen", "spawn", "fork" or "forkserver".
@@ -51,13 +56,16 @@ class LocalPipelineStrategy(LocalStrategy, DDPStrategy):
         precision_plugin: Set by the Trainer.
 
     Raises:
-        ValueError: numbers of blocks do not fit, a segment would be cut, or something needs all blocks in one process.
+        ValueError: numbers of blocks or processes do not fit, a segment would be cut, or something needs all blocks in
+            one process.
         TypeError: the module is no learner of this package.
     """
 
     def __init__(
         self,
+        stages: int | None = None,
         blocks: list[int] | None = None,
+        compression: Literal["bf16"] | None = None,
         process_group_backend: str | None = None,
         timeout: timedelta = default_pg_timeout,
         start_method: Literal["popen", "spawn", "fork", "forkserver"] = "popen",
@@ -68,6 +76,7 @@ class LocalPipelineStrategy(LocalStrategy, DDPStrategy):
         precision_plugin: Precision | None = None,
     ) -> None:
         super().__init__(
+            compression=compression,
             accelerator=accelerator,
             parallel_devices=parallel_devices,
             cluster_environment=cluster_environment,
@@ -78,60 +87,72 @@ class LocalPipelineStrategy(LocalStrategy, DDPStrategy):
             start_method=start_method,
         )
         if blocks is not None:
-            sizes("blocks", blocks, "give the number of blocks of each process, such as [3, 2], or None")
+            sizes("blocks", blocks, "give the number of blocks of each stage, such as [3, 2], or None")
+        if stages is not None:
+            whole("stages", stages, "give the number of processes of one pipeline, or None for all")
+            if stages < 1:
+                raise ValueError(f"stages={stages} must be at least 1 process of one pipeline")
+            if blocks is not None and len(blocks) != stages:
+                raise ValueError(f"blocks={blocks} must be stages={stages} numbers, one for each stage")
         self.blocks = blocks
-        self._groups: list[Any] = []
+        self._stages = len(blocks) if stages is None and blocks is not None else stages
+        self._groups = Groups()
+
+    @property
+    def stages(self) -> int:
+        """Number of processes of one pipeline."""
+        return self._stages or self.num_nodes * self.num_processes
+
+    @property
+    @override
+    def copies(self) -> int:
+        return self.world_size // self.stages
 
     @property
     @override
     def distributed_sampler_kwargs(self) -> dict[str, Any]:
-        return {"num_replicas": 1, "rank": 0}
+        return {"num_replicas": self.copies, "rank": self.global_rank // self.stages}
 
     @override
     def setup_environment(self) -> None:
+        processes = self.num_nodes * self.num_processes
+        if processes % self.stages:
+            raise ValueError(
+                f"{processes} processes are no whole number of pipelines of {self.stages} stages: choose `stages` or "
+                "`blocks` of ff_pipeline, or devices and nodes, so that they are"
+            )
         super().setup_environment()
-        self._groups = [
-            dist.new_group([rank, rank + 1], _FOREVER, self.process_group_backend)
-            for rank in range(self.world_size - 1)
-        ]
+        self._groups.make(self.stages, self.copies, self.process_group_backend)
+        self._peers = self._groups.peers
 
     @override
     def setup(self, trainer: Trainer) -> None:
         check(self, trainer)
-        leave_samplers(trainer)
-        meet_for_no_signal(trainer)
+        if self.copies == 1:
+            leave_samplers(trainer)
+        stops = Stops(trainer)
         super().setup(trainer)
-        self._place()
+        self._place(stops)
 
-    def _place(self) -> None:
+    def _place(self, stops: Stops) -> None:
         """Give every process its blocks, and links to its neighbours."""
-        learner, rank = self.learner, self.global_rank
+        learner = self.learner
         split = [self.blocks]
-        if rank == 0 and self.blocks is None:
-            split = [balanced(costs(learner.network), self.world_size)]
+        if self.global_rank == 0 and self.blocks is None:
+            split = [balanced(costs(learner.network), self.stages)]
         dist.broadcast_object_list(split, 0)
+        self._link = Link(self._groups.before, self._groups.after, self.root_device)
+        stage = self.global_rank % self.stages
         owned = ranges(split[0] or [])
-        before = self._groups[rank - 1] if rank else None
-        after = self._groups[rank] if rank + 1 < self.world_size else None
-        self._link = Link(before, after, self.root_device)
-        learner.network.placement = Stage(learner, owned, self._link)
-        if after is not None:  # the last process judges, and the others' metrics are reduced with its
+        learner.network.placement = Stage(learner, owned, stage, self._link, stops, self._groups.pipeline)
+        if stage + 1 < self.stages:  # the last process judges, and the others' metrics are reduced with its
             warnings.filterwarnings("ignore", "The ``compute`` method of metric MulticlassAccuracy was called before")
-
-    @override
-    def configure_ddp(self) -> None:
-        """Begin with equal weights; nothing is wrapped."""
-        self.begin_equal()
 
     @override
     def process_dataloader(self, dataloader: object) -> object:
         if type(dataloader) is DataLoader and isinstance(dataloader.sampler, RandomSampler):
-            return SameOrder(dataloader)
+            return SameOrder(dataloader, self._groups.pipeline)
         return dataloader
-
-    @override
-    def _average_statistics(self) -> None:
-        """Nothing: a block's statistics are its own process's."""
 
     @override
     def on_train_end(self) -> None:
@@ -159,16 +180,13 @@ class LocalPipelineStrategy(LocalStrategy, DDPStrategy):
         if isinstance(network.placement, Stage):
             self._link.close()
             network.placement = Placement()
-        for group in self._groups:
-            if group is not dist.GroupMember.NON_GROUP_MEMBER:
-                dist.destroy_process_group(group)
-        self._groups = []
+        self._groups.end()
         super().teardown()
 
 
 def check(strategy: LocalPipelineStrategy, trainer: Trainer) -> None:
     """Refuse what would need all blocks in one process."""
-    learner, count = strategy.learner, strategy.world_size
+    learner, count = strategy.learner, strategy.stages
     blocks = len(learner.blocks)
     if learner.objective != "local":
         raise ValueError(
@@ -176,11 +194,11 @@ def check(strategy: LocalPipelineStrategy, trainer: Trainer) -> None:
             "strategy='ff_ddp'"
         )
     if blocks < count:
-        raise ValueError(f"{blocks} blocks are too few for devices={count} of ff_pipeline: use strategy='ff_ddp'")
+        raise ValueError(f"{blocks} blocks are too few for {count} stages of ff_pipeline: use strategy='ff_ddp'")
     split = strategy.blocks
     if split is not None and (len(split) != count or sum(split) != blocks or min(split) < 1):
         raise ValueError(
-            f"blocks={split} of ff_pipeline must be {count} numbers of at least 1, one for each process, that add up "
+            f"blocks={split} of ff_pipeline must be {count} numbers of at least 1, one for each stage, that add up "
             f"to {blocks}"
         )
     if trainer.precision == "16-mixed":

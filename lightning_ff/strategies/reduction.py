@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -11,24 +12,25 @@ from torch import Tensor
 
 
 class Average:
-    """Starts to average tensors over all processes; `wait` gives the means.
+    """Starts to average tensors over processes; `wait` gives the means.
 
     Tensors of one type and device travel in one message.
 
     Args:
         tensors: Values, the same number and shapes in every process.
         compression: Type that they travel in; None is their own.
+        group: Processes whose values they are; None is all.
     """
 
-    def __init__(self, tensors: Sequence[Tensor], compression: torch.dtype | None = None) -> None:
+    def __init__(self, tensors: Sequence[Tensor], compression: torch.dtype | None = None, group: Any = None) -> None:
         self._groups = []
         kind = {i: (str(tensor.dtype), str(tensor.device)) for i, tensor in enumerate(tensors)}
-        share = 1 / dist.get_world_size()
+        share = 1 / dist.get_world_size(group)
         for _, places in groupby(sorted(kind, key=lambda i: (kind[i], i)), kind.__getitem__):
             chosen = list(places)
             flat = torch.cat([tensors[i].detach().reshape(-1) for i in chosen]).mul_(share)
             sent = flat if compression is None else flat.to(compression)
-            self._groups.append((chosen, sent, dist.all_reduce(sent, async_op=True)))
+            self._groups.append((chosen, sent, dist.all_reduce(sent, group=group, async_op=True)))
         self._like = list(tensors)
 
     def wait(self) -> list[Tensor]:

@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
+from lightning_ff._lightning import Stops
 from lightning_ff.blocks.local_block import Activation
 from lightning_ff.learner import LocalLearner
 from lightning_ff.strategies.link import Link
@@ -22,24 +24,31 @@ class Stage(Placement):
 
     Args:
         learner: Whose blocks they are.
-        owned: Places of the blocks of each process.
+        owned: Places of the blocks of each stage.
+        stage: Which stage this process is.
         link: This process's ends of the pipeline.
+        stops: What this process wishes of the trainer.
+        group: The processes of the pipeline; None is all.
     """
 
-    def __init__(self, learner: LocalLearner, owned: list[range], link: Link) -> None:
-        self.learner, self.owned, self.link = learner, owned, link
-        self.rank, self.last = dist.get_rank(), len(owned) - 1
+    def __init__(
+        self, learner: LocalLearner, owned: list[range], stage: int, link: Link, stops: Stops, group: Any
+    ) -> None:
+        self.learner, self.owned, self.stage = learner, owned, stage
+        self.link, self.stops, self.group = link, stops, group
+        self.last, self.first_rank = len(owned) - 1, dist.get_rank() - stage
+        self._met = False
 
     def __deepcopy__(self, memo: Any) -> Placement:
         return Placement()  # of a copy of the network all blocks are here
 
     @override
     def owns(self, segment: Segment) -> bool:
-        return segment.blocks[0] in self.owned[self.rank]
+        return segment.blocks[0] in self.owned[self.stage]
 
     @override
     def mine(self, blocks: int) -> range:
-        return self.owned[self.rank]
+        return self.owned[self.stage]
 
     @property
     @override
@@ -49,16 +58,16 @@ class Stage(Placement):
     @property
     @override
     def sends(self) -> bool:
-        return self.rank < self.last
+        return self.stage < self.last
 
     @property
     @override
     def reads(self) -> bool:
-        return self.rank == self.last
+        return self.stage == self.last
 
     @override
     def take(self, label: Tensor) -> Arrived | None:
-        if self.rank == 0:
+        if self.stage == 0:
             return None
         tensors, (parts, positives) = self.link.receive()
         x = tensors[0] if parts == 1 else tuple(tensors[:parts])
@@ -71,7 +80,7 @@ class Stage(Placement):
 
     @override
     def enter(self, x: Activation) -> Activation:
-        if self.rank == 0:
+        if self.stage == 0:
             return x
         tensors, _ = self.link.receive()
         return tensors[0] if len(tensors) == 1 else tuple(tensors)
@@ -83,7 +92,7 @@ class Stage(Placement):
 
     @override
     def collect(self, outputs: list[Tensor]) -> list[Tensor] | None:
-        outputs = [*(self.link.receive().tensors if self.rank else ()), *outputs]
+        outputs = [*(self.link.receive().tensors if self.stage else ()), *outputs]
         if self.sends:
             self.link.send(outputs)
             return None
@@ -92,50 +101,62 @@ class Stage(Placement):
     @override
     def share(self, answer: Tensor | dict[str, Tensor] | None) -> Any:
         found = [answer]
-        dist.broadcast_object_list(found, self.last)
+        dist.broadcast_object_list(found, self.first_rank + self.last, self.group)
         return found[0]
 
     @override
     def gather(self, values: dict[str, Any]) -> dict[str, Any]:
+        self._met = True
         parts: list[Any] = [None] * (self.last + 1)
-        dist.all_gather_object(parts, values)
+        dist.all_gather_object(parts, values, self.group)
         return {name: value for part in parts for name, value in part.items()}
 
-    def names(self, rank: int) -> list[str]:
-        """Names of a process's blocks, and of the readout for the last."""
-        names = [self.learner.network.names[k] for k in self.owned[rank]]
-        return [*names, "readout"] if rank == self.last else names
+    @override
+    def end_batch(self, trainer: Trainer) -> None:
+        """Stop together: in the middle of an epoch where processes meet anyway, else at its end."""
+        wishes = self.stops.wishes()
+        if self._met or trainer.is_last_batch:
+            asked = torch.tensor(wishes, dtype=torch.int32, device=self.link.device)
+            dist.all_reduce(asked, dist.ReduceOp.MAX)
+            self.stops.grant(*(bool(wish) for wish in asked))
+        self._met = False
+
+    def names(self, stage: int) -> list[str]:
+        """Names of a stage's blocks, and of the readout for the last."""
+        names = [self.learner.network.names[k] for k in self.owned[stage]]
+        return [*names, "readout"] if stage == self.last else names
 
     @torch.no_grad()
     def whole(self) -> None:
         """Bring the weights and statistics of all blocks into every process."""
         network = self.learner.network
-        for rank in range(self.last + 1):
-            modules = [network.blocks[k] for k in self.owned[rank]]
-            for module in [*modules, network.readout] if rank == self.last else modules:
+        for stage, owned in enumerate(self.owned):
+            modules = [network.blocks[k] for k in owned]
+            for module in [*modules, network.readout] if stage == self.last else modules:
                 for tensor in (*module.parameters(), *module.buffers()):
-                    dist.broadcast(tensor, rank)
+                    dist.broadcast(tensor, self.first_rank + stage, self.group)
 
     def optimizer_state(self, own: dict[str, Any]) -> dict[str, Any]:
         """State of the facade with the state of every block from where it learns."""
         facade = self.learner.facade
         places = {id(p): i for i, p in enumerate(p for group in facade.param_groups for p in group["params"])}
-        mine = {places[id(p)] for n in self.names(self.rank) if n in facade.inner for p in facade.parameters(n)}
+        mine = {places[id(p)] for n in self.names(self.stage) if n in facade.inner for p in facade.parameters(n)}
         parts: list[Any] = [None] * (self.last + 1)
         state = {place: value for place, value in own["state"].items() if place in mine}
-        dist.all_gather_object(parts, state)
+        dist.all_gather_object(parts, state, self.group)
         return {**own, "state": {place: value for part in parts for place, value in sorted(part.items())}}
 
 
 class SameOrder:
-    """A loader of shuffled samples whose order is that of the first process in all of them.
+    """A loader of shuffled samples whose order is that of the pipeline's first process in all of it.
 
     Args:
         loader: The loader.
+        group: The processes of the pipeline; None is all.
     """
 
-    def __init__(self, loader: DataLoader[Any]) -> None:
-        self.loader = loader
+    def __init__(self, loader: DataLoader[Any], group: Any = None) -> None:
+        self.loader, self.group = loader, group
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -145,6 +166,6 @@ class SameOrder:
 
     def __iter__(self) -> Iterator[Any]:
         state = torch.get_rng_state()
-        dist.broadcast(state, 0)
+        dist.broadcast(state, 0 if self.group is None else dist.get_global_rank(self.group, 0), self.group)
         torch.set_rng_state(state)
         return iter(self.loader)

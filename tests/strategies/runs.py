@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,11 +31,11 @@ class Shares(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
-        processes = (
-            self.trainer.strategy.distributed_sampler_kwargs["num_replicas"] if self.trainer.world_size > 1 else 1
-        )
-        sampler = DistributedSampler(self.samples, processes, self.trainer.global_rank % processes, shuffle=False)
-        return DataLoader(self.samples, BATCH // processes, sampler=sampler)
+        share = {"num_replicas": 1, "rank": 0}
+        if self.trainer.world_size > 1:
+            share = self.trainer.strategy.distributed_sampler_kwargs
+        sampler = DistributedSampler(self.samples, **share, shuffle=False)
+        return DataLoader(self.samples, BATCH // share["num_replicas"], sampler=sampler)
 
 
 def layers(batch_norm: bool = False) -> nn.Sequential:
@@ -55,7 +57,12 @@ def learner(mode: str, optimizer: Any = SGD, **arguments: Any) -> LightningModul
 
 
 def trained(
-    model: LightningModule, processes: int, dtype: torch.dtype = torch.float32, strategy: Any = None, **flags: Any
+    model: LightningModule,
+    processes: int,
+    dtype: torch.dtype = torch.float32,
+    strategy: Any = None,
+    data: type[Shares] = Shares,
+    **flags: Any,
 ) -> dict[str, Tensor]:
     """Weights after one epoch on so many processes."""
     torch.set_num_threads(1)
@@ -69,7 +76,7 @@ def trained(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(model.to(dtype), Shares(dtype))
+    trainer.fit(model.to(dtype), data(dtype))
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
@@ -87,3 +94,17 @@ class Look(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.see(trainer, pl_module)
+
+
+class Signal(Callback):
+    """One process is told to end after its fourth batch; all note after how many they did."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.global_step == 4 and trainer.global_rank == self.rank:
+            signal.raise_signal(signal.SIGTERM)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        Path(f"ended{trainer.global_rank}").write_text(f"{type(exception).__name__} {trainer.global_step}")

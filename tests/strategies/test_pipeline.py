@@ -56,7 +56,7 @@ def test_weights_are_bit_for_bit_those_of_one_process(mode: str, optimizer: Any)
 @pytest.mark.parametrize("blocks", [[1, 2], [2, 1]], ids=str)
 def test_every_way_to_step_and_to_read(mode: str, arguments: dict[str, Any], blocks: list[int]) -> None:
     one = trained(learner(mode, ADAMW, **arguments), 1)
-    two = trained(learner(mode, ADAMW, **arguments), 2, strategy=Pipeline(blocks))
+    two = trained(learner(mode, ADAMW, **arguments), 2, strategy=Pipeline(blocks=blocks))
     assert difference(one, two) == 0.0
 
 
@@ -181,8 +181,9 @@ def test_predictions_are_in_every_process(tmp_path: Path) -> None:
     [
         ({"segments": "loss_of_sum"}, {}, {}, "segments='loss_of_sum' makes all blocks one segment"),
         ({"negatives": HardLabel()}, {}, {}, "need the scores of all blocks before the first one learns"),
-        ({}, {"blocks": [3]}, {}, r"blocks=\[3\] of ff_pipeline must be 2 numbers of at least 1"),
+        ({}, {"blocks": [1, 1]}, {}, r"blocks=\[1, 1\] of ff_pipeline must be 2 numbers of at least 1"),
         ({}, {"blocks": [3, 0]}, {}, r"blocks=\[3, 0\] of ff_pipeline must be 2 numbers"),
+        ({}, {"stages": 3}, {}, "2 processes are no whole number of pipelines of 3 stages: choose `stages` or"),
         ({}, {}, {"callbacks": [SwitchNegatives({0: HardLabel()})]}, "need the scores of all blocks before"),
         ({}, {}, {"callbacks": [SparsityMonitor()]}, "SparsityMonitor looks at all blocks in one process"),
         ({}, {}, {"callbacks": [GreedySchedule()], "max_epochs": -1}, "GreedySchedule looks at all blocks"),
@@ -195,9 +196,20 @@ def test_what_needs_all_blocks_is_refused(
         trained(learner("pair", **arguments), 2, strategy=Pipeline(**strategy), **flags)
 
 
-def test_numbers_of_blocks_are_a_list() -> None:
-    with pytest.raises(TypeError, match="blocks='3, 2' is a str: give the number of blocks of each process"):
-        LocalPipelineStrategy("3, 2")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"blocks": "3, 2"}, TypeError, "blocks='3, 2' is a str: give the number of blocks of each stage"),
+        ({"stages": 2.0}, TypeError, "stages=2.0 is a float: give the number of processes of one pipeline"),
+        ({"stages": 0}, ValueError, "stages=0 must be at least 1"),
+        ({"stages": 3, "blocks": [1, 2]}, ValueError, r"blocks=\[1, 2\] must be stages=3 numbers"),
+        ({"compression": "fp8"}, ValueError, "compression='fp8': choose 'bf16', or None"),
+    ],
+    ids=str,
+)
+def test_arguments(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        LocalPipelineStrategy(**arguments)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,54 @@
+"""Which processes of a grid of pipelines talk to each other."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+_FOREVER = timedelta(days=365)  # a process may wait as long for the one before it as that computes
+
+
+class Groups:
+    """Groups of this process, once they are made; ranks of a pipeline follow each other.
+
+    Attributes:
+        pipeline: This process's pipeline; None is all processes.
+        peers: The processes with the same blocks, one in each pipeline; None where there is one pipeline.
+        before: This process and the one before it; None for the first of a pipeline.
+        after: This process and the one after it; None for the last of a pipeline.
+    """
+
+    def __init__(self) -> None:
+        self._made: list[Any] = []
+        self.pipeline = self.peers = self.before = self.after = None
+
+    def make(self, stages: int, copies: int, backend: str | None) -> None:
+        """Make all groups, which every process takes part in, and keep this one's."""
+        rank = dist.get_rank()
+        for first in range(0, stages * copies, stages):
+            for before in range(first, first + stages - 1):
+                group = self._new([before, before + 1], backend, _FOREVER)
+                self.after = group if rank == before else self.after
+                self.before = group if rank == before + 1 else self.before
+        if copies > 1:
+            for first in range(0, stages * copies, stages):
+                members = list(range(first, first + stages))
+                group = self._new(members, backend)
+                self.pipeline = group if rank in members else self.pipeline
+            for stage in range(stages):
+                members = list(range(stage, stages * copies, stages))
+                group = self._new(members, backend)
+                self.peers = group if rank in members else self.peers
+
+    def _new(self, ranks: list[int], backend: str | None, timeout: timedelta | None = None) -> Any:
+        self._made.append(dist.new_group(ranks, timeout, backend))
+        return self._made[-1]
+
+    def end(self) -> None:
+        """Leave all groups."""
+        for group in self._made:
+            if group is not dist.GroupMember.NON_GROUP_MEMBER:
+                dist.destroy_process_group(group)
+        self.__init__()  # type: ignore[misc]
