@@ -77,6 +77,7 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         self.compression = compression
         self._type = torch.bfloat16 if compression else None
         self._flying: dict[str, tuple[list[Tensor], Average]] = {}
+        self._kept: dict[str, dict[Any, Tensor]] = {}
         self._holding = False
 
     @override
@@ -91,7 +92,10 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
             for name in self._owned(optimizer):
                 parameters = [p for p in self.learner.facade.parameters(name) if p.requires_grad]
                 gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-                self._flying[name] = (parameters, Average(gradients, self._type, self._peers))
+                self._flying[name] = (
+                    parameters,
+                    Average(gradients, self._type, self._peers, self._kept.setdefault(name, {})),
+                )
         return loss
 
     def _owned(self, optimizer: Optimizer | None) -> list[str]:
@@ -120,13 +124,14 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         for landing in list(self._flying) if name is None else [name] if name in self._flying else []:
             parameters, average = self._flying.pop(landing)
             for parameter, gradient in zip(parameters, average.wait(), strict=True):
-                if parameter.grad is None:
-                    parameter.grad = gradient.clone(memory_format=torch.preserve_format)
-                else:
-                    parameter.grad.copy_(gradient)
+                if parameter.is_contiguous():
+                    parameter.grad = gradient
+                else:  # optimizers want a gradient that lies in memory as its parameter does
+                    parameter.grad = torch.empty_like(parameter).copy_(gradient)
         return super().optimizer_step(optimizer, closure, model, **kwargs)
 
     @override
     def teardown(self) -> None:
         self._flying.clear()
+        self._kept.clear()
         super().teardown()
