@@ -46,6 +46,25 @@ def leave_samplers(trainer: Trainer) -> None:
     trainer._accelerator_connector.use_distributed_sampler = False
 
 
+def begin_epoch_again(trainer: Trainer) -> None:
+    """Let a run that was to go on in the middle of an epoch begin that epoch again."""
+    loop = trainer.fit_loop.epoch_loop
+    loop.batch_progress.reset_on_run()
+    loop.restarting = False
+    loop._batches_that_stepped += 1  # which a checkpoint of a batch's end has not counted yet
+
+
+def epoch_is_over(trainer: Trainer, batches: int) -> bool:
+    """Whether a checkpoint is of the end of an epoch; then the epoch had so many batches, whatever it was then."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    if progress.is_last_batch:
+        now: Any = progress.current
+        open_ = now.processed - now.completed
+        now.ready = now.started = now.processed = batches
+        now.completed = batches - open_
+    return progress.is_last_batch
+
+
 class Stops:
     """Wishes of this process to stop in the middle of an epoch, kept until all processes agree on them.
 

@@ -132,6 +132,8 @@ class Recording(Evaluation):
     def on_train_start(self) -> None:
         configure.tell_length(self)  # type: ignore[arg-type]
         checks.fitted(self)  # type: ignore[arg-type]
+        if not self.trainer.fit_loop.epoch_loop.batch_progress.current.ready:
+            self._gradients = {}  # of batches before the epoch began again
         for name, gradient in self._gradients.items():
             parameter = self.get_parameter(name)
             parameter.grad = gradient.to(parameter.device)

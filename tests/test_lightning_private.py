@@ -260,10 +260,10 @@ def uses(tree: ast.Module, theirs: set[str], own: set[str]) -> Iterator[str]:
 
 def test_no_other_file_touches_private_names() -> None:
     trees = {str(file.relative_to(PACKAGE)): ast.parse(file.read_text()) for file in sorted(PACKAGE.rglob("*.py"))}
-    theirs, own = lightning_names(), own_names(list(trees.values()))
+    theirs, own = lightning_names(), own_names([tree for file, tree in trees.items() if file != "_lightning.py"])
     assert {"_trainer", "_generate_state_key", "_get", "_fabric"} <= theirs - own
     found = {file: touched for file, tree in trees.items() if (touched := list(uses(tree, theirs, own)))}
-    assert len(found.pop("_lightning.py")) == 10
+    assert len(found.pop("_lightning.py")) == 15
     assert found == {}
 
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_ff._lightning import begin_epoch_again, epoch_is_over
 from lightning_ff.data import scaling as scales
 from lightning_ff.data.loader import BatchLoader, generator, require
 from lightning_ff.data.split import draw_per_class, proportional, without
@@ -43,6 +45,23 @@ class _TrainerLoader(BatchLoader):
     @override
     def set_epoch(self, epoch: int) -> None:
         super().set_epoch(epoch if self.trainer is None else self.trainer.current_epoch)
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where the state was taken; begin the epoch again where all processes together drew other batches."""
+        ours, theirs = self._identity()["batch_size"], state_dict.get("batch_size")
+        super().load_state_dict({**state_dict, "batch_size": ours if self.trainer else theirs})
+        if self.trainer is None or theirs == ours:
+            return
+        if epoch_is_over(self.trainer, len(self)):
+            self._position = len(self)
+        else:
+            begin_epoch_again(self.trainer)
+            self._position, self._resuming = 0, False
+            rank_zero_warn(
+                f"the checkpoint was made after {state_dict['position']} batches of {theirs} in epoch"
+                f" {state_dict['epoch']}, and batches of all processes together now have {ours}: the epoch begins again"
+            )
 
 
 class ImageData(LightningDataModule, ABC):

@@ -172,10 +172,40 @@ def test_raising_max_steps_goes_on_where_the_run_ended(tmp_path: Path, fake: typ
     assert first.seen + resumed.seen == straight.seen
 
 
-def test_resume_with_another_batch_size_is_refused(tmp_path: Path, fake: type[ImageData]) -> None:
+@pytest.mark.filterwarnings("ignore:the checkpoint was made after")
+@pytest.mark.parametrize("batch_size", [9, 36])
+@pytest.mark.parametrize("name", [name for name, (_, limits, _, _) in SETTINGS.items() if "max_epochs" in limits])
+def test_with_other_batches_the_epoch_begins_again(
+    tmp_path: Path, fake: type[ImageData], name: str, batch_size: int
+) -> None:
+    manual, limits, cadence, arguments = SETTINGS[name]
+    arguments = {"val_size": 10, **arguments}
+    keep = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, **cadence)
+    first = Recorder(manual)
+    trainer(tmp_path, keep, **limits).fit(first, fake(batch_size=18, **arguments))
+    straight = Recorder(manual)
+    trainer(tmp_path, **limits).fit(straight, fake(batch_size=batch_size, **arguments))
+    checkpoints = sorted(tmp_path.glob("*.ckpt"))
+    assert len(checkpoints) >= 3
+    for checkpoint in checkpoints:
+        step = int(checkpoint.stem.split("=")[1].split("-")[0])
+        epoch = first.seen[step][0] if step < len(first.seen) else limits["max_epochs"]
+        resumed = Recorder(manual)
+        trainer(tmp_path, **limits).fit(resumed, fake(batch_size=batch_size, **arguments), ckpt_path=checkpoint)
+        assert resumed.seen == [seen for seen in straight.seen if seen[0] >= epoch], checkpoint.name
+
+
+def test_an_epoch_that_begins_again_says_so(tmp_path: Path, fake: type[ImageData]) -> None:
+    _, checkpoint = ended_by_max_steps(tmp_path, data(fake), BATCHES + 2)
+    said = "after 2 batches of 18 in epoch 1, and batches of all processes together now have 9: the epoch begins again"
+    with pytest.warns(UserWarning, match=said):
+        trainer(tmp_path, max_steps=20).fit(Recorder(True), fake(batch_size=9, val_size=10), ckpt_path=checkpoint)
+
+
+def test_other_data_are_refused(tmp_path: Path, fake: type[ImageData]) -> None:
     _, checkpoint = ended_by_max_steps(tmp_path, data(fake), 2)
-    with pytest.raises(ValueError, match="the checkpoint has batch_size=18, this loader has batch_size=9"):
-        trainer(tmp_path, max_steps=4).fit(Recorder(True), fake(batch_size=9, val_size=10), ckpt_path=checkpoint)
+    with pytest.raises(ValueError, match="the checkpoint has samples=90, this loader has samples=80"):
+        trainer(tmp_path, max_steps=4).fit(Recorder(True), fake(batch_size=9, val_size=20), ckpt_path=checkpoint)
 
 
 def test_a_second_fit_goes_on_with_the_next_epochs(tmp_path: Path, fake: type[ImageData]) -> None:

@@ -1,13 +1,15 @@
-"""`ff_ddp` from the command line: accuracy of one process, and what happens when a process is killed."""
+"""Strategies from the command line: the accuracy of one process, and what happens when a process is killed."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 from typing import Any
 
 import pytest
@@ -15,7 +17,12 @@ import torch
 import torch.distributed as dist
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
-TWO = ("--trainer.strategy=ff_ddp", "--trainer.devices=2", "--data.batch_size=25")
+STRATEGIES = {
+    "ff_ddp": ("--trainer.strategy=ff_ddp", "--trainer.devices=2", "--data.batch_size=25"),
+    "ff_fsdp2": ("--trainer.strategy=ff_fsdp2", "--trainer.devices=2", "--data.batch_size=25"),
+    "ff_pipeline": ("--trainer.strategy=ff_pipeline", "--trainer.devices=2"),
+}
+RUN = ("--trainer.max_epochs=10", "--test_after_fit=true")
 pytestmark = [
     pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here"),
     pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="processes cannot be killed here"),
@@ -27,9 +34,10 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "lightning_ff", "fit", f"--config={EXAMPLE}", *quiet, *arguments]
 
 
-def finished(*arguments: str) -> str:
+def finished(*arguments: str, folder: Path = Path()) -> str:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, env=environment)
+    call = command(*arguments)
+    done = subprocess.run(call, capture_output=True, text=True, timeout=300, env=environment, cwd=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -43,11 +51,41 @@ def accuracy(said: str) -> float:
     return float(said.split("test accuracy")[1].split()[0])
 
 
-def test_two_processes_reach_the_accuracy_of_one() -> None:
-    run = ("--trainer.max_epochs=10", "--test_after_fit=true")
-    one, two = accuracy(finished(*run)), accuracy(finished(*run, *TWO))
-    assert one > 0.9
-    assert two == pytest.approx(one, abs=0.01)
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> float:
+    """Test accuracy of ten epochs in one process."""
+    return accuracy(finished(*RUN, folder=tmp_path_factory.mktemp("alone")))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_processes_reach_the_accuracy_of_one(strategy: str, alone: float) -> None:
+    assert alone > 0.9
+    said = finished(*RUN, *STRATEGIES[strategy])
+    assert accuracy(said) == pytest.approx(alone, abs=0.01 if strategy != "ff_pipeline" else 1e-9)
+    tested = subprocess.run(
+        [sys.executable, "-m", "lightning_ff", "test", "--config=logs/digits/version_0/config.yaml",
+         "--trainer.strategy=auto", "--trainer.devices=1", "--ckpt_path=logs/digits/version_0/checkpoints/last.ckpt"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert tested.returncode == 0, tested.stderr
+    assert accuracy(tested.stdout) == pytest.approx(accuracy(said), abs=1e-6)
+
+
+@pytest.mark.parametrize("strategy", ["ff_ddp", "ff_pipeline"])
+def test_two_agents_of_torchrun_are_two_nodes(strategy: str, alone: float) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1",
+             "--master_addr=127.0.0.1", f"--master_port={port}"]  # fmt: skip
+    job = [*command(*RUN, *STRATEGIES[strategy])[1:], "--trainer.num_nodes=2", "--trainer.devices=1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    nodes = [
+        subprocess.Popen([*agent, f"--node_rank={rank}", *job], stdout=PIPE, stderr=STDOUT, text=True, env=environment)
+        for rank in (0, 1)
+    ]
+    said = [node.communicate(timeout=300)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert accuracy(said[0]) == pytest.approx(alone, abs=0.01)
 
 
 def of_rank(first: subprocess.Popen[str], rank: int) -> int:
@@ -58,18 +96,15 @@ def of_rank(first: subprocess.Popen[str], rank: int) -> int:
     return int(child)
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
-@pytest.mark.parametrize("killed", [0, 1])
-def test_a_killed_process_is_named_and_the_run_goes_on_from_its_checkpoint(killed: int) -> None:
-    epochs = ("--trainer.max_epochs=24", "--trainer.check_val_every_n_epoch=4", *TWO)
-    finished(*epochs)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def kill_when_saved(killed: int, version: int, *arguments: str) -> Path:
+    """Run until a checkpoint is there, kill a rank, and see the other end and say so; returns the checkpoint."""
+    checkpoint = Path(f"logs/digits/version_{version}/checkpoints/last.ckpt")
     with Path("log").open("w") as log:
-        run = subprocess.Popen(command(*epochs), stdout=log, stderr=log, text=True, env=environment)
-        checkpoint = Path("logs/digits/version_1/checkpoints/last.ckpt")
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        run = subprocess.Popen(command(*arguments), stdout=log, stderr=log, text=True, env=environment)
         while not checkpoint.exists():
-            assert run.poll() is None
-            time.sleep(0.05)
+            assert run.poll() is None, Path("log").read_text()
+            time.sleep(0.02)
         other = of_rank(run, 1 - killed)
         os.kill(of_rank(run, killed), signal.SIGKILL)
         began = time.monotonic()
@@ -79,10 +114,20 @@ def test_a_killed_process_is_named_and_the_run_goes_on_from_its_checkpoint(kille
             time.sleep(0.05)
         run.wait(60)
     assert f"rank {1 - killed}: rank {killed} was killed" in Path("log").read_text()
-    saved = torch.load(checkpoint, weights_only=False)
-    assert saved["epoch"] < 23
-    finished(*epochs, f"--ckpt_path={checkpoint}")
-    whole, again = weights(0), weights(2)
+    return checkpoint
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+@pytest.mark.parametrize("strategy", ["ff_ddp", "ff_pipeline"])
+def test_a_killed_process_is_named_and_the_run_goes_on_from_its_checkpoint(strategy: str) -> None:
+    run = ("--trainer.max_epochs=20", "--trainer.check_val_every_n_epoch=4", *STRATEGIES[strategy])
+    finished(*run)
+    first = kill_when_saved(1, 1, *run)
+    second = kill_when_saved(0, 2, *run, f"--ckpt_path={first}")
+    saved = [torch.load(file, weights_only=False)["epoch"] for file in (first, second)]
+    assert saved[0] < saved[1] < 19
+    finished(*run, f"--ckpt_path={second}")
+    whole, again = weights(0), weights(3)
     for name, value in whole.items():
         torch.testing.assert_close(again[name], value, rtol=0, atol=0)
 
@@ -96,3 +141,16 @@ def test_processes_of_a_pipeline_that_one_is_told_to_end_do_so_after_the_same_ba
     while not all(Path(f"ended{rank}").exists() for rank in (0, 1)):
         time.sleep(0.1)
     assert [Path(f"ended{rank}").read_text() for rank in (0, 1)] == ["SIGTERMException 6"] * 2
+
+
+def test_a_job_goes_on_with_fewer_processes_and_says_where() -> None:
+    keep = ("--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=40",
+            "--trainer.callbacks.filename=middle", "--trainer.callbacks.save_on_train_epoch_end=false")  # fmt: skip
+    finished("--trainer.max_epochs=2", *STRATEGIES["ff_ddp"], *keep)
+    (middle,) = Path("logs/digits").rglob("middle.ckpt")
+    at = torch.load(middle, weights_only=False)
+    said = finished("--trainer.max_epochs=4", f"--ckpt_path={middle}", "--data.batch_size=25")
+    assert f"batches of 50 in epoch {at['epoch']}, and batches of all processes together now have 25" in said
+    last = torch.load("logs/digits/version_1/checkpoints/last.ckpt", weights_only=False)
+    epochs, batches = 4 - at["epoch"], 52
+    assert last["global_step"] == at["global_step"] + epochs * batches
