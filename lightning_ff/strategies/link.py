@@ -58,11 +58,12 @@ class Link:
     def send(self, tensors: Sequence[Tensor], numbers: Sequence[int] = ()) -> None:
         """Send a message on its way; waits where the next process is `depth` messages behind."""
         header = [len(tensors), len(numbers), *numbers]
-        for tensor in tensors:
-            header += [_TYPES.index(tensor.dtype), tensor.dim(), *tensor.shape]
+        dense = [_channels_behind(tensor) for tensor in tensors]
+        for tensor, behind in dense:
+            header += [_TYPES.index(tensor.dtype), int(behind), tensor.dim(), *tensor.shape]
         if len(header) > _HEADER:
             raise ValueError(f"{len(tensors)} tensors and {len(numbers)} numbers do not fit into one message")
-        self._post(header, [tensor.detach().contiguous() for tensor in tensors])
+        self._post(header, [tensor for tensor, _ in dense])
 
     def _post(self, header: list[int], tensors: list[Tensor]) -> None:
         while len(self._flying) >= self.depth:
@@ -113,11 +114,12 @@ class Link:
         numbers, rest = rest[:count], rest[count:]
         come = []
         for _ in range(tensors):
-            kind, dims, *rest = rest
+            kind, behind, dims, *rest = rest
             shape, rest = rest[:dims], rest[dims:]
-            come.append(torch.empty(shape, dtype=_TYPES[kind], device=self.device))
-            if come[-1].numel():
-                dist.recv(come[-1], peer, group=self.before)
+            tensor = torch.empty(shape, dtype=_TYPES[kind], device=self.device)
+            if tensor.numel():
+                dist.recv(tensor, peer, group=self.before)
+            come.append(tensor.movedim(-1, 1) if behind else tensor)
         return Message(come, numbers)
 
     def close(self, patience: float = 10.0) -> None:
@@ -134,3 +136,14 @@ class Link:
                 while self._come.get(timeout=patience) is not None:
                     continue
             self._thread.join(patience)
+
+
+def _channels_behind(tensor: Tensor) -> tuple[Tensor, bool]:
+    """A dense tensor without its graph, and whether its channels were moved behind its space to have it so.
+
+    Kept in the memory format that it has, the next block computes bit for bit what it would in this process.
+    """
+    tensor = tensor.detach()
+    if tensor.dim() > 2 and not tensor.is_contiguous() and (moved := tensor.movedim(1, -1)).is_contiguous():
+        return moved, True
+    return tensor.contiguous(), False

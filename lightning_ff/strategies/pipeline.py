@@ -12,6 +12,7 @@ from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import Accelerator
 from lightning.pytorch.plugins.precision import Precision
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch.distributed.constants import default_pg_timeout
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, RandomSampler
@@ -121,7 +122,8 @@ class LocalPipelineStrategy(LocalDDPStrategy):
                 f"{processes} processes are no whole number of pipelines of {self.stages} stages: choose `stages` or "
                 "`blocks` of ff_pipeline, or devices and nodes, so that they are"
             )
-        super().setup_environment()
+        with isolate_rng(include_cuda=False):  # Lightning seeds again here, and one process does not
+            super().setup_environment()
         self._groups.make(self.stages, self.copies, self.process_group_backend)
         self._peers = self._groups.peers
 

@@ -21,6 +21,7 @@ from lightning_ff import (
     LinearReadout,
     LocalPipelineStrategy,
     MeanReadout,
+    RandomShift,
     SparsityMonitor,
     SwitchNegatives,
 )
@@ -50,6 +51,8 @@ def test_weights_are_bit_for_bit_those_of_one_process(mode: str, optimizer: Any)
         ("pair", {"readout": LinearReadout(view="positive")}),
         ("class", {"readout": LinearReadout()}),
         ("class", {"step": "block", "refresh_output": True}),
+        ("class", {"augment": RandomShift(1)}),
+        ("class", {"channels_last": True, "readout": LinearReadout()}),
     ],
     ids=str,
 )
