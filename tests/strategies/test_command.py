@@ -88,6 +88,21 @@ def test_two_agents_of_torchrun_are_two_nodes(strategy: str, alone: float) -> No
     assert accuracy(said[0]) == pytest.approx(alone, abs=0.01)
 
 
+@pytest.mark.realdata
+def test_resnet18_in_a_pipeline_is_that_of_one_process() -> None:
+    if "LIGHTNING_FF_DATA" not in os.environ:
+        pytest.skip("LIGHTNING_FF_DATA names no folder with the real data sets")
+    call = [sys.executable, "-m", "lightning_ff", "fit", f"--config={EXAMPLE.parent / 'cifar10_sff.yaml'}",
+            f"--data.root={os.environ['LIGHTNING_FF_DATA']}", "--data.train_size=65", "--data.val_size=200",
+            "--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--seed_everything=0"]  # fmt: skip
+    for two in ((), STRATEGIES["ff_pipeline"]):  # batches of 128 out of 650 images: the last has 10
+        subprocess.run([*call, *two], check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    saved = [torch.load(file, weights_only=False) for file in sorted(Path("logs").rglob("last.ckpt"))]
+    one, two_processes = (each["state_dict"] for each in saved)
+    assert len(saved) == 2
+    assert all(torch.equal(value, two_processes[name]) for name, value in one.items())
+
+
 def of_rank(first: subprocess.Popen[str], rank: int) -> int:
     """Process id of a rank: the first process starts the other."""
     if rank == 0:
