@@ -9,12 +9,37 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 from typing_extensions import override
 
 from lightning_ff import checks
 from lightning_ff.batch import unpack, unpack_image
 from lightning_ff.network import LocalNetwork, evaluating
+
+
+class MeanLoss(Metric):
+    """Mean over all samples of all processes, which may have other numbers of them.
+
+    Lightning's own mean of a logged value is off there: it halves an odd number of samples to a whole one.
+    """
+
+    total: Tensor
+    samples: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("samples", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    @override
+    def update(self, loss: Tensor, samples: int) -> None:
+        self.total = self.total + loss.detach() * samples
+        self.samples = self.samples + samples
+
+    @override
+    def compute(self) -> Tensor:
+        return self.total / self.samples
 
 
 class Evaluation(LightningModule):
@@ -33,6 +58,7 @@ class Evaluation(LightningModule):
                 for stage in ("val", "test")
             }
         )
+        self.losses = nn.ModuleDict({"val": MeanLoss(), "test": MeanLoss()})
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores `(N, C)` of inputs `(N, *input_shape)`, in eval mode."""
@@ -78,7 +104,8 @@ class Evaluation(LightningModule):
         if self._fits and outputs is not None:
             self.network.readout.observe(outputs, label)
         loss = F.cross_entropy(scores.float(), label) if len(label) else image.new_zeros(())
-        self.log(f"{stage}/loss", loss, batch_size=len(label), on_epoch=True, sync_dist=True)
+        self.losses[stage].update(loss, len(label))  # type: ignore[operator]
+        self.log(f"{stage}/loss", self.losses[stage], on_step=False, on_epoch=True)  # type: ignore[arg-type]
         names = [f"{stage}/acc", *(f"{stage}/acc/{name}" for name in self.network.scored)]
         for name, metric, answer in zip(names, self.accuracy[stage], [scores, *per_block], strict=True):  # type: ignore[call-overload]
             if outputs is not None:

@@ -75,14 +75,14 @@ class Recording(Evaluation):
             self._log_interval(image, label)
 
     def _log_interval(self, image: Tensor, label: Tensor) -> None:
+        with torch.no_grad():  # first: in a pipeline, while the last blocks still learn
+            hits = self(image[:_SAMPLES]).argmax(1) == label[:_SAMPLES]
         means = self.network.placement.gather(self._means())
         checks.finite(means)
         blocks = {name: value for name, value in means.items() if name != "readout"}
         self.log("train/loss", sum(blocks.values()), prog_bar=True)
         if means.keys() != {"network"}:
             self.log_dict({f"train/loss/{name}": value for name, value in means.items() if name != "network"})
-        with torch.no_grad():
-            hits = self(image[:_SAMPLES]).argmax(1) == label[:_SAMPLES]
         self.log("train/acc", hits.float().mean(), prog_bar=True)
 
     def _means(self) -> dict[str, float]:

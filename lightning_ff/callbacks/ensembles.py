@@ -171,7 +171,7 @@ class EnsembleMonitor(RepresentationCallback):
             return
         data = self._data(trainer, pl_module)
         values = summary(data)
-        pl_module.log_dict({f"{stage}/{key}": value for key, value in values.items() if value == value})  # no NaN
+        pl_module.log_dict({f"{stage}/{key}": value for key, value in values.items() if value == value}, sync_dist=True)
         if trainer.is_global_zero:
             save(trainer, stage, data)
             if self.pictures:

@@ -31,7 +31,7 @@ class PredictionWriter(Callback):
     def file(self, trainer: Trainer) -> Path:
         """The file this process writes."""
         file = Path(self.path) if self.path else self._folder / "predictions.csv"
-        return file if _shares(trainer) == 1 else file.with_stem(f"{file.stem}-{trainer.global_rank}")
+        return file if _shares(trainer) == 1 else file.with_stem(f"{file.stem}-{_share(trainer)}")
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -51,7 +51,7 @@ class PredictionWriter(Callback):
     ) -> None:
         if trainer.fast_dev_run and self.path is None:  # type: ignore[attr-defined]
             return
-        if _shares(trainer) == 1 and not trainer.is_global_zero:  # the first process has these samples too
+        if trainer.global_rank % (trainer.world_size // _shares(trainer)):  # the first of a pipeline writes
             return
         file, scores = self.file(trainer), outputs["scores"].float().cpu().tolist()
         labels = outputs["label"].tolist()
@@ -76,3 +76,8 @@ class PredictionWriter(Callback):
 def _shares(trainer: Trainer) -> int:
     """Into how many parts the samples are divided."""
     return int((trainer.distributed_sampler_kwargs or {}).get("num_replicas", 1))
+
+
+def _share(trainer: Trainer) -> int:
+    """Which of these parts this process has."""
+    return int((trainer.distributed_sampler_kwargs or {}).get("rank", 0))

@@ -107,7 +107,9 @@ class ProbeMonitor(RepresentationCallback):
         rows = trainer.strategy.broadcast(rows)
         for name, row in rows.items():
             values = {"probe": row["accuracy"], "probe_unseen": row["unseen"]}
-            pl_module.log_dict({f"{stage}/{key}/{name}": value for key, value in values.items() if value == value})
+            pl_module.log_dict(
+                {f"{stage}/{key}/{name}": value for key, value in values.items() if value == value}, sync_dist=True
+            )
         if trainer.is_global_zero and rows:
             self._write(trainer, stage, rows, class_names(trainer, pl_module))
 

@@ -22,7 +22,8 @@ class WindowSchedule(Callback):
 
     Blocks after the last one that learns do not run. What frozen blocks before the first one give is computed once
     per sample and used again where that changes nothing: without augmentation, with negatives that stay
-    (:class:`~lightning_ff.FixedPool`, all wrong labels, class mode), and with a loader that gives samples' indices.
+    (:class:`~lightning_ff.FixedPool`, all wrong labels, class mode), and with a loader that gives samples' indices. Of
+    several processes each keeps what it has seen; with sharded weights (`ff_fsdp2`) nothing is kept.
     Until a block has begun, a readout over goodness leaves it out, and callbacks that keep the best checkpoint
     forget what was best before the last block's last window, since fewer blocks can be better than all.
 

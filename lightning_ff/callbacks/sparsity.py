@@ -89,7 +89,7 @@ class SparsityMonitor(RepresentationCallback):
 
     @override
     def end(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        pl_module.log_dict(self._values(stage, trainer))
+        pl_module.log_dict(self._values(stage, trainer), sync_dist=True)  # equal already, which Lightning asks for
 
     def _add(self, name: str, h: Tensor) -> None:
         """Add activations `(N, U)` to what is kept of a layer."""

@@ -7,6 +7,7 @@ from math import isfinite
 from typing import Any
 
 import torch
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from typing_extensions import override
 
@@ -56,6 +57,8 @@ class Windows(Schedule):
     def why_not(self) -> str | None:
         """Why outputs of frozen blocks cannot be kept; None where they can."""
         learner = self.learner
+        if isinstance(learner.trainer.strategy, (FSDPStrategy, ModelParallelStrategy)):
+            return "every process has a share of a block's weights, so that none can leave the block out on its own"
         if learner.augment is not None:
             return f"augment={learner.augment} changes the images"
         if learner.negatives is not None and learner.negatives.version is None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
+import torch
+import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 from torch.distributed.constants import default_pg_timeout
+from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
 from lightning_ff.learner import LocalLearner
@@ -18,8 +23,9 @@ class LocalFSDP2Strategy(LocalStrategy, ModelParallelStrategy):
     """Sharded weights for local learning: `Trainer(strategy="ff_fsdp2")`.
 
     `torch.distributed.fsdp.fully_shard` on every block, and on a readout that learns, but not on the whole: a block's
-    weights are gathered when it runs, freed when its backward ends, and the next block's come. Batches are shared out,
-    and gradients averaged, as in data parallelism.
+    weights are gathered when it runs, freed when its backward ends, or else its forward, and the next block's come.
+    Batches are shared out, and gradients averaged, as in data parallelism. An evaluation in which processes have other
+    numbers of batches keeps all weights gathered until it ends.
 
     Args:
         save_distributed_checkpoint: Every process writes its share, into a folder; False puts a whole checkpoint
@@ -44,6 +50,9 @@ class LocalFSDP2Strategy(LocalStrategy, ModelParallelStrategy):
             process_group_backend=process_group_backend,
             timeout=timeout,
         )
+        self._parts: list[Any] = []
+        self._hooks: list[RemovableHandle] = []
+        self._frees = True
 
     @override
     def setup_environment(self) -> None:
@@ -58,7 +67,53 @@ class LocalFSDP2Strategy(LocalStrategy, ModelParallelStrategy):
         learner.configure_model = lambda: self.shard(learner)  # type: ignore[method-assign]
 
     @override
+    def on_validation_start(self) -> None:
+        super().on_validation_start()
+        trainer = self.learner.trainer
+        self._begin(trainer.num_sanity_val_batches if trainer.sanity_checking else trainer.num_val_batches)
+
+    @override
+    def on_test_start(self) -> None:
+        super().on_test_start()
+        self._begin(self.learner.trainer.num_test_batches)
+
+    @override
+    def on_predict_start(self) -> None:
+        super().on_predict_start()
+        self._begin(self.learner.trainer.num_predict_batches)
+
+    @override
+    def on_validation_end(self) -> None:
+        super().on_validation_end()
+        self._begin([0])
+
+    @override
+    def on_test_end(self) -> None:
+        super().on_test_end()
+        self._begin([0])
+
+    @override
+    def on_predict_end(self) -> None:
+        super().on_predict_end()
+        self._begin([0])
+
+    def _begin(self, batches: Sequence[float]) -> None:
+        """Where processes have other numbers of batches, none can count on the others to gather a block for it."""
+        most = torch.tensor([sum(batches), -sum(batches)], device=self.root_device)
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        self._frees = bool(most[0] == -most[1])
+        for part in self._parts:
+            part.reshard() if self._frees else part.unshard()
+
+    def _free(self, part: nn.Module, *_: Any) -> None:
+        if self._frees and not torch.is_grad_enabled():
+            part.reshard()  # type: ignore[operator]
+
+    @override
     def teardown(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks, self._parts = [], []
         self.learner.__dict__.pop("configure_model", None)
         super().teardown()
 
@@ -73,3 +128,6 @@ class LocalFSDP2Strategy(LocalStrategy, ModelParallelStrategy):
         for part in parts:
             if next(part.parameters(), None) is not None and not isinstance(part, FSDPModule):
                 fully_shard(part, mesh=self.device_mesh["data_parallel"])
+            if isinstance(part, FSDPModule):
+                self._parts.append(part)
+                self._hooks.append(part.register_forward_hook(self._free))

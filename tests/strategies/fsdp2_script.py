@@ -5,18 +5,21 @@ python -m tests.strategies.fsdp2_script FOLDER
 
 from __future__ import annotations
 
+import json
 import sys
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Trainer, seed_everything
 
-from lightning_ff import LocalFSDP2Strategy
+from lightning_ff import ForwardForward, GreedySchedule, LocalFSDP2Strategy
+from lightning_ff.data import Digits
 from tests.strategies.runs import ADAMW, SGD, Look, Shares, learner
 
 
-def train(mode: str, optimizer: str, dtype: str, file: str) -> None:
+def train(mode: str, optimizer: str, dtype: str, file: str, **flags: Any) -> None:
     """One learner; weights as a whole, and how many numbers of them a process holds."""
 
     def see(trainer: Trainer, module: Any) -> None:
@@ -29,18 +32,48 @@ def train(mode: str, optimizer: str, dtype: str, file: str) -> None:
         accelerator="cpu",
         devices=2,
         strategy=LocalFSDP2Strategy(process_group_backend="gloo"),
-        max_epochs=1,
+        **{"max_epochs": 1, **flags},
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[Look(see)],
     )
+    trainer.callbacks.append(Look(see))  # type: ignore[attr-defined]
     kind = getattr(torch, dtype)
     trainer.fit(learner(mode, {"SGD": SGD, "ADAMW": ADAMW}[optimizer]).to(kind), Shares(kind))
 
 
+def uneven(folder: str, processes: int = 2) -> dict[str, float]:
+    """What a validation says in which the first process has two batches and the second has one."""
+    seed_everything(0, verbose=False)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=processes,
+        strategy=LocalFSDP2Strategy(process_group_backend="gloo") if processes > 1 else "auto",
+        logger=False,
+        enable_progress_bar=False,
+    )
+    data = Digits(val_size=181, eval_batch_size=90 if processes > 1 else 181)
+    (found,) = trainer.validate(ForwardForward(10, (1, 8, 8), [16, 12]), data, verbose=False)
+    if trainer.is_global_zero:
+        Path(folder, "uneven.json").write_text(json.dumps(found))
+    return dict(found)
+
+
+def refused(folder: str) -> None:
+    """Kept outputs are refused; notes what was said."""
+    try:
+        train("class", "SGD", "float32", "", callbacks=[GreedySchedule(2, cache=True)], max_epochs=-1)
+    except ValueError as error:
+        Path(folder, "refused").write_text(str(error))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    if sys.argv[2:] == ["refused"]:
+        refused(sys.argv[1])
+        sys.exit()
+    uneven(sys.argv[1])
+    train("class", "SGD", "float64", f"{sys.argv[1]}/greedy.pt", callbacks=[GreedySchedule(2)], max_epochs=-1)
     for mode, optimizer, dtype in product(("pair", "class"), ("SGD", "ADAMW"), ("float64", "float32")):
         train(mode, optimizer, dtype, f"{sys.argv[1]}/{mode}-{optimizer}-{dtype}.pt")

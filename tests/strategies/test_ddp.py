@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.multiprocessing import ProcessRaisedException
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ff import Backprop, LinearReadout, LocalDDPStrategy, ScalableForwardForward
+from lightning_ff import Backprop, GreedySchedule, LinearReadout, LocalDDPStrategy, ScalableForwardForward
 from tests.strategies.runs import ADAMW, BATCH, CLASSES, SGD, SHAPE, STEPS, Look, difference, layers, learner, trained
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
@@ -99,6 +100,37 @@ def test_each_gradient_travels_once_in_one_message_per_block(tmp_path: Path, mon
     assert sum(of_step[:3]) == parameters(model)
 
 
+def test_a_learned_readout_is_one_more_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = learner("class", readout=LinearReadout())
+    parts = [*model.blocks, model.network.readout]
+    assert messages(tmp_path, monkeypatch, model) == [parameters(part) for part in parts] * STEPS
+
+
+def tell(sizes, bucket):  # type: ignore[no-untyped-def]  # torch refuses annotations that are texts
+    """As DDP averages a bucket, and noted."""
+    sizes.append(bucket.buffer().numel())
+    return allreduce_hook(dist.group.WORLD, bucket)
+
+
+def test_finding_unused_parameters_sends_all_of_them_for_every_block(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    class Count(Callback):
+        def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            trainer.strategy.model.register_comm_hook(sizes, tell)  # type: ignore[operator, union-attr]
+
+        def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            (tmp_path / f"{trainer.global_rank}").write_text(str(sum(sizes)))
+
+    strategy = DDPStrategy(find_unused_parameters=True, start_method="fork", process_group_backend="gloo")
+    model: Any = learner("pair")
+    two = trained(model, 2, torch.float64, strategy, callbacks=[Count()])
+    assert difference(trained(learner("pair"), 1, torch.float64), two) <= 1e-9
+    sent = int((tmp_path / "0").read_text()) / STEPS / parameters(model)
+    print(f"sent per step over parameters: ddp_find_unused_parameters_true {sent}, ff_ddp 1.0")
+    assert sent == len(model.blocks)
+
+
 def test_nothing_travels_between_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model: Any = ScalableForwardForward(layers(), CLASSES, SHAPE, optimizer=SGD, accumulate_grad_batches=4)
     sizes = messages(tmp_path, monkeypatch, model)
@@ -111,6 +143,14 @@ def test_lightnings_own_ways_are_refused_or_send_more(tmp_path: Path) -> None:
 
 
 # What is equal in all processes
+
+
+def test_a_greedy_schedule_and_what_it_keeps() -> None:
+    for cache in (True, False):
+        flags: dict[str, Any] = {"callbacks": [GreedySchedule(2, cache=cache)], "max_epochs": -1}
+        one = trained(learner("class", ADAMW), 1, torch.float64, **flags)
+        two = trained(learner("class", ADAMW), 2, torch.float64, **flags)
+        assert difference(one, two) <= 1e-9
 
 
 def test_running_statistics_are_means_over_processes(tmp_path: Path) -> None:

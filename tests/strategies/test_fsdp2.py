@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import torch.distributed as dist
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.strategies import StrategyRegistry
 
-from lightning_ff import LocalFSDP2Strategy
+from lightning_ff import GreedySchedule, LocalFSDP2Strategy
+from tests.strategies.fsdp2_script import uneven
 from tests.strategies.runs import ADAMW, SGD, difference, learner, trained
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +54,24 @@ def test_two_processes_equal_one(mode: str, optimizer: str, dtype: str, bound: f
     whole = sum(p.numel() for p in model.parameters())
     assert difference(trained(model, 1, getattr(torch, dtype)), two["weights"]) <= bound
     assert two["share"] < 0.7 * whole  # a process holds about half; rows of a tensor stay together
+
+
+def test_a_greedy_schedule_computes_frozen_blocks_again(of_two: Path) -> None:
+    two = torch.load(of_two / "greedy.pt")["weights"]
+    one = trained(learner("class", SGD), 1, torch.float64, callbacks=[GreedySchedule(2)], max_epochs=-1)
+    assert difference(one, two) <= 1e-9
+
+
+def test_processes_may_have_other_numbers_of_validation_batches(of_two: Path, tmp_path: Path) -> None:
+    two, one = json.loads((of_two / "uneven.json").read_text()), uneven(str(tmp_path), processes=1)
+    assert one.keys() == two.keys() >= {"val/acc", "val/loss"}
+    for key, value in one.items():
+        assert two[key] == pytest.approx(value, abs=1e-6), key
+
+
+def test_kept_outputs_are_refused(tmp_path: Path) -> None:
+    started("tests.strategies.fsdp2_script", str(tmp_path), "refused")
+    assert "cache=True is not exact here: every process has a share" in (tmp_path / "refused").read_text()
 
 
 def accuracy(said: str) -> float:

@@ -1,0 +1,108 @@
+"""Every callback works under every strategy, or is refused with what to use instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import CSVLogger
+from torch.multiprocessing import ProcessRaisedException
+from torch.utils.data import DataLoader
+
+import lightning_ff.callbacks
+from lightning_ff import FixedPool, LocalDDPStrategy, LocalPipelineStrategy, WrongLabel
+from lightning_ff.callbacks import (
+    BlockSummary,
+    EnsembleMonitor,
+    GoodnessMonitor,
+    GreedySchedule,
+    MineNegatives,
+    MixNegatives,
+    NegativePictures,
+    PredictionWriter,
+    ProbeMonitor,
+    RefreshNegatives,
+    RunReport,
+    SparsityMonitor,
+    SwitchNegatives,
+    WindowSchedule,
+)
+from tests.strategies.runs import BATCH, STEPS, Look, Shares, learner, trained
+
+pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
+CALLBACKS: dict[str, Callable[[], Callback]] = {
+    "BlockSummary": BlockSummary,
+    "EnsembleMonitor": partial(EnsembleMonitor, every_n_epochs=1),
+    "GoodnessMonitor": partial(GoodnessMonitor, every_n_steps=4, histogram_every_n_epochs=1),
+    "GreedySchedule": partial(GreedySchedule, 1),
+    "MineNegatives": MineNegatives,
+    "MixNegatives": lambda: MixNegatives([WrongLabel(), FixedPool()], [1, 0], [0, 1], epochs=2),
+    "NegativePictures": NegativePictures,
+    "PredictionWriter": PredictionWriter,
+    "ProbeMonitor": partial(ProbeMonitor, every_n_epochs=1, folds=2),
+    "RefreshNegatives": RefreshNegatives,
+    "RunReport": RunReport,
+    "SparsityMonitor": SparsityMonitor,
+    "SwitchNegatives": lambda: SwitchNegatives({1: FixedPool()}),
+    "WindowSchedule": lambda: WindowSchedule([[(0, 1)], [(0, 2)], [(1, 2)]]),
+}
+STRATEGIES = {
+    "ff_ddp": partial(LocalDDPStrategy, start_method="fork", process_group_backend="gloo"),
+    "ff_pipeline": partial(LocalPipelineStrategy, start_method="fork", process_group_backend="gloo"),
+}
+
+
+class Validated(Shares):
+    """With validation data."""
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.samples, batch_size=STEPS * BATCH)
+
+
+def test_the_list_is_whole() -> None:
+    assert CALLBACKS.keys() == set(lightning_ff.callbacks.__all__)
+
+
+def run(name: str, folder: Path, processes: int, strategy: Any) -> list[dict[str, float]]:
+    """What each process knows after two epochs with a callback."""
+
+    def see(trainer: Trainer, module: Any) -> None:
+        measured = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        torch.save(measured, folder / f"{processes}-{trainer.global_rank}.pt")
+
+    negatives = {"negatives": FixedPool()} if name in ("RefreshNegatives", "GreedySchedule") else {}
+    trained(
+        learner("pair", **negatives),
+        processes,
+        torch.float64,
+        strategy,
+        Validated,
+        callbacks=[CALLBACKS[name](), Look(see)],
+        max_epochs=-1 if "Schedule" in name else 2,
+        log_every_n_steps=4,
+        logger=CSVLogger(folder, name="", version=str(processes)),
+        num_sanity_val_steps=0,
+    )
+    return [torch.load(folder / f"{processes}-{rank}.pt") for rank in range(processes)]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_every_callback_measures_what_one_process_does_or_is_refused(name: str, strategy: str, tmp_path: Path) -> None:
+    two = STRATEGIES[strategy]()
+    if strategy == "ff_pipeline" and getattr(CALLBACKS[name](), "needs_all_blocks", False):
+        with pytest.raises(ProcessRaisedException, match="in one process: remove it, or use strategy='ff_ddp'"):
+            run(name, tmp_path, 2, two)
+        return
+    (one,) = run(name, tmp_path, 1, None)
+    assert len(one) > 5
+    for rank in run(name, tmp_path, 2, two):
+        for key, value in one.items():
+            if not key.startswith(("train", "goodness")):  # of its own share of the last batch
+                assert rank[key] == pytest.approx(value, abs=1e-5), key
