@@ -38,7 +38,7 @@ def send_figure(logger: Logger, key: str, figure: Figure, step: int) -> None:
     if folder is not None:
         path = folder / "figures" / key / f"{step:08d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
+        figure.savefig(path, dpi=120, pil_kwargs={"compress_level": 3})  # a tenth larger, in two thirds of the time
 
 
 @send_figure.register(WandbLogger)

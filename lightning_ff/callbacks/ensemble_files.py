@@ -83,7 +83,7 @@ def save(trainer: Trainer, stage: str, data: Data) -> None:
     for name in names:
         small = {key: value for key, value in data.items() if name == stage or not key.endswith("/activations")}
         partial = folder / f"{name}.partial.npz"
-        np.savez_compressed(partial, **small)  # type: ignore[arg-type]
+        np.savez(partial, **small)  # type: ignore[arg-type]
         partial.replace(folder / f"{name}.npz")
         _table(folder / f"{name}.csv", data)
 

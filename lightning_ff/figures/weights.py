@@ -43,9 +43,8 @@ def _signs(axis: Axes, values: np.ndarray, bins: int) -> None:
         empty(axis, "no weights")
         return
     limit = float(np.abs(values).max()) or 1.0
-    edges = np.linspace(-limit, limit, bins + 1)
-    edges[bins // 2] = 0.0
-    shares = np.histogram(values, edges)[0] / len(values)
+    counts, edges = np.histogram(values, bins, (-limit, limit))
+    shares = counts / len(values)
     sides = [_NEGATIVE] * (bins // 2) + [_POSITIVE] * (bins // 2)
     axis.bar(edges[:-1], shares, np.diff(edges), align="edge", color=sides)
     log_scale(axis, "y", 0.5 / len(values), 12 * shares.max())

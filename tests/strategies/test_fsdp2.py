@@ -86,18 +86,16 @@ def weights(version: int) -> dict[str, Any]:
 def test_checkpoints_are_for_one_process_too_and_the_run_goes_on_from_them() -> None:
     quiet = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--model.widths=[64,48]")
     run = ("lightning_ff", "fit", f"--config={EXAMPLE}", *quiet, *TWO, "--trainer.check_val_every_n_epoch=4")
+    run = (*run, "--trainer.limit_train_batches=20", "--model.scheduler=null")
     of_two = accuracy(started(*run, "--trainer.max_epochs=12", "--test_after_fit=true"))
     last = "logs/digits/version_0/checkpoints/last.ckpt"
     of_one = accuracy(started("lightning_ff", "test", f"--config={EXAMPLE}", *quiet, f"--ckpt_path={last}"))
-    assert of_one == of_two > 0.9
-    stopped = ("--trainer.limit_train_batches=20", "--trainer.max_epochs=8", "--model.scheduler=null")
-    whole = ("--trainer.limit_train_batches=20", "--trainer.max_epochs=12", "--model.scheduler=null")
+    assert of_one == of_two > 0.85
     before = len([*Path("logs/digits").iterdir()])
-    started(*run, *whole)
-    started(*run, *stopped)
-    again = f"--ckpt_path=logs/digits/version_{before + 1}/checkpoints/last.ckpt"
-    started(*run, *whole, again)
-    assert difference(weights(before), weights(before + 2)) == 0.0
+    started(*run, "--trainer.max_epochs=8")
+    again = f"--ckpt_path=logs/digits/version_{before}/checkpoints/last.ckpt"
+    started(*run, "--trainer.max_epochs=12", again)
+    assert difference(weights(0), weights(before + 1)) == 0.0
 
 
 def test_another_module_is_refused_and_the_name_is_known() -> None:
