@@ -44,6 +44,8 @@ class ProbeMonitor(RepresentationCallback):
         TypeError: an argument is not what its annotation says.
     """
 
+    shows_labels = False
+
     def __init__(
         self,
         layers: list[str] | None = None,

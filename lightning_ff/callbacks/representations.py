@@ -52,8 +52,9 @@ class Recorder:
     def __init__(self, layers: dict[str, nn.Module], units: Units) -> None:
         self.layers = layers
         self.units = units
-        self.found: dict[str, Tensor] = {}
+        self.found: dict[str, list[Tensor]] = {}
         self._rows: int | None = None
+        self._label: Tensor | None = None
         self._hooks = []
         for name, layer in layers.items():
             inner = layer.layers if isinstance(layer, LocalBlock) else layer
@@ -61,20 +62,37 @@ class Recorder:
 
     def _noting(self, name: str) -> Any:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
-            if self._rows is not None and name not in self.found:
-                h = first(output)[: self._rows]
-                self.found[name] = h.detach().clone()  # what comes next may work in place
+            if self._rows is None:
+                return
+            if self._label is not None:
+                self.found.setdefault(name, []).append(self._own(name, first(output).detach()))
+            elif name not in self.found:
+                self.found[name] = [first(output)[: self._rows].detach().clone()]  # what comes next may work in place
 
         return hook
 
+    def _own(self, name: str, h: Tensor) -> Tensor:
+        """Of the next rows of a scan, candidate after candidate, those with the samples' own labels."""
+        assert self._label is not None
+        before, n = sum(map(len, self.found[name])), len(h) // self._classes
+        if n * self._classes != len(h):  # no part of a scan: whoever counts the rows will miss these
+            return h[:0]
+        label = self._label[before : before + n]
+        return h.unflatten(0, (self._classes, n))[label, torch.arange(len(label), device=h.device)]
+
     def start(self, rows: int) -> None:
         """Remember from now on the first so many rows."""
-        self.found, self._rows = {}, rows
+        self.found, self._rows, self._label = {}, rows, None
+
+    def start_scan(self, label: Tensor, classes: int) -> None:
+        """Remember from now on what a scan over all candidate labels gives for the samples' own `(N,)`."""
+        self.start(len(label))
+        self._label, self._classes = label, classes
 
     def stop(self) -> dict[str, Tensor]:
         """What came, `(N, U)` by layer; layers that did not run are missing."""
         found, self.found, self._rows = self.found, {}, None
-        return {name: self._flat(name, h) for name, h in found.items()}
+        return {name: self._flat(name, h[0] if len(h) == 1 else torch.cat(h)) for name, h in found.items()}
 
     def _flat(self, name: str, h: Tensor) -> Tensor:
         if self.units == "all" or h.dim() < 3:
@@ -93,6 +111,16 @@ class Recorder:
 def own_pass(module: LightningModule) -> bool:
     """Whether images need a pass with their own labels, since evaluation writes all candidates into them."""
     return isinstance(module, LocalLearner) and module.network.mode == "pair"
+
+
+def scans(module: LightningModule, policy: LabelPolicy) -> bool:
+    """Whether evaluation itself shows a learner in pair mode the images with these labels, among all candidates."""
+    return (
+        isinstance(module, LocalLearner)
+        and own_pass(module)
+        and module.network.readout.needs == "scores"
+        and (policy == "true" or not module.held_out)
+    )
 
 
 def labelled(learner: LocalLearner, image: Tensor, label: Tensor, answer: Tensor, policy: LabelPolicy) -> Tensor:

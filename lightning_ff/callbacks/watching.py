@@ -19,6 +19,7 @@ from lightning_ff.callbacks.representations import (
     layers_of,
     own_pass,
     represent,
+    scans,
 )
 from lightning_ff.kinds import kind, whole
 from lightning_ff.learner import LocalLearner
@@ -54,6 +55,7 @@ class RepresentationCallback(Callback, ABC):
         self._numbered = 0
 
     label_policy: LabelPolicy = "true"
+    shows_labels = True  # in pair mode the samples' own; a subclass with an `encoded` of its own may show others
 
     @abstractmethod
     def see(
@@ -118,19 +120,23 @@ class RepresentationCallback(Callback, ABC):
         return not fits or (self.every_n_epochs > 0 and (trainer.current_epoch + 1) % self.every_n_epochs == 0)
 
     def _start(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
-        if self._measures(trainer) and not own_pass(pl_module):
-            assert self.recorder is not None
-            self.recorder.start(len(unpack(batch)[1]))
+        if not self._measures(trainer):
+            return
+        assert self.recorder is not None
+        label = unpack(batch)[1]
+        if self.shows_labels and scans(pl_module, self.label_policy):
+            self.recorder.start_scan(label, pl_module.num_classes)  # type: ignore[arg-type]
+        elif not own_pass(pl_module):
+            self.recorder.start(len(label))
 
     def _stop(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
         if not self._measures(trainer):
             return
         assert self.recorder is not None
         image, label, index = unpack(batch)
-        if own_pass(pl_module):
+        found = self.recorder.stop()
+        if own_pass(pl_module) and not all(len(found.get(name, ())) == len(label) for name in self.recorder.layers):
             found = represent(pl_module, self.recorder, self.encoded(pl_module, image, label))  # type: ignore[arg-type]
-        else:
-            found = self.recorder.stop()
         if index is None:
             index = self._numbers(trainer, label)
         self.see(trainer, pl_module, {**self.more(image), **found}, label, index)
