@@ -34,7 +34,7 @@ class MeanLoss(Metric):
 
     @override
     def update(self, loss: Tensor, samples: int) -> None:
-        self.total = self.total + loss.detach() * samples
+        self.total = self.total.float() + loss.detach().float() * samples  # of one type in every process
         self.samples = self.samples + samples
 
     @override
@@ -93,6 +93,7 @@ class Evaluation(LightningModule):
         checks.one_loader(stage, dataloader_idx)
         image, label, _ = unpack(batch)
         checks.labels(label, self.network.num_classes, batch_idx)
+        self.network.placement.same(label)
         with checks.fitting(image, self):
             outputs = self.network.placement.collect(self.network.outputs(image))
             if outputs is None:  # another process has the answers, and this one none, which counts in their means
@@ -112,6 +113,10 @@ class Evaluation(LightningModule):
                 metric.update(answer, label)
             self.log(name, metric, on_step=False, on_epoch=True, prog_bar=name == f"{stage}/acc", batch_size=len(label))
         return loss
+
+    @override
+    def on_test_epoch_end(self) -> None:
+        self.network.placement.agree()
 
     @property
     def _fits(self) -> bool:

@@ -290,11 +290,12 @@ class LocalLearner(Stepping):
         image, label, index = unpack(batch)
         self.batch_number = batch_idx
         checks.labels(label, self.num_classes, batch_idx)
-        if self.augment is not None:
-            image = self.augment(image)
         self._steps_now = (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch
         with self._hold_reductions(), checks.fitting(image, self):
+            self.placement.same(label)
             come = self.placement.take(label)
+            if self.augment is not None and come is None:
+                image = self.augment(image)
             begin = come or self.schedule.input(image, label, index) or self.inputs(image, label, index)
             result = self.sweep(*begin)
             if self.reads_out:

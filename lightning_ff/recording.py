@@ -80,10 +80,12 @@ class Recording(Evaluation):
         means = self.network.placement.gather(self._means())
         checks.finite(means)
         blocks = {name: value for name, value in means.items() if name != "readout"}
-        self.log("train/loss", sum(blocks.values()), prog_bar=True)
+        self.log("train/loss", sum(blocks.values()), prog_bar=True, sync_dist=True)
         if means.keys() != {"network"}:
-            self.log_dict({f"train/loss/{name}": value for name, value in means.items() if name != "network"})
-        self.log("train/acc", hits.float().mean(), prog_bar=True)
+            self.log_dict(
+                {f"train/loss/{name}": value for name, value in means.items() if name != "network"}, sync_dist=True
+            )
+        self.log("train/acc", hits.float().mean(), prog_bar=True, sync_dist=True)
 
     def _means(self) -> dict[str, float]:
         """Mean losses since the last call; stops the run when one is not finite."""

@@ -79,6 +79,7 @@ class Stepping(Recording):
 
     @override
     def on_validation_epoch_end(self) -> None:
+        self.network.placement.agree()
         if self._fits:
             self.network.readout.fit(self._sum_over_processes)
             self._step_schedulers("epoch", self.trainer.callback_metrics)

@@ -117,6 +117,16 @@ class Placement:
         """Values by block of all processes, from those of this one's blocks; asked for at log intervals."""
         return values
 
+    def same(self, label: Tensor) -> None:
+        """Note whether this process reads the samples with the labels `(N,)` that the others read."""
+
+    def agree(self) -> None:
+        """Stop the run where one process has read other samples; called where processes meet.
+
+        Raises:
+            ValueError: it has.
+        """
+
     def end_batch(self, trainer: Trainer) -> None:
         """Called when a training batch has ended, before the trainer looks whether it shall stop."""
 

@@ -24,7 +24,7 @@ class Groups:
         self._made: list[Any] = []
         self.pipeline = self.peers = self.before = self.after = None
 
-    def make(self, stages: int, copies: int, backend: str | None) -> None:
+    def make(self, stages: int, copies: int, backend: str | None, timeout: timedelta) -> None:
         """Make all groups, which every process takes part in, and keep this one's."""
         rank = dist.get_rank()
         for first in range(0, stages * copies, stages):
@@ -35,14 +35,14 @@ class Groups:
         if copies > 1:
             for first in range(0, stages * copies, stages):
                 members = list(range(first, first + stages))
-                group = self._new(members, backend)
+                group = self._new(members, backend, timeout)
                 self.pipeline = group if rank in members else self.pipeline
             for stage in range(stages):
                 members = list(range(stage, stages * copies, stages))
-                group = self._new(members, backend)
+                group = self._new(members, backend, timeout)
                 self.peers = group if rank in members else self.peers
 
-    def _new(self, ranks: list[int], backend: str | None, timeout: timedelta | None = None) -> Any:
+    def _new(self, ranks: list[int], backend: str | None, timeout: timedelta) -> Any:
         self._made.append(dist.new_group(ranks, timeout, backend))
         return self._made[-1]
 

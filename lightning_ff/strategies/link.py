@@ -122,7 +122,7 @@ class Link:
             come.append(tensor.movedim(-1, 1) if behind else tensor)
         return Message(come, numbers)
 
-    def close(self, patience: float = 10.0) -> None:
+    def close(self, patience: float) -> None:
         """Say that nothing more comes, and wait until what was sent has gone and the process before has said so too."""
         if self.after is not None:
             with suppress(RuntimeError):  # the next process is gone

@@ -6,6 +6,7 @@ import warnings
 from datetime import timedelta
 from typing import Any, Literal
 
+import lightning.pytorch.callbacks
 import torch
 import torch.distributed as dist
 from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
@@ -97,7 +98,9 @@ class LocalPipelineStrategy(LocalDDPStrategy):
                 raise ValueError(f"blocks={blocks} must be stages={stages} numbers, one for each stage")
         self.blocks = blocks
         self._stages = len(blocks) if stages is None and blocks is not None else stages
-        self._groups = Groups()
+        self._groups, self._patience = Groups(), timeout
+        self._failed = False
+        self._ended: dict[str, Any] = {}
 
     @property
     def stages(self) -> int:
@@ -124,7 +127,7 @@ class LocalPipelineStrategy(LocalDDPStrategy):
             )
         with isolate_rng(include_cuda=False):  # Lightning seeds again here, and one process does not
             super().setup_environment()
-        self._groups.make(self.stages, self.copies, self.process_group_backend)
+        self._groups.make(self.stages, self.copies, self.process_group_backend, self._patience)
         self._peers = self._groups.peers
 
     @override
@@ -149,6 +152,13 @@ class LocalPipelineStrategy(LocalDDPStrategy):
         learner.network.placement = Stage(learner, owned, stage, self._link, stops, self._groups.pipeline)
         if stage + 1 < self.stages:  # the last process judges, and the others' metrics are reduced with its
             warnings.filterwarnings("ignore", "The ``compute`` method of metric MulticlassAccuracy was called before")
+        # schedulers of all blocks step in every process, so that checkpoints have them; optimizers only where they are
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step\\(\\)` before `optimizer.step")
+
+    @override
+    def on_exception(self, exception: BaseException) -> None:
+        self._failed = True
+        super().on_exception(exception)
 
     @override
     def process_dataloader(self, dataloader: object) -> object:
@@ -159,28 +169,32 @@ class LocalPipelineStrategy(LocalDDPStrategy):
     @override
     def on_train_end(self) -> None:
         super().on_train_end()
-        self._stage.whole()
+        self._stage.whole()  # type: ignore[union-attr]
+        self._ended = self.optimizer_state(self.learner.facade)
 
     @property
-    def _stage(self) -> Stage:
+    def _stage(self) -> Stage | None:
+        """This process's part; None once the run is over, when every process has everything."""
         placement = self.learner.network.placement
-        assert isinstance(placement, Stage)
-        return placement
+        return placement if isinstance(placement, Stage) else None
 
     @override
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        self._stage.whole()
+        if self._stage is not None:
+            self._stage.whole()
         return super().lightning_module_state_dict()
 
     @override
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        if self._stage is None:
+            return self._ended
         return self._stage.optimizer_state(super().optimizer_state(optimizer))
 
     @override
     def teardown(self) -> None:
         network = self.learner.network
         if isinstance(network.placement, Stage):
-            self._link.close()
+            self._link.close(0.5 if self._failed else 10.0)
             network.placement = Placement()
         self._groups.end()
         super().teardown()
@@ -212,5 +226,7 @@ def check(strategy: LocalPipelineStrategy, trainer: Trainer) -> None:
             "strategy='ff_ddp'"
         )
     watching = [type(each).__name__ for each in trainer.callbacks if getattr(each, "needs_all_blocks", False)]  # type: ignore[attr-defined]
+    averaging = getattr(lightning.pytorch.callbacks, "WeightAveraging", ())  # Lightning 2.6 has it
+    watching += [type(each).__name__ for each in trainer.callbacks if isinstance(each, averaging)]  # type: ignore[attr-defined]
     if watching:
         raise ValueError(f"{watching[0]} looks at all blocks in one process: remove it, or use strategy='ff_ddp'")

@@ -38,6 +38,7 @@ class Stage(Placement):
         self.link, self.stops, self.group = link, stops, group
         self.last, self.first_rank = len(owned) - 1, dist.get_rank() - stage
         self._met = False
+        self._other = torch.zeros((), dtype=torch.int32, device=link.device)
 
     def __deepcopy__(self, memo: Any) -> Placement:
         return Placement()  # of a copy of the network all blocks are here
@@ -112,10 +113,31 @@ class Stage(Placement):
         return {name: value for part in parts for name, value in part.items()}
 
     @override
+    def same(self, label: Tensor) -> None:
+        if self.stage:
+            (of_first,) = self.link.receive().tensors
+            other = len(of_first) != len(label) or (of_first != label).any()
+            self._other = torch.maximum(self._other, torch.as_tensor(other, dtype=torch.int32, device=label.device))
+            label = of_first
+        if self.sends:
+            self.link.send([label])
+
+    @override
+    def agree(self) -> None:
+        dist.all_reduce(self._other, dist.ReduceOp.MAX)
+        if self._other:
+            self._other.zero_()
+            raise ValueError(
+                "the processes of a pipeline read other samples, or in another order: use one of the data modules, a "
+                "DataLoader(shuffle=True), or a sampler with a seed of its own that is the same in all processes"
+            )
+
+    @override
     def end_batch(self, trainer: Trainer) -> None:
         """Stop together: in the middle of an epoch where processes meet anyway, else at its end."""
         wishes = self.stops.wishes()
         if self._met or trainer.is_last_batch:
+            self.agree()
             asked = torch.tensor(wishes, dtype=torch.int32, device=self.link.device)
             dist.all_reduce(asked, dist.ReduceOp.MAX)
             self.stops.grant(*(bool(wish) for wish in asked))
@@ -165,7 +187,8 @@ class SameOrder:
         return getattr(self.__dict__["loader"], name)
 
     def __iter__(self) -> Iterator[Any]:
-        state = torch.get_rng_state()
-        dist.broadcast(state, 0 if self.group is None else dist.get_global_rank(self.group, 0), self.group)
-        torch.set_rng_state(state)
+        state = [torch.get_rng_state()]  # as an object, which travels wherever the backend wants it
+        first = 0 if self.group is None else dist.get_global_rank(self.group, 0)
+        dist.broadcast_object_list(state, first, self.group)
+        torch.set_rng_state(state[0])
         return iter(self.loader)

@@ -66,13 +66,13 @@ def trained(
 ) -> dict[str, Tensor]:
     """Weights after one epoch on so many processes."""
     torch.set_num_threads(1)
+    precision: Any = "64-true" if dtype == torch.float64 else "32-true"
     ours = LocalDDPStrategy(start_method="fork", process_group_backend="gloo") if strategy is None else strategy
     trainer = Trainer(
-        **{"max_epochs": 1, "logger": False, "enable_checkpointing": False, **flags},
+        **{"max_epochs": 1, "logger": False, "enable_checkpointing": False, "precision": precision, **flags},
         accelerator="cpu",
         devices=processes,
         strategy=ours if processes > 1 else "auto",
-        precision="64-true" if dtype == torch.float64 else "32-true",
         enable_progress_bar=False,
         enable_model_summary=False,
     )

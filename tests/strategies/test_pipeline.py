@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch.callbacks
 import pytest
 import torch
 import torch.distributed as dist
@@ -21,6 +22,7 @@ from lightning_ff import (
     LinearReadout,
     LocalPipelineStrategy,
     MeanReadout,
+    Placement,
     RandomShift,
     SparsityMonitor,
     SwitchNegatives,
@@ -179,6 +181,71 @@ def test_predictions_are_in_every_process(tmp_path: Path) -> None:
             assert all(torch.equal(want[key], got[key]) for key in want)
 
 
+class OtherOrder(Shares):
+    """Each process draws an order of its own."""
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        order = torch.randperm(len(self.samples), generator=torch.Generator().manual_seed(dist.get_rank())).tolist()
+        return DataLoader(self.samples, batch_size=12, sampler=order)
+
+
+def test_processes_that_read_other_samples_are_found_out() -> None:
+    with pytest.raises(ProcessRaisedException, match="the processes of a pipeline read other samples, or in another"):
+        trained(learner("class"), 2, strategy=Pipeline(), data=OtherOrder, log_every_n_steps=5)
+
+
+def test_a_checkpoint_after_the_run_is_whole_too(tmp_path: Path) -> None:
+    def fit(processes: int) -> dict[str, Any]:
+        strategy = Pipeline() if processes > 1 else "auto"
+        trainer = Trainer(
+            accelerator="cpu", devices=processes, strategy=strategy, max_epochs=1, logger=False,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            callbacks=[SaveLate(tmp_path / f"{processes}.ckpt")],
+        )  # fmt: skip
+        trainer.fit(learner("class", ADAMW), Shares())
+        return dict(torch.load(tmp_path / f"{processes}.ckpt", weights_only=False))
+
+    one, two = fit(1), fit(2)
+    assert difference(one["state_dict"], two["state_dict"]) == 0.0
+    assert len(states(one)) >= 3 * 3
+    assert difference(states(one), states(two)) == 0.0
+
+
+class SaveLate(Callback):
+    """Saves when the strategy has let go of the blocks, as after `fit`."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        placement, pl_module.network.placement = pl_module.network.placement, Placement()  # type: ignore[union-attr]
+        trainer.save_checkpoint(self.file)
+        pl_module.network.placement = placement  # type: ignore[union-attr, assignment]
+
+
+def test_half_precision_validates() -> None:
+    trained(learner("class"), 2, strategy=Pipeline(), data=Validated, precision="bf16-true")
+
+
+class Validated(Shares):
+    """With validation data."""
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.samples, batch_size=50)
+
+
+def averaging() -> list[Callback]:
+    """What averages weights, where this Lightning has it."""
+    kind = getattr(lightning.pytorch.callbacks, "EMAWeightAveraging", None)
+    return [EMAWeightAveraging() if kind is None else kind()]
+
+
+class EMAWeightAveraging(Callback):
+    """Stands in for it in an older Lightning."""
+
+    needs_all_blocks = True
+
+
 @pytest.mark.parametrize(
     ("arguments", "strategy", "flags", "message"),
     [
@@ -190,6 +257,7 @@ def test_predictions_are_in_every_process(tmp_path: Path) -> None:
         ({}, {}, {"callbacks": [SwitchNegatives({0: HardLabel()})]}, "need the scores of all blocks before"),
         ({}, {}, {"callbacks": [SparsityMonitor()]}, "SparsityMonitor looks at all blocks in one process"),
         ({}, {}, {"callbacks": [GreedySchedule()], "max_epochs": -1}, "GreedySchedule looks at all blocks"),
+        ({}, {}, {"callbacks": averaging()}, "EMAWeightAveraging looks at all blocks"),
     ],
 )
 def test_what_needs_all_blocks_is_refused(
