@@ -292,7 +292,6 @@ class LocalLearner(Stepping):
         checks.labels(label, self.num_classes, batch_idx)
         self._steps_now = (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch
         with self._hold_reductions(), checks.fitting(image, self):
-            self.placement.same(label)
             come = self.placement.take(label)
             if self.augment is not None and come is None:
                 image = self.augment(image)

@@ -77,15 +77,24 @@ class Recording(Evaluation):
     def _log_interval(self, image: Tensor, label: Tensor) -> None:
         with torch.no_grad():  # first: in a pipeline, while the last blocks still learn
             hits = self(image[:_SAMPLES]).argmax(1) == label[:_SAMPLES]
-        means = self.network.placement.gather(self._means())
+        means = self._over_processes(
+            {**self.network.placement.gather(self._means()), "acc": float(hits.float().mean())}
+        )
+        accuracy = means.pop("acc")
         checks.finite(means)
         blocks = {name: value for name, value in means.items() if name != "readout"}
-        self.log("train/loss", sum(blocks.values()), prog_bar=True, sync_dist=True)
+        self.log("train/loss", sum(blocks.values()), prog_bar=True)
         if means.keys() != {"network"}:
-            self.log_dict(
-                {f"train/loss/{name}": value for name, value in means.items() if name != "network"}, sync_dist=True
-            )
-        self.log("train/acc", hits.float().mean(), prog_bar=True, sync_dist=True)
+            self.log_dict({f"train/loss/{name}": value for name, value in means.items() if name != "network"})
+        self.log("train/acc", accuracy, prog_bar=True)
+
+    def _over_processes(self, values: dict[str, float]) -> dict[str, float]:
+        """Means over all processes, in one message."""
+        if self.trainer.world_size == 1:
+            return values
+        own = torch.tensor([*values.values()], dtype=torch.float32, device=self.device)
+        means: Tensor = self.trainer.strategy.reduce(own, reduce_op="mean")
+        return dict(zip(values, means.tolist(), strict=True))
 
     def _means(self) -> dict[str, float]:
         """Mean losses since the last call; stops the run when one is not finite."""

@@ -118,7 +118,7 @@ class Placement:
         return values
 
     def same(self, label: Tensor) -> None:
-        """Note whether this process reads the samples with the labels `(N,)` that the others read."""
+        """Note, in an evaluation, whether this process reads the samples with labels `(N,)` that the others read."""
 
     def agree(self) -> None:
         """Stop the run where one process has read other samples; called where processes meet.

@@ -74,7 +74,7 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
             timeout=timeout,
             start_method=start_method,
         )
-        self.compression = compression
+        self.compression, self.timeout = compression, timeout
         self._type = torch.bfloat16 if compression else None
         self._flying: dict[str, tuple[list[Tensor], Average]] = {}
         self._kept: dict[str, dict[Any, Tensor]] = {}

@@ -85,17 +85,17 @@ class LocalFSDP2Strategy(LocalStrategy, ModelParallelStrategy):
     @override
     def on_validation_end(self) -> None:
         super().on_validation_end()
-        self._begin([0])
+        self._end()
 
     @override
     def on_test_end(self) -> None:
         super().on_test_end()
-        self._begin([0])
+        self._end()
 
     @override
     def on_predict_end(self) -> None:
         super().on_predict_end()
-        self._begin([0])
+        self._end()
 
     def _begin(self, batches: Sequence[float]) -> None:
         """Where processes have other numbers of batches, none can count on the others to gather a block for it."""
@@ -104,6 +104,11 @@ class LocalFSDP2Strategy(LocalStrategy, ModelParallelStrategy):
         self._frees = bool(most[0] == -most[1])
         for part in self._parts:
             part.reshard() if self._frees else part.unshard()
+
+    def _end(self) -> None:
+        self._frees = True
+        for part in self._parts:
+            part.reshard()
 
     def _free(self, part: nn.Module, *_: Any) -> None:
         if self._frees and not torch.is_grad_enabled():

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch.callbacks
-import torch
 import torch.distributed as dist
-from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
 from lightning.pytorch import Trainer
-from lightning.pytorch.accelerators import Accelerator
-from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch.distributed.constants import default_pg_timeout
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, RandomSampler
 from typing_extensions import override
@@ -38,7 +32,7 @@ class LocalPipelineStrategy(LocalDDPStrategy):
 
     All processes of a pipeline read the same batches in the same order; the first makes the negatives. Processes meet
     at log intervals, at the ends of epochs and for checkpoints, which are as of one process; a wish to stop in between
-    (`max_time`, `trainer.should_stop`, SIGTERM) waits for the next of these.
+    (`max_time`, `trainer.should_stop`, SIGTERM) waits for the next log interval or end of an epoch.
 
     With fewer stages than processes there are several pipelines: each reads its share of every batch, and gradients of
     a block are averaged over the processes that train it, as `ff_ddp` does. Processes that follow each other make up a
@@ -47,15 +41,7 @@ class LocalPipelineStrategy(LocalDDPStrategy):
     Args:
         stages: Processes of one pipeline; None takes all, or as many as `blocks` names.
         blocks: Number of consecutive blocks of each stage; None measures blocks, and gives the slowest process least.
-        compression: "bf16" sends gradients in half the bytes, where there are several pipelines.
-        process_group_backend: "nccl", "gloo" or another one of torch's; None goes by the device.
-        timeout: Until a process that waits for the others, where all meet, gives up.
-        start_method: How processes are started: "popen", "spawn", "fork" or "forkserver".
-        accelerator: Set by the Trainer.
-        parallel_devices: Set by the Trainer.
-        cluster_environment: Where the processes run; None finds out.
-        checkpoint_io: How checkpoints are written; None is Lightning's own way.
-        precision_plugin: Set by the Trainer.
+        **kwargs: See :class:`~lightning_ff.LocalDDPStrategy`; `compression` is of gradients between pipelines.
 
     Raises:
         ValueError: numbers of blocks or processes do not fit, a segment would be cut, or something needs all blocks in
@@ -67,27 +53,9 @@ class LocalPipelineStrategy(LocalDDPStrategy):
         self,
         stages: int | None = None,
         blocks: list[int] | None = None,
-        compression: Literal["bf16"] | None = None,
-        process_group_backend: str | None = None,
-        timeout: timedelta = default_pg_timeout,
-        start_method: Literal["popen", "spawn", "fork", "forkserver"] = "popen",
-        accelerator: Accelerator | None = None,
-        parallel_devices: list[torch.device] | None = None,
-        cluster_environment: ClusterEnvironment | None = None,
-        checkpoint_io: CheckpointIO | None = None,
-        precision_plugin: Precision | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            compression=compression,
-            accelerator=accelerator,
-            parallel_devices=parallel_devices,
-            cluster_environment=cluster_environment,
-            checkpoint_io=checkpoint_io,
-            precision_plugin=precision_plugin,
-            process_group_backend=process_group_backend,
-            timeout=timeout,
-            start_method=start_method,
-        )
+        super().__init__(**kwargs)
         if blocks is not None:
             sizes("blocks", blocks, "give the number of blocks of each stage, such as [3, 2], or None")
         if stages is not None:
@@ -98,7 +66,7 @@ class LocalPipelineStrategy(LocalDDPStrategy):
                 raise ValueError(f"blocks={blocks} must be stages={stages} numbers, one for each stage")
         self.blocks = blocks
         self._stages = len(blocks) if stages is None and blocks is not None else stages
-        self._groups, self._patience = Groups(), timeout
+        self._groups = Groups()
         self._failed = False
         self._ended: dict[str, Any] = {}
 
@@ -127,7 +95,7 @@ class LocalPipelineStrategy(LocalDDPStrategy):
             )
         with isolate_rng(include_cuda=False):  # Lightning seeds again here, and one process does not
             super().setup_environment()
-        self._groups.make(self.stages, self.copies, self.process_group_backend, self._patience)
+        self._groups.make(self.stages, self.copies, self.process_group_backend, self.timeout)
         self._peers = self._groups.peers
 
     @override
@@ -135,7 +103,7 @@ class LocalPipelineStrategy(LocalDDPStrategy):
         check(self, trainer)
         if self.copies == 1:
             leave_samplers(trainer)
-        stops = Stops(trainer)
+        self._failed, stops = False, Stops(trainer)
         super().setup(trainer)
         self._place(stops)
 
@@ -187,7 +155,7 @@ class LocalPipelineStrategy(LocalDDPStrategy):
     @override
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         if self._stage is None:
-            return self._ended
+            return self._ended or super().optimizer_state(optimizer)
         return self._stage.optimizer_state(super().optimizer_state(optimizer))
 
     @override

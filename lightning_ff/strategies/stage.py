@@ -18,6 +18,11 @@ from lightning_ff.learner import LocalLearner
 from lightning_ff.strategies.link import Link
 from lightning_ff.sweep import Arrived, Placement, Segment
 
+_OTHER = (
+    "the processes of a pipeline read other samples, or in another order: use one of the data modules, a "
+    "DataLoader(shuffle=True), or a sampler with a seed of its own that is the same in all processes"
+)
+
 
 class Stage(Placement):
     """Answers the sweep's questions for one process.
@@ -38,6 +43,7 @@ class Stage(Placement):
         self.link, self.stops, self.group = link, stops, group
         self.last, self.first_rank = len(owned) - 1, dist.get_rank() - stage
         self._met = False
+        self._label = torch.empty(0, dtype=torch.int64)
         self._other = torch.zeros((), dtype=torch.int32, device=link.device)
 
     def __deepcopy__(self, memo: Any) -> Placement:
@@ -68,16 +74,18 @@ class Stage(Placement):
 
     @override
     def take(self, label: Tensor) -> Arrived | None:
+        self._label = label
         if self.stage == 0:
             return None
-        tensors, (parts, positives) = self.link.receive()
+        (of_first, *tensors), (parts, positives) = self.link.receive()
+        self._label = self._compared(of_first, label)
         x = tensors[0] if parts == 1 else tuple(tensors[:parts])
-        return Arrived(x, label if positives < 0 else positives, tensors[parts:])
+        return Arrived(x, of_first if positives < 0 else positives, tensors[parts:])
 
     @override
     def send(self, x: Activation, target: Tensor | int, features: list[Tensor]) -> None:
         parts = [x] if isinstance(x, Tensor) else [*x]
-        self.link.send([*parts, *features], [len(parts), target if isinstance(target, int) else -1])
+        self.link.send([self._label, *parts, *features], [len(parts), target if isinstance(target, int) else -1])
 
     @override
     def enter(self, x: Activation) -> Activation:
@@ -116,21 +124,23 @@ class Stage(Placement):
     def same(self, label: Tensor) -> None:
         if self.stage:
             (of_first,) = self.link.receive().tensors
-            other = len(of_first) != len(label) or (of_first != label).any()
-            self._other = torch.maximum(self._other, torch.as_tensor(other, dtype=torch.int32, device=label.device))
-            label = of_first
+            label = self._compared(of_first, label)
         if self.sends:
             self.link.send([label])
+
+    def _compared(self, of_first: Tensor, own: Tensor) -> Tensor:
+        """The first process's labels; whether they are also this one's is asked on the device, and told by `agree`."""
+        if len(of_first) != len(own):
+            raise ValueError(_OTHER)
+        self._other = torch.maximum(self._other, (of_first != own).any().int())
+        return of_first
 
     @override
     def agree(self) -> None:
         dist.all_reduce(self._other, dist.ReduceOp.MAX)
         if self._other:
             self._other.zero_()
-            raise ValueError(
-                "the processes of a pipeline read other samples, or in another order: use one of the data modules, a "
-                "DataLoader(shuffle=True), or a sampler with a seed of its own that is the same in all processes"
-            )
+            raise ValueError(_OTHER)
 
     @override
     def end_batch(self, trainer: Trainer) -> None:

@@ -224,7 +224,9 @@ class SaveLate(Callback):
 
 
 def test_half_precision_validates() -> None:
-    trained(learner("class"), 2, strategy=Pipeline(), data=Validated, precision="bf16-true")
+    flags: dict[str, Any] = {"data": Validated, "precision": "bf16-true"}
+    one, two = trained(learner("class"), 1, **flags), trained(learner("class"), 2, strategy=Pipeline(), **flags)
+    assert difference(one, two) == 0.0
 
 
 class Validated(Shares):
