@@ -111,7 +111,7 @@ class LocalStrategy(Base):
     def _average_statistics(self) -> None:
         """Running means become equal in all processes that hold the same blocks."""
         if self._statistics and self.copies > 1:
-            means = Average(self._statistics, group=self._peers).wait()
+            means = Average(self._peers).start(self._statistics).wait()
             for buffer, mean in zip(self._statistics, means, strict=True):
                 buffer.copy_(mean)
 

@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from lightning_ff.strategies.common import LocalStrategy
 from lightning_ff.strategies.reduction import Average
+from lightning_ff.strategies.shared import SharedAverage, near
 
 
 class LocalDDPStrategy(LocalStrategy, DDPStrategy):
@@ -36,6 +37,8 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
 
     Args:
         compression: "bf16" sends gradients in half the bytes; None in their own type.
+        shared_memory: Up to four processes of one machine without GPUs read each other's gradients in its memory, where
+            the system (Linux) lets them; with False, or `compression`, they send messages as everywhere else.
         process_group_backend: "nccl", "gloo" or another one of torch's; None goes by the device.
         timeout: Until a process that waits for the others gives up.
         start_method: How processes are started: "popen", "spawn", "fork" or "forkserver".
@@ -53,6 +56,7 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
     def __init__(
         self,
         compression: Literal["bf16"] | None = None,
+        shared_memory: bool = True,
         process_group_backend: str | None = None,
         timeout: timedelta = default_pg_timeout,
         start_method: Literal["popen", "spawn", "fork", "forkserver"] = "popen",
@@ -74,29 +78,40 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
             timeout=timeout,
             start_method=start_method,
         )
-        self.compression, self.timeout = compression, timeout
-        self._type = torch.bfloat16 if compression else None
-        self._flying: dict[str, tuple[list[Tensor], Average]] = {}
-        self._kept: dict[str, dict[Any, Tensor]] = {}
+        self.compression, self.shared_memory, self.timeout = compression, shared_memory, timeout
+        self._near = False
+        self._averages: dict[str, Average] = {}
+        self._flying: dict[str, list[Tensor]] = {}
         self._holding = False
 
     @override
     def configure_ddp(self) -> None:
         """Begin with equal weights; nothing is wrapped."""
         self.begin_equal()
+        wanted = self.shared_memory and self.compression is None and self.root_device.type == "cpu"
+        self._near = wanted and near(self._peers)
 
     @override
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
         loss = super().backward(closure_loss, optimizer, *args, **kwargs)
         if not self._holding and self.copies > 1:
             for name in self._owned(optimizer):
-                parameters = [p for p in self.learner.facade.parameters(name) if p.requires_grad]
-                gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-                self._flying[name] = (
-                    parameters,
-                    Average(gradients, self._type, self._peers, self._kept.setdefault(name, {})),
-                )
+                self._reduce(name)
         return loss
+
+    def _reduce(self, name: str) -> None:
+        """Send a block's gradients off."""
+        parameters = [p for p in self.learner.facade.parameters(name) if p.requires_grad]
+        self._average(name).start([torch.zeros_like(p) if p.grad is None else p.grad for p in parameters])
+        self._flying[name] = parameters
+        for parameter in parameters:
+            parameter.grad = None  # its memory, still in the cache, is the next block's
+
+    def _average(self, name: str) -> Average:
+        if name not in self._averages:
+            type_ = torch.bfloat16 if self.compression else None
+            self._averages[name] = SharedAverage(self._peers) if self._near else Average(self._peers, type_)
+        return self._averages[name]
 
     def _owned(self, optimizer: Optimizer | None) -> list[str]:
         """Blocks whose gradients are complete with this backward."""
@@ -122,8 +137,8 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
     ) -> Any:
         name = self.learner.facade.name_of(optimizer)
         for landing in list(self._flying) if name is None else [name] if name in self._flying else []:
-            parameters, average = self._flying.pop(landing)
-            for parameter, gradient in zip(parameters, average.wait(), strict=True):
+            means = self._averages[landing].wait()
+            for parameter, gradient in zip(self._flying.pop(landing), means, strict=True):
                 if parameter.is_contiguous():
                     parameter.grad = gradient
                 else:  # optimizers want a gradient that lies in memory as its parameter does
@@ -133,5 +148,5 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
     @override
     def teardown(self) -> None:
         self._flying.clear()
-        self._kept.clear()
+        self._averages.clear()
         super().teardown()

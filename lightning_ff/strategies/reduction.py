@@ -1,55 +1,89 @@
-"""One flat message of a group of tensors, averaged over all processes while other work goes on."""
+"""Tensors averaged over processes, in one flat message, while other work goes on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Size, Tensor
+
+Kind = tuple[str, str]
+
+
+class Part(NamedTuple):
+    """Tensors of one type and device on their way: their places and shapes, and the message with what awaits it."""
+
+    kind: Kind
+    places: list[int]
+    shapes: list[Size]
+    sent: Tensor
+    work: Any
 
 
 class Average:
-    """Starts to average tensors over processes; `wait` gives the means.
+    """Averages tensors over processes, again and again, in memory that it keeps.
 
-    Tensors of one type and device travel in one message.
+    Tensors of one type and device travel in one message. The means are views of that memory: they count until the next
+    `start`.
 
     Args:
-        tensors: Values, the same number and shapes in every process.
-        compression: Type that they travel in; None is their own.
         group: Processes whose values they are; None is all.
-        kept: Memory of messages before, to be used again once their means are needed no more.
+        compression: Type that they travel in; None is their own.
     """
 
-    def __init__(
-        self,
-        tensors: Sequence[Tensor],
-        compression: torch.dtype | None = None,
-        group: Any = None,
-        kept: dict[Any, Tensor] | None = None,
-    ) -> None:
-        self._groups = []
-        kept = {} if kept is None else kept
-        kind = {i: (str(tensor.dtype), str(tensor.device)) for i, tensor in enumerate(tensors)}
-        share = 1 / dist.get_world_size(group)
-        for key, places in groupby(sorted(kind, key=lambda i: (kind[i], i)), kind.__getitem__):
-            chosen = list(places)
-            parts = [tensors[i].detach().reshape(-1) for i in chosen]
-            flat = kept.setdefault(key, parts[0].new_empty(0))
-            torch.cat(parts, out=flat.resize_(sum(part.numel() for part in parts))).mul_(share)
-            sent = flat if compression is None else flat.to(compression)
-            self._groups.append((chosen, flat, sent, dist.all_reduce(sent, group=group, async_op=True)))
-        self._like = list(tensors)
+    def __init__(self, group: Any = None, compression: torch.dtype | None = None) -> None:
+        self.group, self.compression = group, compression
+        self._flat: dict[Kind, Tensor] = {}
+        self._flying: list[Part] = []
+
+    def start(self, tensors: Sequence[Tensor]) -> Average:
+        """Send tensors off, as many of the same shapes in every process; they may be changed afterwards."""
+        kinds = [(str(tensor.dtype), str(tensor.device)) for tensor in tensors]
+        self._flying = []
+        for kind, chosen in groupby(sorted(range(len(kinds)), key=kinds.__getitem__), kinds.__getitem__):
+            places = list(chosen)
+            shapes = [tensors[i].shape for i in places]
+            packed = self._memory(kind, sum(shape.numel() for shape in shapes), tensors[places[0]])
+            pack([tensors[i] for i in places], packed, 1 / dist.get_world_size(self.group))
+            self._flying.append(Part(kind, places, shapes, *self._send(packed)))
+        return self
 
     def wait(self) -> list[Tensor]:
-        """The means, in the order of the tensors: views of the message."""
-        means = list(self._like)
-        for chosen, flat, sent, work in self._groups:
-            work.wait()
-            if sent is not flat:
-                flat.copy_(sent)
-            for i, part in zip(chosen, flat.split([self._like[i].numel() for i in chosen]), strict=True):
-                means[i] = part.view(self._like[i].shape)
-        return means
+        """The means, in the order of the tensors."""
+        means: dict[int, Tensor] = {}
+        for part in self._flying:
+            means.update(zip(part.places, shaped(self._mean(part), part.shapes), strict=True))
+        self._flying = []
+        return [means[i] for i in sorted(means)]
+
+    def _memory(self, kind: Kind, size: int, like: Tensor) -> Tensor:
+        """Where this process's tensors are laid."""
+        return self._flat.setdefault(kind, like.new_empty(0)).resize_(size)
+
+    def _send(self, packed: Tensor) -> tuple[Tensor, Any]:
+        sent = packed if self.compression is None else packed.to(self.compression)
+        return sent, dist.all_reduce(sent, group=self.group, async_op=True)
+
+    def _mean(self, part: Part) -> Tensor:
+        part.work.wait()
+        flat = self._flat[part.kind]
+        return flat if part.sent is flat else flat.copy_(part.sent)
+
+
+def shaped(flat: Tensor, shapes: Sequence[Size]) -> list[Tensor]:
+    """The parts of a flat tensor."""
+    parts = flat.split([shape.numel() for shape in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+@torch.no_grad()
+def pack(tensors: Sequence[Tensor], flat: Tensor, share: float) -> None:
+    """Lay a share of each tensor into a flat one, one after another."""
+    if flat.is_cpu:  # one pass over memory; elsewhere as few kernels as can be
+        for tensor, part in zip(tensors, shaped(flat, [tensor.shape for tensor in tensors]), strict=True):
+            torch.mul(tensor, share, out=part)
+    else:
+        torch.cat([tensor.reshape(-1) for tensor in tensors], out=flat).mul_(share)

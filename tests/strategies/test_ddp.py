@@ -17,7 +17,20 @@ from torch.multiprocessing import ProcessRaisedException
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_ff import Backprop, GreedySchedule, LinearReadout, LocalDDPStrategy, ScalableForwardForward
-from tests.strategies.runs import ADAMW, BATCH, CLASSES, SGD, SHAPE, STEPS, Look, difference, layers, learner, trained
+from tests.strategies.runs import (
+    ADAMW,
+    BATCH,
+    CLASSES,
+    SGD,
+    SHAPE,
+    STEPS,
+    Look,
+    difference,
+    layers,
+    learner,
+    messages_only,
+    trained,
+)
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
 
@@ -73,7 +86,7 @@ def messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: LightningMo
     reduce = dist.all_reduce
 
     def counting(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        if tensor.is_floating_point():
+        if tensor.is_floating_point() or kwargs.get("async_op"):
             sizes.append(tensor.numel())
         return reduce(tensor, *args, **kwargs)
 
@@ -93,7 +106,7 @@ def parameters(module: torch.nn.Module) -> int:
 
 def test_each_gradient_travels_once_in_one_message_per_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model: Any = learner("pair")
-    sizes = messages(tmp_path, monkeypatch, model)
+    sizes = messages(tmp_path, monkeypatch, model, strategy=messages_only())
     buffers = [b.numel() for block in model.blocks for b in block.buffers() if b.is_floating_point()]
     of_step = [*(parameters(block) for block in model.blocks), *([sum(buffers)] if buffers else [])]
     assert sizes == of_step * STEPS
@@ -103,7 +116,19 @@ def test_each_gradient_travels_once_in_one_message_per_block(tmp_path: Path, mon
 def test_a_learned_readout_is_one_more_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model: Any = learner("class", readout=LinearReadout())
     parts = [*model.blocks, model.network.readout]
-    assert messages(tmp_path, monkeypatch, model) == [parameters(part) for part in parts] * STEPS
+    sizes = messages(tmp_path, monkeypatch, model, strategy=messages_only())
+    assert sizes == [parameters(part) for part in parts] * STEPS
+
+
+def test_with_shared_memory_one_number_per_block_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = learner("class", readout=LinearReadout())
+    assert messages(tmp_path, monkeypatch, model) == [1] * (len(model.blocks) + 1) * STEPS
+
+
+@pytest.mark.parametrize("arguments", [{}, {"step": "block"}, {"backward": "summed"}, {"accumulate_grad_batches": 3}])
+def test_shared_memory_and_messages_give_the_same_bits(arguments: dict[str, Any]) -> None:
+    shared = trained(learner("class", ADAMW, **arguments), 2)
+    assert difference(shared, trained(learner("class", ADAMW, **arguments), 2, strategy=messages_only())) == 0.0
 
 
 def tell(sizes, bucket):  # type: ignore[no-untyped-def]  # torch refuses annotations that are texts
@@ -133,7 +158,7 @@ def test_finding_unused_parameters_sends_all_of_them_for_every_block(tmp_path: P
 
 def test_nothing_travels_between_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model: Any = ScalableForwardForward(layers(), CLASSES, SHAPE, optimizer=SGD, accumulate_grad_batches=4)
-    sizes = messages(tmp_path, monkeypatch, model)
+    sizes = messages(tmp_path, monkeypatch, model, strategy=messages_only())
     assert sizes == [parameters(block) for block in model.blocks] * (STEPS // 4)
 
 

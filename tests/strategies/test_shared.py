@@ -1,0 +1,126 @@
+"""Averages through memory that processes of one machine share."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from lightning_ff.strategies.reduction import Average
+from lightning_ff.strategies.shared import SharedAverage, _view, near, share
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or not dist.is_gloo_available(), reason="needs Linux, and torch with gloo"
+)
+
+
+def begin(work: Any, rank: int, processes: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=processes)
+    torch.save(work(rank), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def together(work: Any, processes: int, folder: Path) -> list[Any]:
+    """What a function gives in each of so many processes."""
+    context = get_context("fork")
+    running = [context.Process(target=begin, args=(work, rank, processes, folder)) for rank in range(processes)]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join(120)
+    assert [process.exitcode for process in running] == [0] * processes
+    return [torch.load(folder / f"{rank}.pt") for rank in range(processes)]
+
+
+def values(rank: int, time_: int) -> list[torch.Tensor]:
+    """Tensors of two types, one that does not lie in order, and more of them from the fifth time on."""
+    g = torch.Generator().manual_seed(100 * time_ + rank)
+    drawn = torch.rand(3, 40, 50, generator=g, dtype=torch.float64)
+    parts = [drawn[0].float(), drawn[1], drawn[2].float().t(), torch.tensor(float(rank))]
+    return parts if time_ < 5 else [*parts, torch.full((7,), float(time_))]
+
+
+@pytest.mark.parametrize("kind", [Average, SharedAverage])
+@pytest.mark.parametrize("processes", [2, 3])
+def test_the_means_are_those_of_a_sum(kind: type[Average], processes: int, tmp_path: Path) -> None:
+    def work(rank: int) -> list[list[torch.Tensor]]:
+        average, found = kind(), []
+        for time_ in range(8):
+            given = values(rank, time_)
+            average.start(given)
+            for tensor in given:
+                tensor.fill_(-1.0)  # what has been started may be changed
+            time.sleep(0.02 * ((rank + time_) % processes))  # now this one is late, now that one
+            found.append([mean.clone() for mean in average.wait()])
+        return found
+
+    results = together(work, processes, tmp_path)
+    for time_ in range(8):
+        expected = [sum(each) / processes for each in zip(*(values(r, time_) for r in range(processes)), strict=True)]
+        for rank in range(processes):
+            for mean, right in zip(results[rank][time_], expected, strict=True):
+                torch.testing.assert_close(mean, right)
+            assert all(map(torch.equal, results[rank][time_], results[0][time_]))
+
+
+@pytest.mark.parametrize(("processes", "expected"), [(1, False), (2, True), (4, True), (5, False)])
+def test_a_few_processes_of_one_machine_are_near(processes: int, expected: bool, tmp_path: Path) -> None:
+    assert together(lambda rank: near(), processes, tmp_path) == [expected] * processes
+
+
+def test_all_know_if_one_cannot_share(tmp_path: Path) -> None:
+    def work(rank: int) -> tuple[bool, bool]:
+        if rank == 1:
+            os.memfd_create = refuse
+        return near(), share(64) is None
+
+    def refuse(name: str) -> int:
+        raise OSError("not permitted")
+
+    assert together(work, 3, tmp_path) == [(False, True)] * 3
+
+
+def test_memory_lost_in_a_run_names_the_way_out(tmp_path: Path) -> None:
+    def work(rank: int) -> str:
+        os.memfd_create = refuse
+        try:
+            SharedAverage().start([torch.ones(2)])
+        except RuntimeError as error:
+            return str(error)
+        return ""
+
+    def refuse(name: str) -> int:
+        raise OSError("not permitted")
+
+    assert all("use LocalDDPStrategy(shared_memory=False)" in said for said in together(work, 2, tmp_path))
+
+
+def test_a_path_that_names_something_else_is_not_read(tmp_path: Path) -> None:
+    file = os.memfd_create("mine")
+    os.ftruncate(file, 64)
+    path = f"/proc/{os.getpid()}/fd/{file}"
+    view = _view(path, "mine", 64)
+    os.pwrite(file, b"abc", 5)
+    assert view[5:8] == b"abc"
+    with pytest.raises(ValueError, match="is not yours"):
+        _view(path, "yours", 64)
+    os.close(file)
+
+
+def test_no_file_stays_open(tmp_path: Path) -> None:
+    def work(rank: int) -> int:
+        before = len(os.listdir("/proc/self/fd"))
+        views = share(4096)
+        assert views is not None
+        opened = len(os.listdir("/proc/self/fd")) - before
+        return opened - len(views)  # a mapping keeps a descriptor of its own
+
+    assert together(work, 2, tmp_path) == [0, 0]
