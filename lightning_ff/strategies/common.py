@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import StrategyRegistry
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from lightning_ff._lightning import Stops
 from lightning_ff.learner import LocalLearner
 from lightning_ff.strategies.lifeline import Lifeline
+from lightning_ff.strategies.meeting import Meeting
 from lightning_ff.strategies.reduction import Average
+from lightning_ff.sweep import Placement
 
 if TYPE_CHECKING:
     from lightning.pytorch.strategies import ParallelStrategy as Base
@@ -33,6 +36,7 @@ def register(name: str, strategy: type, **arguments: Any) -> None:
 class LocalStrategy(Base):
     """Put before a strategy of Lightning: what data parallelism needs around the blocks."""
 
+    _stops: Stops
     _lifeline: Lifeline | None = None
     _statistics: Sequence[Tensor] = ()
     _peers: Any = None  # group of the processes that hold the same blocks; None is all
@@ -58,6 +62,12 @@ class LocalStrategy(Base):
         self.learner  # noqa: B018  refuses another module
 
     @override
+    def setup(self, trainer: Trainer) -> None:
+        self._stops = Stops(trainer)
+        super().setup(trainer)
+        self.learner.network.placement = Meeting(self._stops, self.root_device)
+
+    @override
     def setup_environment(self) -> None:
         super().setup_environment()
         if self.world_size > 1 and self._lifeline is None:
@@ -80,6 +90,8 @@ class LocalStrategy(Base):
         if self._lifeline is not None:
             self._lifeline.close()
             self._lifeline = None
+        if isinstance(self.lightning_module, LocalLearner):
+            self.learner.network.placement = Placement()
         super().teardown()
 
     @override

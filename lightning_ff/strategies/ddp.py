@@ -34,6 +34,7 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
     over samples that is the run of one process on all of them; where a loss looks across the batch, such as that of
     peer normalisation, or a layer does, such as batch norm without `sync_batchnorm`, it is as in any data parallelism.
     A parameter that the loss of a process does not reach counts as 0 there. Processes need the same number of batches.
+    A wish to stop (`max_time`, `trainer.should_stop`, SIGTERM) waits for the next log interval or end of an epoch.
 
     Args:
         compression: "bf16" sends gradients in half the bytes; None in their own type.

@@ -13,14 +13,13 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, RandomSampler
 from typing_extensions import override
 
-from lightning_ff._lightning import Stops, leave_samplers
+from lightning_ff._lightning import leave_samplers
 from lightning_ff.kinds import sizes, whole
 from lightning_ff.strategies.balance import balanced, costs, ranges
 from lightning_ff.strategies.ddp import LocalDDPStrategy
 from lightning_ff.strategies.groups import Groups
 from lightning_ff.strategies.link import Link
 from lightning_ff.strategies.stage import SameOrder, Stage
-from lightning_ff.sweep import Placement
 
 
 class LocalPipelineStrategy(LocalDDPStrategy):
@@ -103,11 +102,11 @@ class LocalPipelineStrategy(LocalDDPStrategy):
         check(self, trainer)
         if self.copies == 1:
             leave_samplers(trainer)
-        self._failed, stops = False, Stops(trainer)
+        self._failed = False
         super().setup(trainer)
-        self._place(stops)
+        self._place()
 
-    def _place(self, stops: Stops) -> None:
+    def _place(self) -> None:
         """Give every process its blocks, and links to its neighbours."""
         learner = self.learner
         split = [self.blocks]
@@ -117,7 +116,7 @@ class LocalPipelineStrategy(LocalDDPStrategy):
         self._link = Link(self._groups.before, self._groups.after, self.root_device)
         stage = self.global_rank % self.stages
         owned = ranges(split[0] or [])
-        learner.network.placement = Stage(learner, owned, stage, self._link, stops, self._groups.pipeline)
+        learner.network.placement = Stage(learner, owned, stage, self._link, self._stops, self._groups.pipeline)
         if stage + 1 < self.stages:  # the last process judges, and the others' metrics are reduced with its
             warnings.filterwarnings("ignore", "The ``compute`` method of metric MulticlassAccuracy was called before")
         # schedulers of all blocks step in every process, so that checkpoints have them; optimizers only where they are
@@ -160,10 +159,8 @@ class LocalPipelineStrategy(LocalDDPStrategy):
 
     @override
     def teardown(self) -> None:
-        network = self.learner.network
-        if isinstance(network.placement, Stage):
+        if self._stage is not None:
             self._link.close(0.5 if self._failed else 10.0)
-            network.placement = Placement()
         self._groups.end()
         super().teardown()
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import override
@@ -16,7 +15,8 @@ from lightning_ff._lightning import Stops
 from lightning_ff.blocks.local_block import Activation
 from lightning_ff.learner import LocalLearner
 from lightning_ff.strategies.link import Link
-from lightning_ff.sweep import Arrived, Placement, Segment
+from lightning_ff.strategies.meeting import Meeting
+from lightning_ff.sweep import Arrived, Segment
 
 _OTHER = (
     "the processes of a pipeline read other samples, or in another order: use one of the data modules, a "
@@ -24,7 +24,7 @@ _OTHER = (
 )
 
 
-class Stage(Placement):
+class Stage(Meeting):
     """Answers the sweep's questions for one process.
 
     Args:
@@ -39,15 +39,12 @@ class Stage(Placement):
     def __init__(
         self, learner: LocalLearner, owned: list[range], stage: int, link: Link, stops: Stops, group: Any
     ) -> None:
+        super().__init__(stops, link.device)
         self.learner, self.owned, self.stage = learner, owned, stage
-        self.link, self.stops, self.group = link, stops, group
+        self.link, self.group = link, group
         self.last, self.first_rank = len(owned) - 1, dist.get_rank() - stage
-        self._met = False
         self._label = torch.empty(0, dtype=torch.int64)
         self._other = torch.zeros((), dtype=torch.int32, device=link.device)
-
-    def __deepcopy__(self, memo: Any) -> Placement:
-        return Placement()  # of a copy of the network all blocks are here
 
     @override
     def owns(self, segment: Segment) -> bool:
@@ -115,9 +112,8 @@ class Stage(Placement):
 
     @override
     def gather(self, values: dict[str, Any]) -> dict[str, Any]:
-        self._met = True
         parts: list[Any] = [None] * (self.last + 1)
-        dist.all_gather_object(parts, values, self.group)
+        dist.all_gather_object(parts, super().gather(values), self.group)
         return {name: value for part in parts for name, value in part.items()}
 
     @override
@@ -141,17 +137,6 @@ class Stage(Placement):
         if self._other:
             self._other.zero_()
             raise ValueError(_OTHER)
-
-    @override
-    def end_batch(self, trainer: Trainer) -> None:
-        """Stop together: in the middle of an epoch where processes meet anyway, else at its end."""
-        wishes = self.stops.wishes()
-        if self._met or trainer.is_last_batch:
-            self.agree()
-            asked = torch.tensor(wishes, dtype=torch.int32, device=self.link.device)
-            dist.all_reduce(asked, dist.ReduceOp.MAX)
-            self.stops.grant(*(bool(wish) for wish in asked))
-        self._met = False
 
     def names(self, stage: int) -> list[str]:
         """Names of a stage's blocks, and of the readout for the last."""

@@ -147,10 +147,10 @@ def test_a_killed_process_is_named_and_the_run_goes_on_from_its_checkpoint(strat
         torch.testing.assert_close(again[name], value, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_processes_of_a_pipeline_that_one_is_told_to_end_do_so_after_the_same_batch(rank: int) -> None:
+@pytest.mark.parametrize(("strategy", "rank"), [("ff_ddp", 1), ("ff_pipeline", 0), ("ff_pipeline", 1)])
+def test_processes_of_which_one_is_told_to_end_do_so_after_the_same_batch(strategy: str, rank: int) -> None:
     told = ("--trainer.callbacks+=tests.strategies.runs.Signal", f"--trainer.callbacks.rank={rank}")
-    two = ("--trainer.strategy=ff_pipeline", "--trainer.devices=2", "--trainer.log_every_n_steps=6")
+    two = (*STRATEGIES[strategy], "--trainer.log_every_n_steps=6")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLE.parents[1])}
     subprocess.run(command(*told, *two), capture_output=True, timeout=120, env=environment)
     while not all(Path(f"ended{rank}").exists() for rank in (0, 1)):

@@ -94,3 +94,4 @@ def test_a_wish_to_stop_is_granted_where_processes_meet(
     one = trained(learner("pair"), 1, max_steps=end)
     two = trained(learner("pair"), 2, strategy=Pipeline(), callbacks=[Ask(rank, wish)], **flags)
     assert difference(one, two) == 0.0
+    assert difference(one, trained(learner("pair"), 2, callbacks=[Ask(rank, wish)], **flags)) < 1e-5
