@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.tuner.lr_finder import _LRCallback
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningCLI
@@ -96,14 +97,15 @@ class Stops:
 
     def wishes(self) -> list[bool]:
         """Whether this process wants to stop, and whether it was told to end; the trainer forgets it for now."""
-        self.asked[0] |= self.trainer.should_stop
-        self.trainer.should_stop = False
-        return self.asked
+        if not any(isinstance(callback, _LRCallback) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+            self.asked[0] |= self.trainer.should_stop  # the finder of rates asks the others itself
+            self.trainer.should_stop = False
+        return [*self.asked]
 
     def grant(self, stop: bool, end: bool) -> None:
         """Let the trainer act on what all processes have agreed on."""
-        self.asked = [False, False]
-        self.trainer.should_stop = stop
+        self.asked = [False, self.asked[1] and not end]  # one may have been told since it was asked
+        self.trainer.should_stop |= stop
         self.trainer._signal_connector.received_sigterm = end
 
 

@@ -260,6 +260,7 @@ class LocalLearner(Stepping):
         share = self.accumulate_grad_batches
         owner = self.facade.inner[names[0]] if len(names) == 1 else self.facade
         self.facade.learned.update(dict.fromkeys(names))
+        self.facade.latest = names
         self.trainer.strategy.backward(loss / share if share > 1 else loss, owner)
 
     def _learn_readout(self, image: Tensor, label: Tensor, result: SweepResult) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -27,10 +27,13 @@ class BlockOptimizers(Optimizer):
         inner: The optimizers by name.
         learned: Names of those with new gradients; the learning loop fills it, `step` and `zero_grad` use it. Empty,
             as in torch's checkpoint tools or a loop of your own, it stands for all that hold gradients.
+        latest: Names of those whose gradients the last backward was for.
 
     Raises:
         ValueError: two optimizers hold the same parameter.
     """
+
+    latest: Sequence[str] = ()
 
     def __init__(self, optimizers: dict[str, Optimizer]) -> None:
         self.inner = dict(optimizers)

@@ -77,6 +77,7 @@ class Recording(Evaluation):
     def _log_interval(self, image: Tensor, label: Tensor) -> None:
         with torch.no_grad():  # first: in a pipeline, while the last blocks still learn
             hits = self(image[:_SAMPLES]).argmax(1) == label[:_SAMPLES]
+        self.network.placement.meet()
         means = self._over_processes(
             {**self.network.placement.gather(self._means()), "acc": float(hits.float().mean())}
         )

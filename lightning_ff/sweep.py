@@ -127,6 +127,9 @@ class Placement:
             ValueError: it has.
         """
 
+    def meet(self) -> None:
+        """Called at log intervals, where processes exchange values anyway."""
+
     def end_batch(self, trainer: Trainer) -> None:
         """Called when a training batch has ended, before the trainer looks whether it shall stop."""
 

@@ -263,7 +263,7 @@ def test_no_other_file_touches_private_names() -> None:
     theirs, own = lightning_names(), own_names([tree for file, tree in trees.items() if file != "_lightning.py"])
     assert {"_trainer", "_generate_state_key", "_get", "_fabric"} <= theirs - own
     found = {file: touched for file, tree in trees.items() if (touched := list(uses(tree, theirs, own)))}
-    assert len(found.pop("_lightning.py")) == 15
+    assert len(found.pop("_lightning.py")) == 16
     assert found == {}
 
 
@@ -300,3 +300,17 @@ def test_our_private_names_hide_none_of_lightnings() -> None:
         ours |= set(vars(made)) - set(vars(base())) if made is not None else set()
         hidden = {name for name in ours if private(name)} & set(dir(base))
         assert hidden <= {"_abc_impl"}, kind  # every abstract class has its own
+
+
+def test_a_signal_that_comes_while_processes_ask_each_other_is_kept() -> None:
+    trainer = Trainer(accelerator="cpu", logger=False)
+    trainer.state.fn = TrainerFn.FITTING
+    stops = _lightning.Stops(trainer)
+    asked = stops.wishes()
+    trainer._signal_connector._sigterm_notifier_fn(signal.SIGTERM, None)
+    stops.grant(*asked)
+    assert not trainer.received_sigterm
+    assert stops.wishes() == [False, True]
+    stops.grant(False, True)
+    assert trainer.received_sigterm
+    assert stops.wishes() == [False, False]

@@ -38,8 +38,9 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
 
     Args:
         compression: "bf16" sends gradients in half the bytes; None in their own type.
-        shared_memory: Up to four processes of one machine without GPUs read each other's gradients in its memory, where
-            the system (Linux) lets them; with False, or `compression`, they send messages as everywhere else.
+        shared_memory: Up to four processes of one machine without GPUs read each other's gradients in its memory (three
+            times the size of the weights), where the system (Linux) lets them; with False, or `compression`, they send
+            messages as everywhere else.
         process_group_backend: "nccl", "gloo" or another one of torch's; None goes by the device.
         timeout: Until a process that waits for the others gives up.
         start_method: How processes are started: "popen", "spawn", "fork" or "forkserver".
@@ -117,7 +118,7 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
     def _owned(self, optimizer: Optimizer | None) -> list[str]:
         """Blocks whose gradients are complete with this backward."""
         name = None if optimizer is None else self.learner.facade.name_of(optimizer)
-        return [name for name in self.learner.facade.learned if name not in self._flying] if name is None else [name]
+        return [*self.learner.facade.latest] if name is None else [name]
 
     @contextmanager
     @override

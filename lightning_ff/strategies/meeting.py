@@ -29,9 +29,8 @@ class Meeting(Placement):
         return Placement()  # of a copy of the network all blocks are here
 
     @override
-    def gather(self, values: dict[str, Any]) -> dict[str, Any]:
+    def meet(self) -> None:
         self._met = True
-        return values
 
     @override
     def end_batch(self, trainer: Trainer) -> None:

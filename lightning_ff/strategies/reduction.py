@@ -48,7 +48,7 @@ class Average:
             shapes = [tensors[i].shape for i in places]
             packed = self._memory(kind, sum(shape.numel() for shape in shapes), tensors[places[0]])
             pack([tensors[i] for i in places], packed, 1 / dist.get_world_size(self.group))
-            self._flying.append(Part(kind, places, shapes, *self._send(packed)))
+            self._flying.append(Part(kind, places, shapes, *self._send(kind, packed)))
         return self
 
     def wait(self) -> list[Tensor]:
@@ -63,7 +63,7 @@ class Average:
         """Where this process's tensors are laid."""
         return self._flat.setdefault(kind, like.new_empty(0)).resize_(size)
 
-    def _send(self, packed: Tensor) -> tuple[Tensor, Any]:
+    def _send(self, kind: Kind, packed: Tensor) -> tuple[Tensor, Any]:
         sent = packed if self.compression is None else packed.to(self.compression)
         return sent, dist.all_reduce(sent, group=self.group, async_op=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import sys
 import uuid
@@ -23,7 +22,7 @@ class SharedAverage(Average):
 
     Sockets would copy every byte four times on the processors that compute. Each process lays its tensors into memory
     of its own that the others read too, of the last two times in turn: once a process has heard of the others'
-    tensors of one time, they have read its own of the time before.
+    tensors of one time, they have read its own of the time before. Where memory cannot be had, messages go instead.
 
     Args:
         group: The processes; None is all. They must be :func:`near`.
@@ -31,28 +30,32 @@ class SharedAverage(Average):
 
     def __init__(self, group: Any = None) -> None:
         super().__init__(group)
+        self.rank = dist.get_rank(group)
         self._shared: dict[Kind, list[Tensor]] = {}
+        self._sizes: dict[Kind, int] = {}
         self._turn: dict[Kind, int] = {}
 
     @override
     def _memory(self, kind: Kind, size: int, like: Tensor) -> Tensor:
-        if kind not in self._shared or self._shared[kind][0].shape[1] != size:
-            views = share(2 * size * like.element_size(), self.group)
-            if views is None:
-                raise RuntimeError(
-                    "processes no longer see each other's memory: use LocalDDPStrategy(shared_memory=False)"
-                )
-            self._shared[kind] = [torch.frombuffer(view, dtype=like.dtype).view(2, size) for view in views]
-            self._flat[kind] = like.new_empty(size)
+        flat = super()._memory(kind, size, like)
+        if self._sizes.get(kind) != size:
+            self._sizes[kind] = size
+            self._shared[kind] = [both.view(2, size) for both in share(2 * size, like.dtype, self.group) or ()]
+        if not self._shared[kind]:
+            return flat
         self._turn[kind] = 1 - self._turn.get(kind, 0)
-        return self._shared[kind][dist.get_rank(self.group)][self._turn[kind]]
+        return self._shared[kind][self.rank][self._turn[kind]]
 
     @override
-    def _send(self, packed: Tensor) -> tuple[Tensor, Any]:
+    def _send(self, kind: Kind, packed: Tensor) -> tuple[Tensor, Any]:
+        if not self._shared[kind]:
+            return super()._send(kind, packed)
         return packed, dist.all_reduce(torch.zeros(1, dtype=torch.uint8), group=self.group, async_op=True)
 
     @override
     def _mean(self, part: Part) -> Tensor:
+        if not self._shared[part.kind]:
+            return super()._mean(part)
         part.work.wait()
         first, second, *others = (shared[self._turn[part.kind]] for shared in self._shared[part.kind])
         mean = torch.add(first, second, out=self._flat[part.kind])
@@ -63,23 +66,23 @@ class SharedAverage(Average):
 
 def near(group: Any = None) -> bool:
     """Whether all processes of a group, few enough, see each other's memory; a question to be asked by all of them."""
-    return 1 < dist.get_world_size(group) <= MOST and share(mmap.PAGESIZE, group) is not None
+    return 1 < dist.get_world_size(group) <= MOST and share(1, torch.uint8, group) is not None
 
 
-def share(size: int, group: Any = None) -> list[mmap.mmap] | None:
-    """Memory of so many bytes of each process of a group, by rank; in all of them None, where one cannot have it."""
+def share(size: int, dtype: torch.dtype, group: Any = None) -> list[Tensor] | None:
+    """So many numbers of each process of a group, by rank; in all of them None, where one cannot have them."""
     name, file = uuid.uuid4().hex, -1
-    if sys.platform == "linux":
+    if sys.platform == "linux" and size:
         try:
             file = os.memfd_create(name)
-            os.ftruncate(file, size)
+            os.ftruncate(file, size * dtype.itemsize)
         except OSError:
             file = -1
     offers: list[Any] = [None] * dist.get_world_size(group)
     dist.all_gather_object(offers, (f"/proc/{os.getpid()}/fd/{file}", name), group=group)
     try:
-        views = [_view(path, name, size) for path, name in offers]
-    except (OSError, ValueError):
+        views = [_view(path, name, size, dtype) for path, name in offers]
+    except (OSError, RuntimeError, ValueError):
         views = []
     seen: list[Any] = [None] * len(offers)
     dist.all_gather_object(seen, bool(views), group=group)
@@ -88,12 +91,8 @@ def share(size: int, group: Any = None) -> list[mmap.mmap] | None:
     return views if all(seen) else None
 
 
-def _view(path: str, name: str, size: int) -> mmap.mmap:
+def _view(path: str, name: str, size: int, dtype: torch.dtype) -> Tensor:
     """Memory behind a path, if it is what was offered: elsewhere the same path may name something else."""
     if name not in os.readlink(path):
         raise ValueError(f"{path} is not {name}")
-    file = os.open(path, os.O_RDWR)
-    try:
-        return mmap.mmap(file, size)
-    finally:
-        os.close(file)
+    return torch.from_file(path, shared=True, size=size, dtype=dtype)

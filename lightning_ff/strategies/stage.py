@@ -113,7 +113,7 @@ class Stage(Meeting):
     @override
     def gather(self, values: dict[str, Any]) -> dict[str, Any]:
         parts: list[Any] = [None] * (self.last + 1)
-        dist.all_gather_object(parts, super().gather(values), self.group)
+        dist.all_gather_object(parts, values, self.group)
         return {name: value for part in parts for name, value in part.items()}
 
     @override

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from lightning.pytorch.tuner import Tuner
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.multiprocessing import ProcessRaisedException
 from torch.utils.data import DataLoader, TensorDataset
@@ -25,6 +26,7 @@ from tests.strategies.runs import (
     SHAPE,
     STEPS,
     Look,
+    Shares,
     difference,
     layers,
     learner,
@@ -60,6 +62,8 @@ def test_two_processes_equal_one(mode: str, optimizer: Any, dtype: torch.dtype, 
         {"gradient_clip_val": 0.05},
         {"readout": LinearReadout()},
         {"step": "block", "accumulate_grad_batches": 2, "readout": LinearReadout()},
+        {"segments": "sum_of_losses", "accumulate_grad_batches": 2, "readout": LinearReadout()},
+        {"backward": "summed", "accumulate_grad_batches": 2, "readout": LinearReadout()},
     ],
     ids=str,
 )
@@ -75,6 +79,20 @@ def test_the_backprop_control_equals_one_process() -> None:
         return Backprop(layers(), CLASSES, SHAPE, optimizer=ADAMW)
 
     assert difference(trained(made(), 1, torch.float64), trained(made(), 2, torch.float64)) <= 1e-9
+
+
+def test_the_finder_of_rates_stops_where_the_loss_diverges() -> None:
+    def losses(strategy: Any) -> int:
+        trainer = Trainer(
+            accelerator="cpu", devices=1, strategy=strategy, max_epochs=9, logger=False, enable_progress_bar=False
+        )
+        found = Tuner(trainer).lr_find(learner("pair"), Shares(), min_lr=1e-8, max_lr=1e6, num_training=100)
+        assert found is not None
+        return len(found.results["loss"])
+
+    alone = losses("auto")
+    assert alone < 99
+    assert losses(LocalDDPStrategy(process_group_backend="gloo")) == alone
 
 
 # Traffic
