@@ -147,9 +147,7 @@ def test_a_killed_process_is_named_and_the_run_goes_on_from_its_checkpoint(strat
         torch.testing.assert_close(again[name], value, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("strategy", "rank"), [("ff_ddp", 0), ("ff_ddp", 1), ("ff_fsdp2", 1), ("ff_pipeline", 0), ("ff_pipeline", 1)]
-)
+@pytest.mark.parametrize(("strategy", "rank"), [("ff_ddp", 0), ("ff_fsdp2", 1), ("ff_pipeline", 0), ("ff_pipeline", 1)])
 def test_processes_of_which_one_is_told_to_end_do_so_after_the_same_batch(strategy: str, rank: int) -> None:
     told = ("--trainer.callbacks+=tests.strategies.runs.Signal", f"--trainer.callbacks.rank={rank}")
     two = (*STRATEGIES[strategy], "--trainer.log_every_n_steps=6")
