@@ -97,8 +97,9 @@ class Stops:
 
     def wishes(self) -> list[bool]:
         """Whether this process wants to stop, and whether it was told to end; the trainer forgets it for now."""
-        if not any(isinstance(callback, _LRCallback) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
-            self.asked[0] |= self.trainer.should_stop  # the finder of rates asks the others itself
+        finder = any(isinstance(callback, _LRCallback) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        if not finder:  # which asks the others itself whether the loss diverges
+            self.asked[0] |= self.trainer.should_stop
             self.trainer.should_stop = False
         return [*self.asked]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import uuid
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -73,11 +74,8 @@ def share(size: int, dtype: torch.dtype, group: Any = None) -> list[Tensor] | No
     """So many numbers of each process of a group, by rank; in all of them None, where one cannot have them."""
     name, file = uuid.uuid4().hex, -1
     if sys.platform == "linux" and size:
-        try:
+        with suppress(OSError):
             file = os.memfd_create(name)
-            os.ftruncate(file, size * dtype.itemsize)
-        except OSError:
-            file = -1
     offers: list[Any] = [None] * dist.get_world_size(group)
     dist.all_gather_object(offers, (f"/proc/{os.getpid()}/fd/{file}", name), group=group)
     try:
@@ -92,7 +90,7 @@ def share(size: int, dtype: torch.dtype, group: Any = None) -> list[Tensor] | No
 
 
 def _view(path: str, name: str, size: int, dtype: torch.dtype) -> Tensor:
-    """Memory behind a path, if it is what was offered: elsewhere the same path may name something else."""
+    """Memory behind a path, made as long as need be, if it is what was offered: the path may name something else."""
     if name not in os.readlink(path):
         raise ValueError(f"{path} is not {name}")
     return torch.from_file(path, shared=True, size=size, dtype=dtype)

@@ -106,7 +106,6 @@ def test_where_memory_cannot_be_had_messages_go(tmp_path: Path) -> None:
 
 def test_a_path_that_names_something_else_is_not_read() -> None:
     file = os.memfd_create("mine")
-    os.ftruncate(file, 64)
     path = f"/proc/{os.getpid()}/fd/{file}"
     view = _view(path, "mine", 64, torch.uint8)
     os.pwrite(file, b"abc", 5)
