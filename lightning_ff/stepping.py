@@ -98,7 +98,8 @@ class Stepping(Recording):
 
     @override
     def on_validation_model_zero_grad(self) -> None:
-        """Nothing: gradients that are being accumulated survive a validation in between."""
+        """No gradient is dropped: those that are being accumulated survive a validation in between."""
+        self.network.placement.settle()
 
 
 def _nothing() -> None:

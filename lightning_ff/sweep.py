@@ -6,6 +6,7 @@ which every block learns from every batch.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -95,6 +96,12 @@ class Placement:
         """What a training batch with these labels begins with here; None: with the batch itself."""
         return None
 
+    def settle(self, names: Iterable[str] | None = None) -> None:
+        """Called before blocks, or the readout, of these names run, or weights are looked at; None: all of them.
+
+        Steps that a strategy has put off until then are made here.
+        """
+
     def send(self, x: Activation, target: Tensor | int, features: list[Tensor]) -> None:
         """Output of this process's last block, for the next process."""
 
@@ -139,6 +146,7 @@ class Placement:
 
     def enter(self, x: Activation) -> Activation:
         """Input of this process's first block in a pass without learning, given the batch's."""
+        self.settle()
         return x
 
     def leave(self, x: Activation) -> None:

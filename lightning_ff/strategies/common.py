@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,7 +39,7 @@ class LocalStrategy(Base):
 
     _stops: Stops
     _lifeline: Lifeline | None = None
-    _statistics: Sequence[Tensor] = ()
+    _statistics: Mapping[str, list[Tensor]] = MappingProxyType({})  # by block
     _peers: Any = None  # group of the processes that hold the same blocks; None is all
 
     @property
@@ -65,7 +66,7 @@ class LocalStrategy(Base):
     def setup(self, trainer: Trainer) -> None:
         self._stops = Stops(trainer)
         super().setup(trainer)
-        self.learner.network.placement = Meeting(self._stops, self.root_device)
+        self.learner.network.placement = Meeting(self._stops, self.root_device, self.settle)
 
     @override
     def setup_environment(self) -> None:
@@ -73,6 +74,9 @@ class LocalStrategy(Base):
         if self.world_size > 1 and self._lifeline is None:
             assert self.cluster_environment is not None
             self._lifeline = Lifeline(self.cluster_environment.main_address)
+
+    def settle(self, names: Iterable[str] | None = None) -> None:
+        """Make steps that were put off: of these blocks, or of all."""
 
     def begin_equal(self) -> None:
         """Give every process the first one's weights and statistics."""
@@ -110,22 +114,17 @@ class LocalStrategy(Base):
     @override
     def on_train_start(self) -> None:
         super().on_train_start()
-        self._statistics = [
-            buffer
-            for k in self.learner.placement.mine(len(self.learner.blocks))
-            for module in self.learner.blocks[k].modules()
-            if not isinstance(module, nn.SyncBatchNorm)  # whose statistics are equal already
-            for buffer in module.buffers(recurse=False)
-            if buffer.is_floating_point()
-        ]
+        learner = self.learner
+        mine = {learner.network.names[k]: learner.blocks[k] for k in learner.placement.mine(len(learner.blocks))}
+        found = {name: _statistics(block) for name, block in mine.items() if _changes(name, block, learner)}
+        self._statistics = {name: buffers for name, buffers in found.items() if buffers}
 
     @torch.no_grad()
     def _average_statistics(self) -> None:
         """Running means become equal in all processes that hold the same blocks."""
         if self._statistics and self.copies > 1:
-            means = Average(self._peers).start(self._statistics).wait()
-            for buffer, mean in zip(self._statistics, means, strict=True):
-                buffer.copy_(mean)
+            buffers = [*chain.from_iterable(self._statistics.values())]
+            torch._foreach_copy_(buffers, Average(self._peers).start(buffers).wait())
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -140,3 +139,19 @@ class LocalStrategy(Base):
                     f"processes have from {least} to {most} training batches, and those with more would wait forever: "
                     "give each as many, such as by a DistributedSampler"
                 )
+
+
+def _changes(name: str, block: nn.Module, learner: LocalLearner) -> bool:
+    """Whether a block runs in training mode at all: it has an optimizer, or no weights."""
+    return name in learner.facade.inner or next(block.parameters(), None) is None
+
+
+def _statistics(block: nn.Module) -> list[Tensor]:
+    """Running means of a block, and what else of its state no gradient moves."""
+    return [
+        buffer
+        for module in block.modules()
+        if not isinstance(module, nn.SyncBatchNorm)  # whose statistics are equal already
+        for buffer in module.buffers(recurse=False)
+        if buffer.is_floating_point()
+    ]

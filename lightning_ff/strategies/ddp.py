@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Literal
@@ -19,8 +19,9 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_ff.strategies.common import LocalStrategy
+from lightning_ff.strategies.late import Settings, settings, unseen, with_settings
 from lightning_ff.strategies.reduction import Average
-from lightning_ff.strategies.shared import SharedAverage, near
+from lightning_ff.strategies.shared import Near, SharedAverage, near
 
 
 class LocalDDPStrategy(LocalStrategy, DDPStrategy):
@@ -29,6 +30,11 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
     The module is not wrapped. When the backward of a block ends, one message with its gradients is on its way, and the
     next block runs meanwhile; the block's step waits for it. Every gradient travels once per step, in as many messages
     as there are blocks. Between steps of accumulated gradients nothing travels.
+
+    No block needs the next one's new weights, so a block's step is put off until it runs again (or weights are
+    evaluated, saved, or the epoch ends): messages have the time of a whole sweep, and a process that was held up for a
+    moment holds up no other. Weights are the same. Where a callback, `training_step` or sampler of your own might look
+    at weights between two batches, with `step="block"` and with `16-mixed`, steps are made at once.
 
     Gradients and running statistics become means over processes. With batches of equal size and losses that are means
     over samples that is the run of one process on all of them; where a loss looks across the batch, such as that of
@@ -41,6 +47,7 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         shared_memory: Up to four processes of one machine without GPUs read each other's gradients in its memory (three
             times the size of the weights), where the system (Linux) lets them; with False, or `compression`, they send
             messages as everywhere else.
+        late_steps: Put steps off as above; with False they are made before a batch ends.
         process_group_backend: "nccl", "gloo" or another one of torch's; None goes by the device.
         timeout: Until a process that waits for the others gives up.
         start_method: How processes are started: "popen", "spawn", "fork" or "forkserver".
@@ -59,6 +66,7 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         self,
         compression: Literal["bf16"] | None = None,
         shared_memory: bool = True,
+        late_steps: bool = True,
         process_group_backend: str | None = None,
         timeout: timedelta = default_pg_timeout,
         start_method: Literal["popen", "spawn", "fork", "forkserver"] = "popen",
@@ -81,17 +89,21 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
             start_method=start_method,
         )
         self.compression, self.shared_memory, self.timeout = compression, shared_memory, timeout
-        self._near = False
+        self.late_steps = late_steps
+        self._near: Near | None = None
         self._averages: dict[str, Average] = {}
         self._flying: dict[str, list[Tensor]] = {}
+        self._late: dict[str, Settings] = {}  # of the flying, those whose step was put off
+        self._stepped: set[str] = set()
         self._holding = False
+        self._moving: dict[str, tuple[list[Tensor], Average]] = {}  # running statistics of blocks that learn
 
     @override
     def configure_ddp(self) -> None:
         """Begin with equal weights; nothing is wrapped."""
         self.begin_equal()
         wanted = self.shared_memory and self.compression is None and self.root_device.type == "cpu"
-        self._near = wanted and near(self._peers)
+        self._near = near(self._peers, self.timeout) if wanted else None
 
     @override
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
@@ -106,14 +118,19 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         parameters = [p for p in self.learner.facade.parameters(name) if p.requires_grad]
         self._average(name).start([torch.zeros_like(p) if p.grad is None else p.grad for p in parameters])
         self._flying[name] = parameters
+        if name in self._moving:
+            buffers, average = self._moving[name]
+            average.start(buffers)
         for parameter in parameters:
             parameter.grad = None  # its memory, still in the cache, is the next block's
 
     def _average(self, name: str) -> Average:
         if name not in self._averages:
-            type_ = torch.bfloat16 if self.compression else None
-            self._averages[name] = SharedAverage(self._peers) if self._near else Average(self._peers, type_)
+            self._averages[name] = self._new_average(torch.bfloat16 if self.compression else None)
         return self._averages[name]
+
+    def _new_average(self, compression: torch.dtype | None = None) -> Average:
+        return SharedAverage(self._near, self._peers) if self._near else Average(self._peers, compression)
 
     def _owned(self, optimizer: Optimizer | None) -> list[str]:
         """Blocks whose gradients are complete with this backward."""
@@ -138,17 +155,93 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         **kwargs: Any,
     ) -> Any:
         name = self.learner.facade.name_of(optimizer)
-        for landing in list(self._flying) if name is None else [name] if name in self._flying else []:
-            means = self._averages[landing].wait()
-            for parameter, gradient in zip(self._flying.pop(landing), means, strict=True):
-                if parameter.is_contiguous():
-                    parameter.grad = gradient
-                else:  # optimizers want a gradient that lies in memory as its parameter does
-                    parameter.grad = torch.empty_like(parameter).copy_(gradient)
+        if name in self._flying:
+            self._land(name)
+        elif name is None and self._flying:
+            self._land_or_put_off()
         return super().optimizer_step(optimizer, closure, model, **kwargs)
+
+    def _land_or_put_off(self) -> None:
+        """At the end of a batch: what has to wait for its messages now, and what may step later."""
+        facade, waits = self.learner.facade, self._may_wait()
+        if not waits:
+            self.settle()
+        for name in [name for name in self._flying if name not in self._late]:
+            held = settings(facade.inner[name])
+            if waits and held is not None and name in self._stepped:
+                self._late[name] = held
+                facade.learned.pop(name)
+            else:
+                self._land(name)
+
+    def _may_wait(self) -> bool:
+        """Whether the next batch comes before anything looks at the weights."""
+        trainer = self.learner.trainer
+        return (
+            self.late_steps
+            and not trainer.is_last_batch
+            and trainer.global_step + 1 != trainer.max_steps
+            and getattr(self.precision_plugin, "scaler", None) is None
+            and unseen(trainer, self.learner)
+        )
+
+    def _land(self, name: str) -> None:
+        """Wait for a block's messages, and take what they say."""
+        for parameter, gradient in zip(self._flying.pop(name), self._averages[name].wait(), strict=True):
+            if parameter.is_contiguous():
+                parameter.grad = gradient
+            else:  # optimizers want a gradient that lies in memory as its parameter does
+                parameter.grad = torch.empty_like(parameter).copy_(gradient)
+        if name in self._moving:
+            buffers, average = self._moving[name]
+            torch._foreach_copy_(buffers, average.wait())
+        self._stepped.add(name)  # a scheduler wants its optimizer to have stepped before it
+
+    @override
+    def settle(self, names: Iterable[str] | None = None) -> None:
+        for name in [name for name in self._late if names is None or name in names]:
+            optimizer = self.learner.facade.inner[name]
+            # an evaluation may have asked, and the state of optimizers must not belong to its inference mode
+            with torch.inference_mode(False), with_settings(optimizer, self._late.pop(name)):
+                self.optimizer_step(optimizer, _nothing)
+            optimizer.zero_grad(set_to_none=True)
+
+    @override
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        self.settle()
+        return super().lightning_module_state_dict()
+
+    @override
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        self.settle()
+        return super().optimizer_state(optimizer)
+
+    @override
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        learns = self.learner.facade.inner if self.copies > 1 else ()
+        self._moving = {
+            name: (buffers, self._new_average()) for name, buffers in self._statistics.items() if name in learns
+        }
+        self._statistics = {name: buffers for name, buffers in self._statistics.items() if name not in learns}
+
+    @override
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        self.settle()
 
     @override
     def teardown(self) -> None:
         self._flying.clear()
+        self._late.clear()
+        self._stepped.clear()
+        self._moving.clear()
         self._averages.clear()
+        if self._near is not None:
+            self._near.bell.close()
+            self._near = None
         super().teardown()
+
+
+def _nothing() -> None:
+    """The closure of a step whose gradients are there already."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -19,14 +20,19 @@ class Meeting(Placement):
     Args:
         stops: What this process wishes of the trainer.
         device: Where messages lie.
+        steps: Makes steps that were put off.
     """
 
-    def __init__(self, stops: Stops, device: torch.device) -> None:
-        self.stops, self.device = stops, device
+    def __init__(self, stops: Stops, device: torch.device, steps: Callable[[Iterable[str] | None], None]) -> None:
+        self.stops, self.device, self.steps = stops, device, steps
         self._met = False
 
     def __deepcopy__(self, memo: Any) -> Placement:
         return Placement()  # of a copy of the network all blocks are here
+
+    @override
+    def settle(self, names: Iterable[str] | None = None) -> None:
+        self.steps(names)
 
     @override
     def meet(self) -> None:
@@ -40,5 +46,8 @@ class Meeting(Placement):
             self.agree()
             asked = torch.tensor(wishes, dtype=torch.int32, device=self.device)
             dist.all_reduce(asked, dist.ReduceOp.MAX)
-            self.stops.grant(*(bool(wish) for wish in asked.tolist()))
+            stop, end = asked.tolist()
+            self.stops.grant(bool(stop), bool(end))
+            if stop or end:
+                self.settle()
         self._met = False

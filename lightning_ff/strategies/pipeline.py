@@ -116,7 +116,9 @@ class LocalPipelineStrategy(LocalDDPStrategy):
         self._link = Link(self._groups.before, self._groups.after, self.root_device)
         stage = self.global_rank % self.stages
         owned = ranges(split[0] or [])
-        learner.network.placement = Stage(learner, owned, stage, self._link, self._stops, self._groups.pipeline)
+        learner.network.placement = Stage(
+            learner, owned, stage, self._link, self._stops, self._groups.pipeline, self.settle
+        )
         if stage + 1 < self.stages:  # the last process judges, and the others' metrics are reduced with its
             warnings.filterwarnings("ignore", "The ``compute`` method of metric MulticlassAccuracy was called before")
         # schedulers of all blocks step in every process, so that checkpoints have them; optimizers only where they are
@@ -147,6 +149,7 @@ class LocalPipelineStrategy(LocalDDPStrategy):
 
     @override
     def lightning_module_state_dict(self) -> dict[str, Any]:
+        self.settle()
         if self._stage is not None:
             self._stage.whole()
         return super().lightning_module_state_dict()

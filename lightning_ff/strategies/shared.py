@@ -6,31 +6,49 @@ import os
 import sys
 import uuid
 from contextlib import suppress
-from typing import Any
+from datetime import timedelta
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.constants import default_pg_timeout
 from typing_extensions import override
 
+from lightning_ff.strategies.bell import Bell, hang
 from lightning_ff.strategies.reduction import Average, Kind, Part
 
+LINE = 64  # both areas begin where a line of the processor's cache does, for types of one byte and more
 MOST = 4  # every process reads what all the others laid out: beyond a few, messages round a ring move less
 
 
+class Near(NamedTuple):
+    """What averages have in common.
+
+    Attributes:
+        bell: Between the processes.
+        free: Memory whose means count no longer: the next mean is laid there, while it is in the processor's cache.
+    """
+
+    bell: Bell
+    free: dict[Kind, list[Tensor]]
+
+
 class SharedAverage(Average):
-    """Averages tensors over processes that see each other's memory; only the news that they are there is a message.
+    """Averages tensors over processes that see each other's memory; no message goes but the news that they are there.
 
     Sockets would copy every byte four times on the processors that compute. Each process lays its tensors into memory
     of its own that the others read too, of the last two times in turn: once a process has heard of the others'
     tensors of one time, they have read its own of the time before. Where memory cannot be had, messages go instead.
 
     Args:
-        group: The processes; None is all. They must be :func:`near`.
+        near: Of the processes, from :func:`near`.
+        group: The processes; None is all.
     """
 
-    def __init__(self, group: Any = None) -> None:
+    def __init__(self, near: Near, group: Any = None) -> None:
         super().__init__(group)
+        self.near = near
         self.rank = dist.get_rank(group)
         self._shared: dict[Kind, list[Tensor]] = {}
         self._sizes: dict[Kind, int] = {}
@@ -38,12 +56,15 @@ class SharedAverage(Average):
 
     @override
     def _memory(self, kind: Kind, size: int, like: Tensor) -> Tensor:
-        flat = super()._memory(kind, size, like)
+        if kind in self._flat:
+            self.near.free.setdefault(kind, []).append(self._flat.pop(kind))
         if self._sizes.get(kind) != size:
             self._sizes[kind] = size
-            self._shared[kind] = [both.view(2, size) for both in share(2 * size, like.dtype, self.group) or ()]
+            row = -(-size // LINE) * LINE
+            both = share(2 * row, like.dtype, self.group) or ()
+            self._shared[kind] = [of_one.view(2, row)[:, :size] for of_one in both]
         if not self._shared[kind]:
-            return flat
+            return super()._memory(kind, size, like)
         self._turn[kind] = 1 - self._turn.get(kind, 0)
         return self._shared[kind][self.rank][self._turn[kind]]
 
@@ -51,7 +72,7 @@ class SharedAverage(Average):
     def _send(self, kind: Kind, packed: Tensor) -> tuple[Tensor, Any]:
         if not self._shared[kind]:
             return super()._send(kind, packed)
-        return packed, dist.all_reduce(torch.zeros(1, dtype=torch.uint8), group=self.group, async_op=True)
+        return packed, self.near.bell.ring()
 
     @override
     def _mean(self, part: Part) -> Tensor:
@@ -59,15 +80,19 @@ class SharedAverage(Average):
             return super()._mean(part)
         part.work.wait()
         first, second, *others = (shared[self._turn[part.kind]] for shared in self._shared[part.kind])
-        mean = torch.add(first, second, out=self._flat[part.kind])
+        free = self.near.free.get(part.kind)
+        self._flat[part.kind] = free.pop() if free else first.new_empty(0)
+        mean = torch.add(first, second, out=self._flat[part.kind].resize_(first.shape))
         for other in others:
             mean += other
         return mean
 
 
-def near(group: Any = None) -> bool:
-    """Whether all processes of a group, few enough, see each other's memory; a question to be asked by all of them."""
-    return 1 < dist.get_world_size(group) <= MOST and share(1, torch.uint8, group) is not None
+def near(group: Any = None, timeout: timedelta = default_pg_timeout) -> Near | None:
+    """For processes of a group, few enough, that see each other's memory; a question to be asked by all of them."""
+    few = 1 < dist.get_world_size(group) <= MOST
+    bell = hang(group, timeout) if few and share(1, torch.uint8, group) is not None else None
+    return None if bell is None else Near(bell, {})
 
 
 def share(size: int, dtype: torch.dtype, group: Any = None) -> list[Tensor] | None:

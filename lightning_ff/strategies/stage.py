@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -34,12 +34,20 @@ class Stage(Meeting):
         link: This process's ends of the pipeline.
         stops: What this process wishes of the trainer.
         group: The processes of the pipeline; None is all.
+        steps: Makes steps that were put off.
     """
 
     def __init__(
-        self, learner: LocalLearner, owned: list[range], stage: int, link: Link, stops: Stops, group: Any
+        self,
+        learner: LocalLearner,
+        owned: list[range],
+        stage: int,
+        link: Link,
+        stops: Stops,
+        group: Any,
+        steps: Callable[[Iterable[str] | None], None],
     ) -> None:
-        super().__init__(stops, link.device)
+        super().__init__(stops, link.device, steps)
         self.learner, self.owned, self.stage = learner, owned, stage
         self.link, self.group = link, group
         self.last, self.first_rank = len(owned) - 1, dist.get_rank() - stage
@@ -86,6 +94,7 @@ class Stage(Meeting):
 
     @override
     def enter(self, x: Activation) -> Activation:
+        self.settle()
         if self.stage == 0:
             return x
         tensors, _ = self.link.receive()

@@ -4,8 +4,8 @@
 
 Forward-Forward, 4 equal blocks 1500 to 1500, labels written into 1500 pixels, SGD, batches of 256 of the whole job (128
 a process under data parallelism), each under a Trainer as a user starts it, with default logging. Counted is a
-process's time per batch after the first ten; the slowest process of a run counts. Kinds of runs take turns, and ratios
-are medians over turns.
+process's time from batch to batch after the first ten; the slowest process of a run counts. Kinds of runs take turns,
+and ratios are medians over turns.
 
 ceiling: two independent processes of the same single-process run at once, over one alone: what the machine allows.
 pipeline_schedule: blocks that sleep 30 ms, on small images, so that nothing but the order of things limits a pipeline.

@@ -43,7 +43,7 @@ STRATEGIES: dict[str, Any] = {
 
 
 class Noise(ImageData):
-    """Random images of as many batches of the whole job as asked for."""
+    """Random images of as many batches of the whole job as asked for; each batch moves the clock on."""
 
     classes = tuple("0123456789")
 
@@ -51,6 +51,12 @@ class Noise(ImageData):
         self.input_shape = shape
         super().__init__(batch_size=batch_size, val_size=0)
         self.images = batches * BATCH
+        self.clock = Clock()
+
+    @override
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        self.clock.batch()
+        return batch
 
     @override
     def read(self, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -67,23 +73,27 @@ class Sleep(nn.Module):
         return x
 
 
-class Clock(Callback):
-    """Seconds a batch in this process, after the first ones, and how many elements its messages had."""
+class Clock:
+    """Seconds a batch in this process, after the first ones, and how many elements its messages had.
+
+    It is no callback: of those that are not known, a strategy must think that they look at weights.
+    """
 
     def __init__(self) -> None:
-        self.elements = self.began = self.seconds = 0.0
-        self.batches = 0
+        self.elements = 0
+        self.begins: list[float] = []
 
-    @override
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        self.batches += 1
-        if self.batches == WARM:
-            self.began, self.elements = time.perf_counter(), 0.0
-        self.seconds = (time.perf_counter() - self.began) / max(1, self.batches - WARM)
+    def batch(self) -> None:
+        """A batch begins."""
+        if len(self.begins) == WARM:
+            self.elements = 0
+        self.begins.append(time.perf_counter())
 
     def result(self, model: nn.Module) -> dict[str, float]:
-        steps, parameters = max(1, self.batches - WARM), sum(p.numel() for p in model.parameters())
-        return {"seconds": self.seconds, "traffic": self.elements / steps / parameters}
+        """To be asked for when the run is through."""
+        began, parameters = self.begins[WARM:], sum(p.numel() for p in model.parameters())
+        seconds = (began[-1] - began[0]) / (len(began) - 1)
+        return {"seconds": seconds, "traffic": self.elements / len(began) / parameters}
 
 
 def learner(kind: str) -> LightningModule:
@@ -98,18 +108,21 @@ def learner(kind: str) -> LightningModule:
     return ForwardForward(10, SHAPE, widths=[WIDTH] * BLOCKS, optimizer=SGD, backward=backward)
 
 
-class Counting(Clock):
-    """Counts what messages that average gradients hold, too."""
+class Counting(Callback):
+    """Counts what messages that average gradients hold."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(trainer.strategy.model, DistributedDataParallel):
-            trainer.strategy.model.register_comm_hook(self, hook)
+            trainer.strategy.model.register_comm_hook(self.clock, hook)
         else:
             plain = dist.all_reduce
 
             def counted(tensor: torch.Tensor, *arguments: Any, **named: Any) -> Any:
-                self.elements += tensor.numel()
+                self.clock.elements += tensor.numel()
                 return plain(tensor, *arguments, **named)
 
             dist.all_reduce = counted
@@ -131,22 +144,22 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     seed_everything(0, verbose=False)
-    clock = Counting() if given.traffic else Clock()
     model = learner(given.kind)
     processes = 1 if STRATEGIES[given.kind] == "auto" else 2
     shares = processes if "dd" in given.kind or given.kind == "find_unused" else 1
+    data = Noise(given.batches, BATCH // shares, SMALL if "sleep" in given.kind else SHAPE)
     trainer = Trainer(
         max_epochs=1,
         accelerator="cpu",
         devices=processes,
         strategy=STRATEGIES[given.kind],
         logger=CSVLogger(given.folder),
-        callbacks=[clock],
+        callbacks=[Counting(data.clock)] if given.traffic else [],
         enable_checkpointing=False,
         enable_model_summary=False,
     )
-    trainer.fit(model, Noise(given.batches, BATCH // shares, SMALL if "sleep" in given.kind else SHAPE))
-    (given.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(clock.result(model)))
+    trainer.fit(model, data)
+    (given.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(data.clock.result(model)))
 
 
 if __name__ == "__main__":

@@ -142,9 +142,18 @@ def test_a_learned_readout_is_one_more_message(tmp_path: Path, monkeypatch: pyte
     assert sizes == [parameters(part) for part in parts] * STEPS
 
 
-def test_with_shared_memory_one_number_per_block_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model: Any = learner("class", readout=LinearReadout())
-    assert messages(tmp_path, monkeypatch, model) == [1] * (len(model.blocks) + 1) * STEPS
+def test_with_shared_memory_nothing_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = ScalableForwardForward(layers(batch_norm=True), CLASSES, SHAPE, optimizer=SGD, readout=LinearReadout())
+    assert messages(tmp_path, monkeypatch, model) == []
+
+
+def test_running_statistics_of_a_block_follow_its_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model: Any = ScalableForwardForward(layers(batch_norm=True), CLASSES, SHAPE, optimizer=SGD)
+    sizes = messages(tmp_path, monkeypatch, model, strategy=messages_only())
+    first, *others = [parameters(block) for block in model.blocks]
+    assert sizes == [first, 2 * 4, *others] * STEPS  # mean and variance of four channels
 
 
 @pytest.mark.parametrize("arguments", [{}, {"step": "block"}, {"backward": "summed"}, {"accumulate_grad_batches": 3}])

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from lightning_ff.strategies.bell import hang
 from lightning_ff.strategies.reduction import Average
 from lightning_ff.strategies.shared import SharedAverage, _view, near, share
 
@@ -48,9 +52,15 @@ def values(rank: int, time_: int) -> list[torch.Tensor]:
     return parts if time_ < 5 else [*parts, torch.full((7,), float(time_))]
 
 
-@pytest.mark.parametrize("kind", [Average, SharedAverage])
+def shared() -> SharedAverage:
+    found = near()
+    assert found is not None
+    return SharedAverage(found)
+
+
+@pytest.mark.parametrize("kind", [Average, shared])
 @pytest.mark.parametrize("processes", [2, 3])
-def test_the_means_are_those_of_a_sum(kind: type[Average], processes: int, tmp_path: Path) -> None:
+def test_the_means_are_those_of_a_sum(kind: Callable[[], Average], processes: int, tmp_path: Path) -> None:
     def work(rank: int) -> list[list[torch.Tensor]]:
         average, found = kind(), []
         for time_ in range(8):
@@ -74,7 +84,7 @@ def test_the_means_are_those_of_a_sum(kind: type[Average], processes: int, tmp_p
 
 @pytest.mark.parametrize(("processes", "expected"), [(1, False), (2, True), (4, True), (5, False)])
 def test_a_few_processes_of_one_machine_are_near(processes: int, expected: bool, tmp_path: Path) -> None:
-    assert together(lambda rank: near(), processes, tmp_path) == [expected] * processes
+    assert together(lambda rank: near() is not None, processes, tmp_path) == [expected] * processes
 
 
 def refuse(name: str) -> int:
@@ -85,14 +95,14 @@ def test_all_know_if_one_cannot_share(tmp_path: Path) -> None:
     def work(rank: int) -> tuple[bool, bool]:
         if rank == 1:
             os.memfd_create = refuse
-        return near(), share(64, torch.float32) is None
+        return near() is not None, share(64, torch.float32) is None
 
     assert together(work, 3, tmp_path) == [(False, True)] * 3
 
 
 def test_where_memory_cannot_be_had_messages_go(tmp_path: Path) -> None:
     def work(rank: int) -> list[torch.Tensor]:
-        average = SharedAverage()
+        average = shared()
         first = average.start([torch.full((2,), float(rank))]).wait()[0].clone()
         os.memfd_create = refuse
         more = average.start([torch.full((3,), 4.0 * rank), torch.ones(0, dtype=torch.float64)]).wait()
@@ -123,3 +133,66 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
         return len(os.listdir("/proc/self/fd")) - before
 
     assert together(work, 2, tmp_path) == [0, 0]
+
+
+def test_averages_use_memory_again_once_its_means_count_no_longer(tmp_path: Path) -> None:
+    def work(rank: int) -> list[Any]:
+        found = near()
+        assert found is not None
+        first, second = SharedAverage(found), SharedAverage(found)
+        places = []
+        for time_ in range(3):
+            for average in (first, second):
+                average.start([torch.full((5 + time_,), float(rank + time_))])
+                (mean,) = average.wait()
+                places.append((mean.data_ptr(), mean.tolist()))
+        kept = [first.start([torch.ones(3)]).wait()[0], second.start([torch.zeros(3)]).wait()[0]]
+        return [places, [mean.tolist() for mean in kept]]
+
+    for places, kept in together(work, 2, tmp_path):
+        assert [mean for _, mean in places] == [[0.5 + t] * (5 + t) for t in range(3) for _ in range(2)]
+        assert kept == [[1.0] * 3, [0.0] * 3]  # both count
+
+
+# The word that something is there
+
+
+def test_who_has_heard_a_ring_knows_that_all_others_have_rung(tmp_path: Path) -> None:
+    def work(rank: int) -> list[bool]:
+        bell, found = hang(), []
+        assert bell is not None
+        for time_ in range(6):
+            if time_ % 3 == rank:
+                time.sleep(0.05)
+            (tmp_path / f"{rank}-{time_}").touch()
+            ring = bell.ring()
+            if time_ % 2:  # or later: a ring is not lost
+                ring.wait()
+                found += [(tmp_path / f"{other}-{t}").exists() for other in range(3) for t in range(time_ + 1)]
+        dist.barrier()
+        bell.close()
+        return found
+
+    assert together(work, 3, tmp_path) == [[True] * (6 + 12 + 18)] * 3
+
+
+def test_who_waits_for_one_that_has_ended_or_is_late_is_told(tmp_path: Path) -> None:
+    def work(rank: int) -> list[str]:
+        late, gone = hang(timeout=timedelta(seconds=0.1)), hang()
+        assert late is not None
+        assert gone is not None
+        said = []
+        if rank == 0:
+            for act in (partial(late.listen, 1), partial(gone.listen, 1), gone.ring):
+                with pytest.raises(RuntimeError) as error:
+                    act()
+                said.append(str(error.value))
+        else:
+            gone.close()
+        dist.barrier()
+        return said
+
+    assert together(work, 2, tmp_path)[0] == [
+        "process 1 was not ready within 0:00:00.100000",
+        *["process 1, which this one shares memory with, has ended"] * 2,
+    ]

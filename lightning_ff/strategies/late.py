@@ -1,0 +1,55 @@
+"""Steps that wait until their block runs again: when they may, and the settings they are made with then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_ff.learner import LocalLearner
+
+_BETWEEN = (
+    "on_train_batch_start",
+    "on_train_batch_end",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+)
+_KNOWN = ("lightning_ff.", "lightning.pytorch.callbacks.", "lightning.pytorch.core.")
+_LOOKS = "lightning.pytorch.callbacks.weight_averaging"
+
+Settings = list[dict[str, Any]]
+
+
+def unseen(trainer: Trainer, learner: LocalLearner) -> bool:
+    """Whether nobody sees weights between two batches: no hook, step or sampler there is of a user's own."""
+    hooks = [getattr(each, hook) for each in trainer.callbacks for hook in _BETWEEN]  # type: ignore[attr-defined]
+    hooks += [getattr(learner, hook) for hook in (*_BETWEEN, "training_step")]
+    hooks += [] if learner.negatives is None else [type(learner.negatives)]
+    modules = [str(getattr(hook, "__module__", "")) for hook in hooks]
+    return all(module.startswith(_KNOWN) and module != _LOOKS for module in modules)
+
+
+def settings(optimizer: Optimizer) -> Settings | None:
+    """Learning rates and what else a step goes by, of each group; None where a tensor may change unnoticed."""
+    held = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    return None if any(isinstance(value, Tensor) for group in held for value in group.values()) else held
+
+
+@contextmanager
+def with_settings(optimizer: Optimizer, then: Settings) -> Iterator[None]:
+    """Go by settings of earlier; what a scheduler has changed since counts again afterwards."""
+    now = [
+        {key: group[key] for key, value in was.items() if group[key] != value}
+        for group, was in zip(optimizer.param_groups, then, strict=True)
+    ]
+    for group, was, changed in zip(optimizer.param_groups, then, now, strict=True):
+        group.update({key: was[key] for key in changed})
+    yield
+    for group, changed in zip(optimizer.param_groups, now, strict=True):
+        group.update(changed)
