@@ -124,7 +124,7 @@ class LocalStrategy(Base):
         """Running means become equal in all processes that hold the same blocks."""
         if self._statistics and self.copies > 1:
             buffers = [*chain.from_iterable(self._statistics.values())]
-            torch._foreach_copy_(buffers, Average(self._peers).start(buffers).wait())
+            Average(self._peers).start(buffers).into(buffers)
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

@@ -44,9 +44,9 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
 
     Args:
         compression: "bf16" sends gradients in half the bytes; None in their own type.
-        shared_memory: Up to four processes of one machine without GPUs read each other's gradients in its memory (three
-            times the size of the weights), where the system (Linux) lets them; with False, or `compression`, they send
-            messages as everywhere else.
+        shared_memory: Up to four processes of one machine without GPUs read each other's gradients in its memory (two
+            to three times the size of the weights), where the system (Linux) lets them; with False, or `compression`,
+            they send messages as everywhere else.
         late_steps: Put steps off as above; with False they are made before a batch ends.
         process_group_backend: "nccl", "gloo" or another one of torch's; None goes by the device.
         timeout: Until a process that waits for the others gives up.
@@ -194,7 +194,7 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
                 parameter.grad = torch.empty_like(parameter).copy_(gradient)
         if name in self._moving:
             buffers, average = self._moving[name]
-            torch._foreach_copy_(buffers, average.wait())
+            average.into(buffers)
         self._stepped.add(name)  # a scheduler wants its optimizer to have stepped before it
 
     @override

@@ -59,6 +59,11 @@ class Average:
         self._flying = []
         return [means[i] for i in sorted(means)]
 
+    def into(self, tensors: Sequence[Tensor]) -> None:
+        """Wait, and write the means into tensors of the same shapes."""
+        for tensor, mean in zip(tensors, self.wait(), strict=True):
+            tensor.copy_(mean)
+
     def _memory(self, kind: Kind, size: int, like: Tensor) -> Tensor:
         """Where this process's tensors are laid."""
         return self._flat.setdefault(kind, like.new_empty(0)).resize_(size)

@@ -10,7 +10,8 @@ activations have two bytes a number.
 
 A link carries one message at a time: an average over N processes takes 2 (N - 1) / N of its bytes, at the speed of the
 slowest link (`far` from nine processes on). A message starts when its gradients are there and the one before is
-through; the step ends with the last message. The optimizer, kernel launches, latency and stragglers are left out.
+through. With Lightning's `ddp` the step ends with the last message; with `ff_ddp`, and between pipelines, a block waits
+for its message when it runs again. The optimizer, kernel launches, latency and stragglers are left out.
 
 Printed is the efficiency: time of a step without any message, over time of the step.
 """
@@ -44,10 +45,27 @@ class Job:
         return 2 * (processes - 1) / processes * blocks * self.width**2 * BYTES / speed
 
 
-def ff_ddp(job: Job, processes: int, messages: int = 1) -> float:
-    """Efficiency where every block has one message, or as many as with `find_unused_parameters`."""
-    block, message = job.compute(2), job.average(processes, messages)
-    free = 0.0
+def period(blocks: int, block: float, message: float, steps: int = 50) -> float:
+    """Seconds of a step, of many, of blocks that wait for their messages when they run again."""
+    now = free = began = 0.0
+    landed = [0.0] * blocks
+    for step in range(2 * steps):
+        began = now if step == steps else began
+        for k in range(blocks):
+            now = max(now, landed[k]) + block
+            landed[k] = free = max(free, now) + message
+    return (now - began) / steps
+
+
+def ff_ddp(job: Job, processes: int) -> float:
+    """Efficiency where every block has one message, and the time of a whole sweep for it."""
+    block = job.compute(2)
+    return job.blocks * block / period(job.blocks, block, job.average(processes))
+
+
+def find_unused(job: Job, processes: int) -> float:
+    """Efficiency where every block has messages of the whole network, and the step waits for the last."""
+    block, message, free = job.compute(2), job.average(processes, job.blocks), 0.0
     for k in range(job.blocks):
         free = max(free, (k + 1) * block) + message
     return job.blocks * block / free
@@ -64,13 +82,11 @@ def backprop_ddp(job: Job, processes: int) -> float:
 def ff_pipeline(job: Job, processes: int) -> float:
     """Efficiency of a pipeline in each node, at the same rows of the whole job, with averages over the pipelines."""
     stages = min(processes, NODE, job.blocks)
-    own, copies, free = -(-job.blocks // stages), processes // stages, 0.0
+    own, copies = -(-job.blocks // stages), processes // stages
     block = stages * job.compute(2)
     message = 2 * (copies - 1) / copies * job.width**2 * BYTES / job.far
-    for k in range(own):
-        free = max(free, (k + 1) * block) + message
     activations = stages * job.rows * job.width * BYTES / job.near
-    return job.blocks * job.compute(2) / max(free, activations)
+    return job.blocks * job.compute(2) / max(period(own, block, message), activations)
 
 
 def main() -> None:
@@ -83,7 +99,7 @@ def main() -> None:
     for processes in (8, 64, 512):
         found = (
             ff_ddp(job, processes),
-            ff_ddp(job, processes, job.blocks),
+            find_unused(job, processes),
             backprop_ddp(job, processes),
             ff_pipeline(job, processes),
         )
