@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch.distributed as dist
 from torch.distributed.constants import default_pg_timeout
 
+_MOST = 2**31 - 1  # milliseconds that the system takes
 _ENDED = "process {}, which this one shares memory with, has ended"
 
 
@@ -47,7 +48,7 @@ class Bell:
     def _hear(self, rank: int, ear: int) -> int:
         wait = select.poll()
         wait.register(ear, select.POLLIN)
-        if not wait.poll(1000 * self.timeout.total_seconds()):
+        if not wait.poll(min(1000 * self.timeout.total_seconds(), _MOST)):
             raise RuntimeError(f"process {rank} was not ready within {self.timeout}")
         said = os.read(ear, 4096)
         if not said:
@@ -81,9 +82,11 @@ class Ring(NamedTuple):
 
 def hang(group: Any = None, timeout: timedelta = default_pg_timeout) -> Bell | None:
     """A bell between processes that see each other's files; in all of them None, where one does not."""
-    rank, pipes = dist.get_rank(group), {}
+    rank, pipes = dist.get_rank(group), dict[int, tuple[int, int]]()
+    others = [other for other in range(dist.get_world_size(group)) if other != rank]
     with suppress(OSError):
-        pipes = {other: os.pipe() for other in range(dist.get_world_size(group)) if other != rank}
+        for other in others:
+            pipes[other] = os.pipe()
     paths = {other: f"/proc/{os.getpid()}/fd/{end}" for other, (_, end) in pipes.items()}
     offers: list[Any] = [None] * dist.get_world_size(group)
     dist.all_gather_object(offers, paths, group=group)
@@ -92,7 +95,7 @@ def hang(group: Any = None, timeout: timedelta = default_pg_timeout) -> Bell | N
         for other in pipes:
             bell.mouths[other] = os.open(offers[other][rank], os.O_WRONLY)
     whole: list[Any] = [None] * len(offers)
-    dist.all_gather_object(whole, bool(pipes) and len(bell.mouths) == len(pipes), group=group)
+    dist.all_gather_object(whole, len(bell.mouths) == len(others), group=group)
     for _, end in pipes.values():
         os.close(end)  # from now on an ear hears when its process has ended
     if not all(whole):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -187,7 +187,8 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
 
     def _land(self, name: str) -> None:
         """Wait for a block's messages, and take what they say."""
-        for parameter, gradient in zip(self._flying.pop(name), self._averages[name].wait(), strict=True):
+        means = self._averages[name].wait()
+        for parameter, gradient in zip(self._flying.pop(name), means, strict=True):
             if parameter.is_contiguous():
                 parameter.grad = gradient
             else:  # optimizers want a gradient that lies in memory as its parameter does
@@ -202,8 +203,10 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         for name in [name for name in self._late if names is None or name in names]:
             optimizer = self.learner.facade.inner[name]
             # an evaluation may have asked, and the state of optimizers must not belong to its inference mode
-            with torch.inference_mode(False), with_settings(optimizer, self._late.pop(name)):
-                self.optimizer_step(optimizer, _nothing)
+            with torch.inference_mode(False):
+                self._land(name)
+                with with_settings(optimizer, self._late.pop(name)):
+                    self.optimizer_step(optimizer, _nothing)
             optimizer.zero_grad(set_to_none=True)
 
     @override
@@ -229,6 +232,12 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
     def on_train_end(self) -> None:
         super().on_train_end()
         self.settle()
+
+    @override
+    def on_exception(self, exception: BaseException) -> None:
+        super().on_exception(exception)
+        with suppress(RuntimeError):  # those that it would need may be gone
+            self.settle()
 
     @override
     def teardown(self) -> None:

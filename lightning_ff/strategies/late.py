@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_ff.learner import LocalLearner
+from lightning_ff.negatives import NegativeSampler
 
 _BETWEEN = (
     "on_train_batch_start",
@@ -20,6 +21,16 @@ _BETWEEN = (
     "on_after_backward",
     "on_before_optimizer_step",
 )
+_OF_CALLBACKS = (*_BETWEEN, "on_exception")
+_OF_LEARNER = (
+    *_BETWEEN,
+    "on_before_batch_transfer",
+    "transfer_batch_to_device",
+    "on_after_batch_transfer",
+    "training_step",
+    "inputs",
+    "backward",
+)
 _KNOWN = ("lightning_ff.", "lightning.pytorch.callbacks.", "lightning.pytorch.core.")
 _LOOKS = "lightning.pytorch.callbacks.weight_averaging"
 
@@ -28,9 +39,10 @@ Settings = list[dict[str, Any]]
 
 def unseen(trainer: Trainer, learner: LocalLearner) -> bool:
     """Whether nobody sees weights between two batches: no hook, step or sampler there is of a user's own."""
-    hooks = [getattr(each, hook) for each in trainer.callbacks for hook in _BETWEEN]  # type: ignore[attr-defined]
-    hooks += [getattr(learner, hook) for hook in (*_BETWEEN, "training_step")]
-    hooks += [] if learner.negatives is None else [type(learner.negatives)]
+    hooks: list[Any] = [getattr(each, hook) for each in trainer.callbacks for hook in _OF_CALLBACKS]  # type: ignore[attr-defined]
+    hooks += [getattr(learner, hook) for hook in _OF_LEARNER]
+    if learner.negatives is not None:
+        hooks += [type(each) for each in learner.negatives.modules() if isinstance(each, NegativeSampler)]
     modules = [str(getattr(hook, "__module__", "")) for hook in hooks]
     return all(module.startswith(_KNOWN) and module != _LOOKS for module in modules)
 
@@ -50,6 +62,8 @@ def with_settings(optimizer: Optimizer, then: Settings) -> Iterator[None]:
     ]
     for group, was, changed in zip(optimizer.param_groups, then, now, strict=True):
         group.update({key: was[key] for key in changed})
-    yield
-    for group, changed in zip(optimizer.param_groups, now, strict=True):
-        group.update(changed)
+    try:
+        yield
+    finally:
+        for group, changed in zip(optimizer.param_groups, now, strict=True):
+            group.update(changed)

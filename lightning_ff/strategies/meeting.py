@@ -48,6 +48,5 @@ class Meeting(Placement):
             dist.all_reduce(asked, dist.ReduceOp.MAX)
             stop, end = asked.tolist()
             self.stops.grant(bool(stop), bool(end))
-            if stop or end:
-                self.settle()
+            self.settle()
         self._met = False

@@ -56,8 +56,6 @@ class SharedAverage(Average):
 
     @override
     def _memory(self, kind: Kind, size: int, like: Tensor) -> Tensor:
-        if kind in self._flat:
-            self.near.free.setdefault(kind, []).append(self._flat.pop(kind))
         if self._sizes.get(kind) != size:
             self._sizes[kind] = size
             row = -(-size // LINE) * LINE
@@ -65,6 +63,8 @@ class SharedAverage(Average):
             self._shared[kind] = [of_one.view(2, row)[:, :size] for of_one in both]
         if not self._shared[kind]:
             return super()._memory(kind, size, like)
+        if kind in self._flat:
+            self.near.free.setdefault(kind, []).append(self._flat.pop(kind))
         self._turn[kind] = 1 - self._turn.get(kind, 0)
         return self._shared[kind][self.rank][self._turn[kind]]
 

@@ -13,10 +13,19 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, ModelCheckpoint
+from torch.multiprocessing import ProcessRaisedException
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 
-from lightning_ff import CosineToEnd, HardLabel, LinearReadout, LocalDDPStrategy, ScalableForwardForward
+from lightning_ff import (
+    CosineToEnd,
+    HardLabel,
+    LinearReadout,
+    LocalDDPStrategy,
+    Mixture,
+    ScalableForwardForward,
+    WrongLabel,
+)
 from lightning_ff.strategies.late import settings, with_settings
 from tests.strategies.runs import (
     ADAMW,
@@ -208,6 +217,49 @@ def test_statistics_and_weights_are_equal_in_all_processes_when_a_wish_to_stop_i
     (steps, first), (also, second) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert steps == also == 8
     assert difference(first, second) == 0.0
+
+
+def test_after_an_error_all_blocks_have_made_the_last_whole_step(tmp_path: Path) -> None:
+    """Which comes in the middle of a sweep, in both processes, and is caught."""
+
+    class Failing(torch.nn.Module):
+        batches = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            Failing.batches += self.training
+            if Failing.batches > 5:
+                raise ArithmeticError
+            return x
+
+    def made() -> Any:
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(*layers(), torch.nn.Sequential(Failing(), torch.nn.Linear(CLASSES, CLASSES)))
+        return ScalableForwardForward(network, CLASSES, SHAPE, optimizer=SGD)
+
+    class Caught(LocalDDPStrategy):
+        def on_exception(self, exception: BaseException) -> None:
+            waiting = bool(self._late)  # not in the process that started the others
+            super().on_exception(exception)
+            if waiting:
+                torch.save(self.learner.state_dict(), tmp_path / f"{self.global_rank}.pt")
+
+    strategy = Caught(start_method="fork", process_group_backend="gloo")
+    with pytest.raises(ProcessRaisedException):
+        trained(made(), 2, torch.float64, strategy)
+    Failing.batches = -100
+    one = trained(made(), 1, torch.float64, limit_train_batches=5)
+    for rank in (0, 1):
+        assert difference(one, torch.load(tmp_path / f"{rank}.pt")) <= 1e-9
+
+
+class Own(WrongLabel):
+    """A sampler of a user's own."""
+
+
+@pytest.mark.parametrize("negatives", [Own(), Mixture([WrongLabel(), Own()], [0.5, 0.5])])
+def test_a_sampler_of_ones_own_might_look(negatives: Any, tmp_path: Path) -> None:
+    trained(learner("pair", Noting, negatives=negatives), 2, callbacks=[Tell(tmp_path)], log_every_n_steps=1000)
+    assert all(steps == IN_TIME for steps in torch.load(tmp_path / "0.pt").values())
 
 
 def test_settings_of_earlier_and_what_changed_since() -> None:
