@@ -198,22 +198,17 @@ def test_averaged_weights_see_every_step() -> None:
 
 
 def test_statistics_and_weights_are_equal_in_all_processes_when_a_wish_to_stop_is_granted(tmp_path: Path) -> None:
-    class Wish(LambdaCallback):
-        pass
-
-    Wish.__module__ = "lightning.pytorch.callbacks.wish"  # one that is known not to look
-
     def wish(trainer: Trainer, *_: Any) -> None:
         stop(trainer, 1)
 
-    wish.__module__ = "lightning.pytorch.callbacks.wish"
+    wish.__module__ = "lightning.pytorch.callbacks.wish"  # one that is known not to look
 
     def write(trainer: Trainer, module: Any) -> None:
         torch.save([trainer.global_step, module.state_dict()], tmp_path / f"{trainer.global_rank}.pt")
 
     torch.manual_seed(0)
     model = ScalableForwardForward(layers(batch_norm=True), CLASSES, SHAPE, optimizer=SGD)
-    trained(model, 2, callbacks=[Wish(on_train_batch_end=wish), Look(write)], log_every_n_steps=4)
+    trained(model, 2, callbacks=[LambdaCallback(on_train_batch_end=wish), Look(write)], log_every_n_steps=4)
     (steps, first), (also, second) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert steps == also == 8
     assert difference(first, second) == 0.0

@@ -142,18 +142,22 @@ def test_averages_use_memory_again_once_its_means_count_no_longer(tmp_path: Path
         found = near()
         assert found is not None
         first, second = SharedAverage(found), SharedAverage(found)
-        places = []
-        for time_ in range(3):
+        places, means = [], []
+        for average in (first, second):
+            average.start([torch.full((5,), float(rank))])
+        for time_ in range(1, 4):  # as blocks do whose steps are put off
             for average in (first, second):
-                average.start([torch.full((5 + time_,), float(rank + time_))])
                 (mean,) = average.wait()
-                places.append((mean.data_ptr(), mean.tolist()))
-        kept = [first.start([torch.ones(3)]).wait()[0], second.start([torch.zeros(3)]).wait()[0]]
-        return [places, [mean.tolist() for mean in kept]]
+                places.append(mean.data_ptr())
+                means.append(mean.tolist())
+                average.start([torch.full((5,), float(rank + time_))])
+        both = [first.wait()[0], second.start([torch.zeros(3)]).wait()[0]]
+        return [len(set(places)), means, [mean.tolist() for mean in both]]
 
-    for places, kept in together(work, 2, tmp_path):
-        assert [mean for _, mean in places] == [[0.5 + t] * (5 + t) for t in range(3) for _ in range(2)]
-        assert kept == [[1.0] * 3, [0.0] * 3]  # both count
+    for places, means, both in together(work, 2, tmp_path):
+        assert places == 1
+        assert means == [[0.5 + t] * 5 for t in range(3) for _ in range(2)]
+        assert both == [[3.5] * 5, [0.0] * 3]  # each in memory of its own, while both count
 
 
 # The word that something is there
