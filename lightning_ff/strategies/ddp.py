@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from lightning_ff.strategies.common import LocalStrategy
 from lightning_ff.strategies.late import Settings, settings, unseen, with_settings
+from lightning_ff.strategies.placed import Placing
 from lightning_ff.strategies.reduction import Average
 from lightning_ff.strategies.shared import Near, SharedAverage, near
 
@@ -95,7 +96,9 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         self._flying: dict[str, list[Tensor]] = {}
         self._late: dict[str, Settings] = {}  # of the flying, those whose step was put off
         self._stepped: set[str] = set()
-        self._holding = False
+        self._holding = self._sending = self._unseen = False
+        self._placing: AbstractContextManager[Any] = nullcontext()
+        self._places: dict[Tensor, tuple[SharedAverage, int]] = {}  # of gradients, and which of that average's they are
         self._moving: dict[str, tuple[list[Tensor], Average]] = {}  # running statistics of blocks that learn
 
     @override
@@ -107,20 +110,42 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
 
     @override
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
-        loss = super().backward(closure_loss, optimizer, *args, **kwargs)
-        if not self._holding and self.copies > 1:
-            for name in self._owned(optimizer):
-                self._reduce(name)
+        if self._holding or self.copies == 1:
+            return super().backward(closure_loss, optimizer, *args, **kwargs)
+        self._sending = True
+        try:
+            loss = super().backward(closure_loss, optimizer, *args, **kwargs)
+        finally:
+            self._sending = False
+        for name in self._owned(optimizer):
+            self._reduce(name)
         return loss
+
+    @override
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        self._unseen = unseen(self.learner.trainer, self.learner)
+        # gradients that lie in memory which is soon written again are shown to nobody
+        with self._placing if self._unseen else nullcontext():
+            return super().training_step(*args, **kwargs)
+
+    def _place_of(self, weight: Tensor) -> Tensor | None:
+        """Where the gradient of a weight may be computed, if this backward is all of it."""
+        if not self._sending or weight.grad is not None or weight not in self._places:
+            return None
+        average, i = self._places[weight]
+        return average.place(i)
 
     def _reduce(self, name: str) -> None:
         """Send a block's gradients off."""
         parameters = [p for p in self.learner.facade.parameters(name) if p.requires_grad]
-        self._average(name).start([torch.zeros_like(p) if p.grad is None else p.grad for p in parameters])
+        average = self._average(name)
+        average.start([torch.zeros_like(p) if p.grad is None else p.grad for p in parameters])
         self._flying[name] = parameters
+        if isinstance(average, SharedAverage):
+            self._places.update((p, (average, i)) for i, p in enumerate(parameters))
         if name in self._moving:
-            buffers, average = self._moving[name]
-            average.start(buffers)
+            buffers, moving = self._moving[name]
+            moving.start(buffers)
         for parameter in parameters:
             parameter.grad = None  # its memory, still in the cache, is the next block's
 
@@ -182,7 +207,7 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
             and not trainer.is_last_batch
             and trainer.global_step + 1 != trainer.max_steps
             and getattr(self.precision_plugin, "scaler", None) is None
-            and unseen(trainer, self.learner)
+            and self._unseen
         )
 
     def _land(self, name: str) -> None:
@@ -223,6 +248,8 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
     def on_train_start(self) -> None:
         super().on_train_start()
         learns = self.learner.facade.inner if self.copies > 1 else ()
+        if self._near is not None:
+            self._placing = Placing(self.learner.blocks, self._place_of)
         self._moving = {
             name: (buffers, self._new_average()) for name, buffers in self._statistics.items() if name in learns
         }
@@ -246,6 +273,8 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         self._stepped.clear()
         self._moving.clear()
         self._averages.clear()
+        self._places.clear()
+        self._placing = nullcontext()
         if self._near is not None:
             self._near.bell.close()
             self._near = None

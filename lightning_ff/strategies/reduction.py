@@ -47,7 +47,7 @@ class Average:
             places = list(chosen)
             shapes = [tensors[i].shape for i in places]
             packed = self._memory(kind, sum(shape.numel() for shape in shapes), tensors[places[0]])
-            pack([tensors[i] for i in places], packed, 1 / dist.get_world_size(self.group))
+            self._lay(kind, [tensors[i] for i in places], packed)
             self._flying.append(Part(kind, places, shapes, *self._send(kind, packed)))
         return self
 
@@ -67,6 +67,10 @@ class Average:
     def _memory(self, kind: Kind, size: int, like: Tensor) -> Tensor:
         """Where this process's tensors are laid."""
         return self._flat.setdefault(kind, like.new_empty(0)).resize_(size)
+
+    def _lay(self, kind: Kind, tensors: Sequence[Tensor], packed: Tensor) -> None:
+        """Lay tensors into that memory."""
+        pack(tensors, packed, 1 / dist.get_world_size(self.group))
 
     def _send(self, kind: Kind, packed: Tensor) -> tuple[Tensor, Any]:
         sent = packed if self.compression is None else packed.to(self.compression)

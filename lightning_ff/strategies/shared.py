@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from torch.distributed.constants import default_pg_timeout
 from typing_extensions import override
 
 from lightning_ff.strategies.bell import Bell, hang
-from lightning_ff.strategies.reduction import Average, Kind, Part
+from lightning_ff.strategies.reduction import Average, Kind, Part, shaped
 
 LINE = 64  # both areas begin where a line of the processor's cache does, for types of one byte and more
 MOST = 4  # every process reads what all the others laid out: beyond a few, messages round a ring move less
@@ -53,6 +54,28 @@ class SharedAverage(Average):
         self._shared: dict[Kind, list[Tensor]] = {}
         self._sizes: dict[Kind, int] = {}
         self._turn: dict[Kind, int] = {}
+        self._ahead: dict[int, Tensor] = {}
+
+    def place(self, i: int) -> Tensor | None:
+        """Memory that the i-th tensor of the next `start` may be laid into before, which need not copy it then.
+
+        None before the first `wait`, which tells sizes and that nobody reads there any more, and if asked twice.
+        """
+        return self._ahead.pop(i, None)
+
+    @override
+    def start(self, tensors: Sequence[Tensor]) -> Average:
+        self._ahead.clear()
+        return super().start(tensors)
+
+    @override
+    def wait(self) -> list[Tensor]:
+        parts, means = self._flying, super().wait()
+        for part in parts:
+            if self._shared[part.kind]:
+                free = self._shared[part.kind][self.rank][1 - self._turn[part.kind]]
+                self._ahead.update(zip(part.places, shaped(free, part.shapes), strict=True))
+        return means
 
     @override
     def _memory(self, kind: Kind, size: int, like: Tensor) -> Tensor:
@@ -69,6 +92,19 @@ class SharedAverage(Average):
         return self._shared[kind][self.rank][self._turn[kind]]
 
     @override
+    @torch.no_grad()
+    def _lay(self, kind: Kind, tensors: Sequence[Tensor], packed: Tensor) -> None:
+        if not self._shared[kind]:
+            super()._lay(kind, tensors, packed)
+            return
+        parts = shaped(packed, [tensor.shape for tensor in tensors])
+        moves = [(t, part) for t, part in zip(tensors, parts, strict=True) if t.data_ptr() != part.data_ptr()]
+        memory = packed.untyped_storage().data_ptr()  # where one may lie in another's place
+        apart = [t.clone() if t.untyped_storage().data_ptr() == memory else t for t, _ in moves]
+        for tensor, (_, part) in zip(apart, moves, strict=True):
+            part.copy_(tensor)
+
+    @override
     def _send(self, kind: Kind, packed: Tensor) -> tuple[Tensor, Any]:
         if not self._shared[kind]:
             return super()._send(kind, packed)
@@ -82,9 +118,9 @@ class SharedAverage(Average):
         first, second, *others = (shared[self._turn[part.kind]] for shared in self._shared[part.kind])
         free = self.near.free.get(part.kind)
         self._flat[part.kind] = free.pop() if free else first.new_empty(0)
-        mean = torch.add(first, second, out=self._flat[part.kind].resize_(first.shape))
-        for other in others:
-            mean += other
+        mean = torch.lerp(first, second, 0.5, out=self._flat[part.kind].resize_(first.shape))
+        for count, other in enumerate(others, 3):
+            mean.lerp_(other, 1 / count)
         return mean
 
 

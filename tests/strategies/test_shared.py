@@ -137,6 +137,30 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
     assert together(work, 2, tmp_path) == [0, 0]
 
 
+def test_tensors_may_be_laid_into_their_place_beforehand(tmp_path: Path) -> None:
+    def work(rank: int) -> list[Any]:
+        average, found = shared(), []
+        assert average.start([torch.zeros(2, 3), torch.zeros(2, 3)]).place(0) is None
+        for time_ in range(4):
+            found.append([mean[1, 2].item() for mean in average.wait()])
+            first, second = average.place(0), average.place(1)
+            assert first is not None
+            assert second is not None
+            assert average.place(0) is None
+            first.fill_(rank + time_)
+            second.fill_(10.0 * rank)
+            if time_ % 2:  # each lies where the other belongs
+                average.start([second, first])
+            else:
+                average.start([first, second])
+                second.fill_(20.0 * rank)  # nothing was copied
+            dist.barrier()
+        return [*found, [mean[1, 2].item() for mean in average.wait()]]
+
+    expected = [[0.0, 0.0], [0.5, 10.0], [5.0, 1.5], [2.5, 10.0], [5.0, 3.5]]
+    assert together(work, 2, tmp_path) == [expected] * 2
+
+
 def test_averages_use_memory_again_once_its_means_count_no_longer(tmp_path: Path) -> None:
     def work(rank: int) -> list[Any]:
         found = near()

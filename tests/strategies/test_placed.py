@@ -1,0 +1,206 @@
+"""Gradients of linear layers that are computed where other processes read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from lightning_ff.strategies import placed
+from lightning_ff.strategies.placed import Placing
+from tests.strategies.runs import SGD, STEPS, Look, difference, learner, trained
+
+
+@pytest.fixture(autouse=True)
+def _small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placed, "LEAST", 1)
+
+
+def layer(**arguments: Any) -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(5, 3, **{"dtype": torch.float64, **arguments})
+
+
+def rows(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+class Places:
+    """Gives a place for the gradient of each weight, the first time it is asked."""
+
+    def __init__(self) -> None:
+        self.given: dict[Tensor, Tensor] = {}
+
+    def __call__(self, weight: Tensor) -> Tensor | None:
+        if weight in self.given:
+            return None
+        self.given[weight] = torch.full_like(weight, float("nan"))
+        return self.given[weight].view_as(weight)
+
+
+def gradients(act: Callable[[nn.Linear, Tensor], Tensor], linear: nn.Linear, places: Places | None) -> list[Tensor]:
+    """By the input and by each parameter, of the sum of squares of what is made of both."""
+    x = rows(7, 5).requires_grad_()
+    if places is None:
+        act(linear, x).square().sum().backward()
+    else:
+        with Placing([linear], places):
+            act(linear, x).square().sum().backward()
+    found = [x.grad, *(parameter.grad for parameter in linear.parameters())]
+    return [gradient for gradient in found if gradient is not None]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_are_torchs_own_and_lie_in_their_place(bias: bool) -> None:
+    linear, places = layer(bias=bias), Places()
+    found = gradients(lambda linear, x: linear(x), linear, places)
+    expected = gradients(lambda linear, x: linear(x), layer(bias=bias), None)
+    assert len(found) == len(expected) == 2 + bias
+    for gradient, right in zip(found, expected, strict=True):
+        torch.testing.assert_close(gradient, right, rtol=0, atol=1e-14)
+    assert linear.weight.grad is not None
+    assert linear.weight.grad.data_ptr() == places.given[linear.weight].data_ptr()
+
+
+def twice(linear: nn.Linear, x: Tensor) -> Tensor:
+    return linear(x) * linear(x.sin())
+
+
+def on_top_of_another(linear: nn.Linear, x: Tensor) -> Tensor:
+    linear(x.cos()).sum().backward()
+    return linear(x)
+
+
+def penalised(linear: nn.Linear, x: Tensor) -> Tensor:
+    (slope,) = torch.autograd.grad(linear(x).tanh().sum(), linear.weight, create_graph=True)
+    return slope.square().sum() + linear(x)
+
+
+@pytest.mark.parametrize("act", [twice, on_top_of_another, penalised])
+def test_a_weight_with_several_gradients_gets_their_sum(act: Callable[[nn.Linear, Tensor], Tensor]) -> None:
+    for gradient, right in zip(gradients(act, layer(), Places()), gradients(act, layer(), None), strict=True):
+        torch.testing.assert_close(gradient, right, rtol=0, atol=1e-13)
+
+
+def dual(linear: nn.Linear, x: Tensor) -> Tensor:
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(linear(forward_ad.make_dual(x, x.detach()))).tangent
+        assert tangent is not None
+        return tangent
+
+
+def cast(linear: nn.Linear, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return linear(x).double()
+
+
+OTHERS: dict[str, Callable[[nn.Linear, Tensor], Tensor]] = {
+    "three dimensions": lambda linear, x: linear(x[None]),
+    "autocast": cast,
+    "forward mode": dual,
+    "jvp": lambda linear, x: torch.func.jvp(linear, (x,), (x.detach(),))[1],
+    "vmap": lambda linear, x: torch.func.vmap(linear)(torch.stack([x, x])),
+    "grad": lambda linear, x: torch.func.vjp(linear, x)[1](rows(7, 3))[0],
+    "no gradient of the weight": lambda linear, x: linear.requires_grad_(False)(x),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.*:FutureWarning")  # of torch's own forward mode
+@pytest.mark.parametrize("act", OTHERS.values(), ids=OTHERS)
+def test_other_ways_through_a_layer_are_torchs_own(act: Callable[[nn.Linear, Tensor], Tensor]) -> None:
+    places = Places()
+    for gradient, right in zip(gradients(act, layer(), places), gradients(act, layer(), None), strict=True):
+        torch.testing.assert_close(gradient, right, rtol=0, atol=1e-13)
+    assert not places.given
+
+
+class Doubled(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+def test_layers_that_are_small_or_no_plain_ones_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, own, wrapped = layer(), Doubled(5, 3), layer()
+    wrapped.forward = lambda input: -input  # type: ignore[method-assign]
+    bound = nn.utils.parametrizations.weight_norm(layer())
+    before = [vars(module).get("forward") for module in (own, wrapped, bound)]
+    with Placing([nn.Sequential(plain, own, wrapped, bound)], Places()):
+        assert [vars(module).get("forward") for module in (own, wrapped, bound)] == before
+        assert "forward" in vars(plain)
+    assert "forward" not in vars(plain)
+    monkeypatch.setattr(placed, "LEAST", 16)
+    with Placing([plain], Places()):
+        assert "forward" not in vars(plain)
+
+
+# In ff_ddp
+
+
+def counted(folder: Path, monkeypatch: pytest.MonkeyPatch, model: LightningModule, **flags: Any) -> dict[str, Tensor]:
+    """Weights of two processes after an epoch; each notes how many gradients it computed in their place."""
+    count, plain = [0], placed._product
+
+    def product(a: Tensor, b: Tensor, place: Tensor | None) -> Tensor:
+        count[0] += place is not None
+        return plain(a, b, place)
+
+    def note(trainer: Trainer, learner: LightningModule) -> None:
+        (folder / str(trainer.global_rank)).write_text(str(count[0]))
+
+    monkeypatch.setattr(placed, "_product", product)
+    callbacks = [Look(note), *flags.pop("callbacks", [])]
+    return trained(model, 2, torch.float64, callbacks=callbacks, **flags)
+
+
+def wide(**arguments: Any) -> LightningModule:
+    return learner("pair", SGD, **arguments)
+
+
+def convolutional(**arguments: Any) -> LightningModule:
+    return learner("class", SGD, **arguments)
+
+
+class Watching(Callback):
+    """Might keep gradients."""
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pass
+
+
+@pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
+@pytest.mark.parametrize(
+    ("build", "arguments", "each"),
+    [
+        (wide, {}, 3),
+        (wide, {"step": "block"}, 3),
+        (wide, {"backward": "summed"}, 3),
+        (wide, {"accumulate_grad_batches": 2}, 0),
+        (convolutional, {}, 1),
+    ],
+)
+def test_two_processes_that_place_gradients_equal_one(
+    build: Callable[..., LightningModule],
+    arguments: dict[str, Any],
+    each: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = trained(build(**arguments), 1, torch.float64)
+    assert difference(one, counted(tmp_path, monkeypatch, build(**arguments))) <= 1e-9
+    # the first of all tells sizes
+    assert [int((tmp_path / str(rank)).read_text()) for rank in range(2)] == [each * (STEPS - 1)] * 2
+
+
+@pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
+def test_gradients_that_something_of_ones_own_may_keep_are_not_placed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted(tmp_path, monkeypatch, wide(), callbacks=[Watching()])
+    assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == ["0", "0"]
