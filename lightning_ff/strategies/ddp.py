@@ -123,7 +123,7 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
 
     @override
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        self._unseen = unseen(self.learner.trainer, self.learner)
+        self._unseen = self.copies > 1 and unseen(self.learner.trainer, self.learner)
         # gradients that lie in memory which is soon written again are shown to nobody
         with self._placing if self._unseen else nullcontext():
             return super().training_step(*args, **kwargs)
