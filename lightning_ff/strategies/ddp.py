@@ -24,6 +24,8 @@ from lightning_ff.strategies.placed import Placing
 from lightning_ff.strategies.reduction import Average
 from lightning_ff.strategies.shared import Near, SharedAverage, near
 
+_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")  # of a tensor
+
 
 class LocalDDPStrategy(LocalStrategy, DDPStrategy):
     """Data parallelism for many local backwards: `Trainer(strategy="ff_ddp")`.
@@ -96,9 +98,11 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         self._flying: dict[str, list[Tensor]] = {}
         self._late: dict[str, Settings] = {}  # of the flying, those whose step was put off
         self._stepped: set[str] = set()
-        self._holding = self._sending = self._unseen = False
+        self._holding = False
+        self._sending = False  # the gradients of the backward that runs are whole
+        self._unseen = False  # in the batch that runs
         self._placing: AbstractContextManager[Any] = nullcontext()
-        self._places: dict[Tensor, tuple[SharedAverage, int]] = {}  # of gradients, and which of that average's they are
+        self._places: dict[str, dict[Tensor, int]] = {}  # of a block's parameters among what was sent last
         self._moving: dict[str, tuple[list[Tensor], Average]] = {}  # running statistics of blocks that learn
 
     @override
@@ -129,23 +133,24 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
             return super().training_step(*args, **kwargs)
 
     def _place_of(self, weight: Tensor) -> Tensor | None:
-        """Where the gradient of a weight may be computed, if this backward is all of it."""
-        if not self._sending or weight.grad is not None or weight not in self._places:
+        """Where the gradient of a weight may be computed, if this backward is all of it and no hook may keep it."""
+        if not self._sending or weight.grad is not None or any(getattr(weight, name, None) for name in _HOOKS):
             return None
-        average, i = self._places[weight]
-        return average.place(i)
+        for name, places in self._places.items():
+            if weight in places:
+                average = self._averages[name]
+                return average.place(places[weight], weight) if isinstance(average, SharedAverage) else None
+        return None
 
     def _reduce(self, name: str) -> None:
         """Send a block's gradients off."""
         parameters = [p for p in self.learner.facade.parameters(name) if p.requires_grad]
-        average = self._average(name)
-        average.start([torch.zeros_like(p) if p.grad is None else p.grad for p in parameters])
+        self._average(name).start([torch.zeros_like(p) if p.grad is None else p.grad for p in parameters])
         self._flying[name] = parameters
-        if isinstance(average, SharedAverage):
-            self._places.update((p, (average, i)) for i, p in enumerate(parameters))
+        self._places[name] = {parameter: i for i, parameter in enumerate(parameters)}
         if name in self._moving:
-            buffers, moving = self._moving[name]
-            moving.start(buffers)
+            buffers, average = self._moving[name]
+            average.start(buffers)
         for parameter in parameters:
             parameter.grad = None  # its memory, still in the cache, is the next block's
 

@@ -21,29 +21,40 @@ LEAST = 2**19  # numbers of a weight: copying the gradient of a smaller one take
 class Placing:
     """While entered, a backward through linear layers asks where the gradient of a weight shall lie.
 
-    Values are those of torch's own backward: only their place in memory is another one, which saves a copy of each.
+    Values are those of torch's own backward, and a gradient that gets a place need not be copied there.
 
     Args:
-        modules: In which linear layers are looked for; those that are changed in any way stay as they are.
-        place: Memory of a weight's shape that its gradient may be written to; None: wherever torch puts it.
+        modules: In which large linear layers are looked for; those that are changed in any way stay as they are.
+        place: Memory like a weight that its gradient may be written to; None: wherever torch puts it.
     """
 
     def __init__(self, modules: Iterable[nn.Module], place: Place) -> None:
-        found = [m for module in modules for m in module.modules() if type(m) is nn.Linear and "forward" not in vars(m)]
-        self._forwards = [(m, partial(_forward, m, place)) for m in found if m.weight.numel() >= LEAST]
+        found = dict.fromkeys(m for module in modules for m in module.modules() if type(m) is nn.Linear)
+        self._forwards = [_Forward(m, place) for m in found if m.weight.numel() >= LEAST and "forward" not in vars(m)]
 
     def __enter__(self) -> None:
-        for linear, forward in self._forwards:
-            vars(linear)["forward"] = forward
+        for forward in self._forwards:
+            vars(forward.linear)["forward"] = forward
 
     def __exit__(self, *error: object) -> None:
-        for linear, _ in self._forwards:
-            vars(linear).pop("forward")
+        for forward in self._forwards:
+            vars(forward.linear).pop("forward", None)
 
 
-def _forward(linear: nn.Linear, place: Place, input: Tensor) -> Tensor:
-    x, weight, bias = input, linear.weight, linear.bias
-    return _Linear.apply(x, weight, bias, place) if _plain(x, weight) else F.linear(x, weight, bias)
+class _Forward:
+    """In place of the `forward` of a linear layer; a copy of the layer gets torch's own."""
+
+    def __init__(self, linear: nn.Linear, place: Place) -> None:
+        self.linear, self.place = linear, place
+
+    def __call__(self, input: Tensor) -> Tensor:
+        weight, bias = self.linear.weight, self.linear.bias
+        placed = _plain(input, weight)
+        return _Linear.apply(input, weight, bias, self.place) if placed else F.linear(input, weight, bias)
+
+    @override
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self.linear, "forward")  # asked before the copy has this one
 
 
 def _plain(x: Tensor, weight: Tensor) -> bool:
@@ -67,8 +78,9 @@ class _Linear(Function):
     @staticmethod
     @override
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, place: Place) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.place = place
+        by_x, by_weight, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(x if by_weight else None, weight if by_x else None)  # others may be changed, as in torch
+        ctx.place = partial(place, weight)
         return F.linear(x, weight, bias)
 
     @staticmethod
@@ -76,7 +88,7 @@ class _Linear(Function):
         x, weight = ctx.saved_tensors
         by_x, by_weight, by_bias, _ = ctx.needs_input_grad
         # what has a graph of its own cannot be placed
-        place = ctx.place(weight) if by_weight and not torch.is_grad_enabled() else None
+        place = ctx.place() if by_weight and not torch.is_grad_enabled() else None
         return (
             gradient @ weight if by_x else None,
             _product(gradient.t(), x, place) if by_weight else None,

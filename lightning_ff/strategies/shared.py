@@ -56,12 +56,16 @@ class SharedAverage(Average):
         self._turn: dict[Kind, int] = {}
         self._ahead: dict[int, Tensor] = {}
 
-    def place(self, i: int) -> Tensor | None:
+    def place(self, i: int, like: Tensor) -> Tensor | None:
         """Memory that the i-th tensor of the next `start` may be laid into before, which need not copy it then.
 
-        None before the first `wait`, which tells sizes and that nobody reads there any more, and if asked twice.
+        None between `start` and `wait`, as others may still read there; if asked twice; and where no tensor of that
+        shape and type was the i-th one of the last time.
         """
-        return self._ahead.pop(i, None)
+        there = self._ahead.get(i)
+        if there is None or there.shape != like.shape or there.dtype != like.dtype:
+            return None
+        return self._ahead.pop(i)
 
     @override
     def start(self, tensors: Sequence[Tensor]) -> Average:
@@ -98,7 +102,7 @@ class SharedAverage(Average):
             super()._lay(kind, tensors, packed)
             return
         parts = shaped(packed, [tensor.shape for tensor in tensors])
-        moves = [(t, part) for t, part in zip(tensors, parts, strict=True) if t.data_ptr() != part.data_ptr()]
+        moves = [(t, part) for t, part in zip(tensors, parts, strict=True) if not _same(t, part)]
         memory = packed.untyped_storage().data_ptr()  # where one may lie in another's place
         apart = [t.clone() if t.untyped_storage().data_ptr() == memory else t for t, _ in moves]
         for tensor, (_, part) in zip(apart, moves, strict=True):
@@ -122,6 +126,11 @@ class SharedAverage(Average):
         for count, other in enumerate(others, 3):
             mean.lerp_(other, 1 / count)
         return mean
+
+
+def _same(tensor: Tensor, part: Tensor) -> bool:
+    """Whether a tensor is that part already, and lies in order."""
+    return tensor.data_ptr() == part.data_ptr() and tensor.is_contiguous()
 
 
 def near(group: Any = None, timeout: timedelta = default_pg_timeout) -> Near | None:

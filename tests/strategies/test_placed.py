@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
+import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +17,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from lightning_ff import ForwardForward
 from lightning_ff.strategies import placed
 from lightning_ff.strategies.placed import Placing
-from tests.strategies.runs import SGD, STEPS, Look, difference, learner, trained
+from tests.strategies.runs import CLASSES, SGD, SHAPE, STEPS, Look, difference, learner, trained
+
+PLAIN = partial(torch.optim.SGD, lr=0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -140,6 +147,45 @@ def test_layers_that_are_small_or_no_plain_ones_are_left_alone(monkeypatch: pyte
         assert "forward" not in vars(plain)
 
 
+def test_a_copy_made_meanwhile_is_a_plain_layer() -> None:
+    linear, places, x = layer(), Places(), rows(7, 5)
+    with Placing([linear], places):
+        copies = [copy.deepcopy(nn.Sequential(linear))[0], pickle.loads(pickle.dumps(linear))]
+    for made in copies:
+        assert type(made) is nn.Linear
+        torch.testing.assert_close(made(x), linear(x), rtol=0, atol=0)
+        with torch.no_grad():
+            made.weight.zero_()  # it runs with weights of its own
+        torch.testing.assert_close(made(x), made.bias.expand(7, 3), rtol=0, atol=0)
+        made(x).sum().backward()
+    assert not places.given
+
+
+def test_what_the_backward_does_not_need_may_be_changed_before_it() -> None:
+    linear, frozen, places = layer(), layer().requires_grad_(False), Places()
+    with Placing([linear, frozen], places):
+        x = rows(7, 5)
+        y = linear(x)
+        with torch.no_grad():
+            linear.weight.clamp_(-0.1, 0.1)  # no gradient by x is asked for
+        y.sum().backward()
+        h = rows(7, 5, seed=2).requires_grad_()
+        inside = h * 1.0
+        y = frozen(inside)
+        inside.add_(1.0)  # no gradient by the weight is
+        y.sum().backward()
+    assert linear.weight.grad is not None
+    torch.testing.assert_close(linear.weight.grad, x.sum(0).expand(3, 5), rtol=0, atol=1e-13)
+    torch.testing.assert_close(h.grad, frozen.weight.sum(0).expand(7, 5), rtol=0, atol=1e-13)
+
+
+def test_layers_of_several_modules_are_themselves_again_even_after_an_error() -> None:
+    linear = layer()
+    with pytest.raises(RuntimeError, match="shapes"), Placing([linear, nn.Sequential(linear)], Places()):
+        linear(rows(7, 4))
+    assert "forward" not in vars(linear)
+
+
 # In ff_ddp
 
 
@@ -157,6 +203,23 @@ def counted(folder: Path, monkeypatch: pytest.MonkeyPatch, model: LightningModul
     monkeypatch.setattr(placed, "_product", product)
     callbacks = [Look(note), *flags.pop("callbacks", [])]
     return trained(model, 2, torch.float64, callbacks=callbacks, **flags)
+
+
+def deep(**arguments: Any) -> LightningModule:
+    """One block of three layers."""
+    torch.manual_seed(0)
+    sizes = [36, 9, 7, 8]
+    parts = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
+    return ForwardForward(CLASSES, SHAPE, blocks=[nn.Sequential(nn.Flatten(), *parts)], optimizer=PLAIN, **arguments)
+
+
+class Freezing(Callback):
+    """In each epoch, one more of the layers does not learn, and the one before learns again."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        linear = [module for module in pl_module.modules() if isinstance(module, nn.Linear)]
+        for k, module in enumerate(linear):
+            module.weight.requires_grad_(k != trainer.current_epoch)
 
 
 def wide(**arguments: Any) -> LightningModule:
@@ -204,3 +267,25 @@ def test_gradients_that_something_of_ones_own_may_keep_are_not_placed(
 ) -> None:
     counted(tmp_path, monkeypatch, wide(), callbacks=[Watching()])
     assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == ["0", "0"]
+
+
+@pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
+def test_layers_that_stop_and_begin_again_to_learn_get_their_own_gradients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = trained(deep(), 1, torch.float64, callbacks=[Freezing()], max_epochs=4)
+    two = counted(tmp_path, monkeypatch, deep(), callbacks=[Freezing()], max_epochs=4)
+    assert difference(one, two) <= 1e-9
+    # without the first batch of all, and the first of each epoch for a weight that learns again or has another shape
+    assert all(2 * 4 * (STEPS - 1) <= int((tmp_path / str(rank)).read_text()) < 3 * 4 * STEPS for rank in range(2))
+
+
+@pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
+def test_a_gradient_that_a_hook_sees_is_not_placed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = [wide(), wide()]
+    for model in models:
+        first = next(module for module in model.modules() if isinstance(module, nn.Linear))
+        first.weight.register_hook(lambda gradient: 2 * gradient)
+    one, two = trained(models[0], 1, torch.float64), counted(tmp_path, monkeypatch, models[1])
+    assert difference(one, two) <= 1e-9
+    assert [int((tmp_path / str(rank)).read_text()) for rank in range(2)] == [2 * (STEPS - 1)] * 2

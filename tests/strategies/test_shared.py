@@ -140,13 +140,16 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
 def test_tensors_may_be_laid_into_their_place_beforehand(tmp_path: Path) -> None:
     def work(rank: int) -> list[Any]:
         average, found = shared(), []
-        assert average.start([torch.zeros(2, 3), torch.zeros(2, 3)]).place(0) is None
+        like = torch.empty(2, 3)
+        assert average.start([torch.zeros(2, 3), torch.zeros(2, 3)]).place(0, like) is None
         for time_ in range(4):
             found.append([mean[1, 2].item() for mean in average.wait()])
-            first, second = average.place(0), average.place(1)
+            assert average.place(0, torch.empty(3, 2)) is None
+            assert average.place(0, like.double()) is None
+            first, second = average.place(0, like), average.place(1, like)
             assert first is not None
             assert second is not None
-            assert average.place(0) is None
+            assert average.place(0, like) is None
             first.fill_(rank + time_)
             second.fill_(10.0 * rank)
             if time_ % 2:  # each lies where the other belongs
