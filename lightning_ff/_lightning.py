@@ -1,14 +1,16 @@
-"""The only home of Lightning's private names; `tests/test_lightning_private.py` fails when one of them moves."""
+"""The only home of private names of Lightning and torch; `tests/test_lightning_private.py` fails when one moves."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.tuner.lr_finder import _LRCallback
+from torch import Tensor
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningCLI
@@ -118,3 +120,13 @@ def _time_is_up(timer: Timer, trainer: Trainer) -> None:
     remaining = timer.time_remaining()
     if remaining is not None and remaining <= 0:
         trainer.should_stop = True
+
+
+def transforming() -> bool:
+    """Whether a transform of torch.func runs, which takes other functions of autograd than backward does."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def hooked(tensor: Tensor) -> bool:
+    """Whether a hook sees the gradients of a tensor."""
+    return bool(tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None))

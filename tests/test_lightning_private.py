@@ -258,12 +258,37 @@ def uses(tree: ast.Module, theirs: set[str], own: set[str]) -> Iterator[str]:
             yield f"{node.value!r} (line {node.lineno})"
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.*:FutureWarning")  # of torch's own forward mode
+def test_a_transform_of_torch_is_noticed() -> None:
+    seen = []
+
+    def look(x: torch.Tensor) -> torch.Tensor:
+        seen.append(_lightning.transforming())
+        return x
+
+    torch.func.vmap(look)(torch.zeros(2))
+    torch.func.jvp(look, (torch.zeros(2),), (torch.ones(2),))
+    look(torch.zeros(2))
+    assert seen == [True, True, False]
+
+
+def test_hooks_on_a_tensor_are_noticed() -> None:
+    first, second = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
+    assert not _lightning.hooked(first)
+    handle = first.register_hook(lambda gradient: None)
+    second.register_post_accumulate_grad_hook(lambda tensor: None)
+    assert _lightning.hooked(first)
+    assert _lightning.hooked(second)
+    handle.remove()
+    assert not _lightning.hooked(first)
+
+
 def test_no_other_file_touches_private_names() -> None:
     trees = {str(file.relative_to(PACKAGE)): ast.parse(file.read_text()) for file in sorted(PACKAGE.rglob("*.py"))}
     theirs, own = lightning_names(), own_names([tree for file, tree in trees.items() if file != "_lightning.py"])
     assert {"_trainer", "_generate_state_key", "_get", "_fabric"} <= theirs - own
     found = {file: touched for file, tree in trees.items() if (touched := list(uses(tree, theirs, own)))}
-    assert len(found.pop("_lightning.py")) == 16
+    assert len(found.pop("_lightning.py")) == 19
     assert found == {}
 
 

@@ -18,13 +18,12 @@ from torch.distributed.constants import default_pg_timeout
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from lightning_ff._lightning import hooked
 from lightning_ff.strategies.common import LocalStrategy
 from lightning_ff.strategies.late import Settings, settings, unseen, with_settings
 from lightning_ff.strategies.placed import Placing
 from lightning_ff.strategies.reduction import Average
 from lightning_ff.strategies.shared import Near, SharedAverage, near
-
-_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")  # of a tensor
 
 
 class LocalDDPStrategy(LocalStrategy, DDPStrategy):
@@ -134,7 +133,7 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
 
     def _place_of(self, weight: Tensor) -> Tensor | None:
         """Where the gradient of a weight may be computed, if this backward is all of it and no hook may keep it."""
-        if not self._sending or weight.grad is not None or any(getattr(weight, name, None) for name in _HOOKS):
+        if not self._sending or weight.grad is not None or hooked(weight):
             return None
         for name, places in self._places.items():
             if weight in places:

@@ -13,6 +13,8 @@ from torch.autograd import Function
 from torch.autograd.forward_ad import unpack_dual
 from typing_extensions import override
 
+from lightning_ff._lightning import transforming
+
 Place = Callable[[Tensor], Tensor | None]
 
 LEAST = 2**19  # numbers of a weight: copying the gradient of a smaller one takes no longer than asking
@@ -68,7 +70,7 @@ def _plain(x: Tensor, weight: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and unpack_dual(x).tangent is None
-        and not torch._C._are_functorch_transforms_active()
+        and not transforming()
     )
 
 
