@@ -119,12 +119,13 @@ class SharedAverage(Average):
         if not self._shared[part.kind]:
             return super()._mean(part)
         part.work.wait()
-        first, second, *others = (shared[self._turn[part.kind]] for shared in self._shared[part.kind])
+        first, *others = (shared[self._turn[part.kind]] for shared in self._shared[part.kind])
         free = self.near.free.get(part.kind)
         self._flat[part.kind] = free.pop() if free else first.new_empty(0)
-        mean = torch.lerp(first, second, 0.5, out=self._flat[part.kind].resize_(first.shape))
-        for count, other in enumerate(others, 3):
-            mean.lerp_(other, 1 / count)
+        share = 1 / len(self._shared[part.kind])
+        mean = torch.mul(first, share, out=self._flat[part.kind].resize_(first.shape))
+        for other in others:
+            mean.add_(other, alpha=share)
         return mean
 
 
