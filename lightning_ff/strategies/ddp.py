@@ -98,10 +98,10 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         self._late: dict[str, Settings] = {}  # of the flying, those whose step was put off
         self._stepped: set[str] = set()
         self._holding = False
-        self._sending = False  # the gradients of the backward that runs are whole
         self._unseen = False  # in the batch that runs
         self._placing: AbstractContextManager[Any] = nullcontext()
-        self._places: dict[str, dict[Tensor, int]] = {}  # of a block's parameters among what was sent last
+        self._places: dict[Tensor, Tensor] = {}  # where the backward that runs may lay gradients of parameters
+        self._placed: dict[Tensor, Tensor] = {}  # and where it has
         self._moving: dict[str, tuple[list[Tensor], Average]] = {}  # running statistics of blocks that learn
 
     @override
@@ -115,13 +115,16 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
     def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
         if self._holding or self.copies == 1:
             return super().backward(closure_loss, optimizer, *args, **kwargs)
-        self._sending = True
+        learning = {name: self._learning(name) for name in self._owned(optimizer)}
+        for name, parameters in learning.items():
+            self._places.update(self._ahead(name, parameters))
         try:
             loss = super().backward(closure_loss, optimizer, *args, **kwargs)
+            for name, parameters in learning.items():
+                self._reduce(name, parameters)
         finally:
-            self._sending = False
-        for name in self._owned(optimizer):
-            self._reduce(name)
+            self._places.clear()
+            self._placed.clear()
         return loss
 
     @override
@@ -131,27 +134,39 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         with self._placing if self._unseen else nullcontext():
             return super().training_step(*args, **kwargs)
 
-    def _place_of(self, weight: Tensor) -> Tensor | None:
-        """Where the gradient of a weight may be computed, if this backward is all of it and no hook may keep it."""
-        if not self._sending or weight.grad is not None or hooked(weight):
-            return None
-        for name, places in self._places.items():
-            if weight in places:
-                average = self._averages[name]
-                return average.place(places[weight], weight) if isinstance(average, SharedAverage) else None
-        return None
+    def _ahead(self, name: str, parameters: list[Tensor]) -> Iterable[tuple[Tensor, Tensor]]:
+        """Parameters of a block with the memory that their gradients may be laid into, if there is any."""
+        average = self._averages.get(name)
+        places = average.ahead(parameters) if self._unseen and isinstance(average, SharedAverage) else []
+        return zip(parameters, places, strict=False)
 
-    def _reduce(self, name: str) -> None:
+    def _place_of(self, weight: Tensor) -> Tensor | None:
+        """Where this backward may lay the gradient of a weight, if it is the first and no hook sees it."""
+        if weight not in self._places or weight.grad is not None or hooked(weight):
+            return None
+        self._placed[weight] = self._places.pop(weight)
+        return self._placed[weight]
+
+    def _learning(self, name: str) -> list[Tensor]:
+        return [p for p in self.learner.facade.parameters(name) if p.requires_grad]
+
+    def _reduce(self, name: str, parameters: list[Tensor]) -> None:
         """Send a block's gradients off."""
-        parameters = [p for p in self.learner.facade.parameters(name) if p.requires_grad]
-        self._average(name).start([torch.zeros_like(p) if p.grad is None else p.grad for p in parameters])
+        self._average(name).start([self._gradient(parameter) for parameter in parameters])
         self._flying[name] = parameters
-        self._places[name] = {parameter: i for i, parameter in enumerate(parameters)}
         if name in self._moving:
             buffers, average = self._moving[name]
             average.start(buffers)
         for parameter in parameters:
             parameter.grad = None  # its memory, still in the cache, is the next block's
+
+    def _gradient(self, parameter: Tensor) -> Tensor:
+        """The gradient of a parameter, or its share in the mean where that was laid already."""
+        placed = self._placed.pop(parameter, None)
+        if placed is None:
+            return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        # the layer may have run twice
+        return placed if parameter.grad is None else placed.add_(parameter.grad, alpha=1 / self.copies)
 
     def _average(self, name: str) -> Average:
         if name not in self._averages:
@@ -253,7 +268,7 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         super().on_train_start()
         learns = self.learner.facade.inner if self.copies > 1 else ()
         if self._near is not None:
-            self._placing = Placing(self.learner.blocks, self._place_of)
+            self._placing = Placing(self.learner.blocks, self._place_of, 1 / self.copies)
         self._moving = {
             name: (buffers, self._new_average()) for name, buffers in self._statistics.items() if name in learns
         }
@@ -277,7 +292,6 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         self._stepped.clear()
         self._moving.clear()
         self._averages.clear()
-        self._places.clear()
         self._placing = nullcontext()
         if self._near is not None:
             self._near.bell.close()

@@ -54,31 +54,30 @@ class SharedAverage(Average):
         self._shared: dict[Kind, list[Tensor]] = {}
         self._sizes: dict[Kind, int] = {}
         self._turn: dict[Kind, int] = {}
-        self._ahead: dict[int, Tensor] = {}
+        self._ahead: list[Tensor] = []
 
-    def place(self, i: int, like: Tensor) -> Tensor | None:
-        """Memory that the i-th tensor of the next `start` may be laid into before, which need not copy it then.
+    def ahead(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Memory where this process's shares in the next means of such tensors may be laid before `start`.
 
-        None between `start` and `wait`, as others may still read there; if asked twice; and where no tensor of that
-        shape and type was the i-th one of the last time.
+        `start` is to get that very memory in a tensor's stead, then. None between `start` and `wait`, as others may
+        still read there, and where tensors are not of the shapes and types of the last time.
         """
-        there = self._ahead.get(i)
-        if there is None or there.shape != like.shape or there.dtype != like.dtype:
-            return None
-        return self._ahead.pop(i)
+        return self._ahead if [*map(_form, tensors)] == [*map(_form, self._ahead)] else []
 
     @override
     def start(self, tensors: Sequence[Tensor]) -> Average:
-        self._ahead.clear()
+        self._ahead = []
         return super().start(tensors)
 
     @override
     def wait(self) -> list[Tensor]:
         parts, means = self._flying, super().wait()
+        ahead: dict[int, Tensor] = {}
         for part in parts:
             if self._shared[part.kind]:
                 free = self._shared[part.kind][self.rank][1 - self._turn[part.kind]]
-                self._ahead.update(zip(part.places, shaped(free, part.shapes), strict=True))
+                ahead.update(zip(part.places, shaped(free, part.shapes), strict=True))
+        self._ahead = [ahead[i] for i in range(len(means))] if len(ahead) == len(means) else []
         return means
 
     @override
@@ -98,15 +97,10 @@ class SharedAverage(Average):
     @override
     @torch.no_grad()
     def _lay(self, kind: Kind, tensors: Sequence[Tensor], packed: Tensor) -> None:
-        if not self._shared[kind]:
-            super()._lay(kind, tensors, packed)
-            return
-        parts = shaped(packed, [tensor.shape for tensor in tensors])
-        moves = [(t, part) for t, part in zip(tensors, parts, strict=True) if not _same(t, part)]
-        memory = packed.untyped_storage().data_ptr()  # where one may lie in another's place
-        apart = [t.clone() if t.untyped_storage().data_ptr() == memory else t for t, _ in moves]
-        for tensor, (_, part) in zip(apart, moves, strict=True):
-            part.copy_(tensor)
+        share = 1 / dist.get_world_size(self.group)
+        for tensor, part in zip(tensors, shaped(packed, [tensor.shape for tensor in tensors]), strict=True):
+            if not _same(tensor, part):
+                torch.mul(tensor, share, out=part)
 
     @override
     def _send(self, kind: Kind, packed: Tensor) -> tuple[Tensor, Any]:
@@ -122,16 +116,18 @@ class SharedAverage(Average):
         first, *others = (shared[self._turn[part.kind]] for shared in self._shared[part.kind])
         free = self.near.free.get(part.kind)
         self._flat[part.kind] = free.pop() if free else first.new_empty(0)
-        share = 1 / len(self._shared[part.kind])
-        mean = torch.mul(first, share, out=self._flat[part.kind].resize_(first.shape))
-        for other in others:
-            mean.add_(other, alpha=share)
+        mean = torch.add(first, others[0], out=self._flat[part.kind].resize_(first.shape))
+        for other in others[1:]:
+            mean.add_(other)
         return mean
 
 
+def _form(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.dtype
+
+
 def _same(tensor: Tensor, part: Tensor) -> bool:
-    """Whether a tensor is that part already, and lies in order."""
-    return tensor.data_ptr() == part.data_ptr() and tensor.is_contiguous()
+    return tensor.data_ptr() == part.data_ptr()
 
 
 def near(group: Any = None, timeout: timedelta = default_pg_timeout) -> Near | None:

@@ -137,30 +137,28 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
     assert together(work, 2, tmp_path) == [0, 0]
 
 
-def test_tensors_may_be_laid_into_their_place_beforehand(tmp_path: Path) -> None:
+def test_shares_may_be_laid_beforehand(tmp_path: Path) -> None:
     def work(rank: int) -> list[Any]:
         average, found = shared(), []
-        like = torch.empty(2, 3)
-        assert average.start([torch.zeros(2, 3), torch.zeros(2, 3)]).place(0, like) is None
+        like = [torch.empty(2, 3), torch.empty(4, dtype=torch.float64), torch.empty(5)]
+        assert average.ahead(like) == []
+        average.start([torch.zeros_like(each) for each in like])
         for time_ in range(4):
-            found.append([mean[1, 2].item() for mean in average.wait()])
-            assert average.place(0, torch.empty(3, 2)) is None
-            assert average.place(0, like.double()) is None
-            first, second = average.place(0, like), average.place(1, like)
-            assert first is not None
-            assert second is not None
-            assert average.place(0, like) is None
+            assert average.ahead(like) == []  # others may still read there
+            found.append([mean[-1].sum().item() for mean in average.wait()])
+            assert average.ahead(like[:2]) == []
+            assert average.ahead([torch.empty(3, 2), *like[1:]]) == []
+            assert average.ahead([like[0].double(), *like[1:]]) == []
+            first, second, _ = average.ahead(like)
             first.fill_(rank + time_)
             second.fill_(10.0 * rank)
-            if time_ % 2:  # each lies where the other belongs
-                average.start([second, first])
-            else:
-                average.start([first, second])
-                second.fill_(20.0 * rank)  # nothing was copied
+            average.start([first, second, torch.full((5,), 100.0 * rank + time_)])
+            second.fill_(20.0 * rank)  # nothing was copied
             dist.barrier()
-        return [*found, [mean[1, 2].item() for mean in average.wait()]]
+        return [*found, [mean[-1].sum().item() for mean in average.wait()]]
 
-    expected = [[0.0, 0.0], [0.5, 10.0], [5.0, 1.5], [2.5, 10.0], [5.0, 3.5]]
+    # sums of what was laid beforehand, and the mean of the rest
+    expected = [[0.0, 0.0, 0.0], *([3.0 * (2 * t + 1), 20.0, 50.0 + t] for t in range(4))]
     assert together(work, 2, tmp_path) == [expected] * 2
 
 
