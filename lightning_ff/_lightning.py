@@ -11,6 +11,8 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.tuner.lr_finder import _LRCallback
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim import optimizer as module
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningCLI
@@ -130,3 +132,9 @@ def transforming() -> bool:
 def hooked(tensor: Tensor) -> bool:
     """Whether a hook sees the gradients of a tensor."""
     return bool(tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None))
+
+
+def step_hooked(optimizer: Optimizer) -> bool:
+    """Whether a hook runs with the steps of an optimizer."""
+    own = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
+    return any((*own, module._global_optimizer_pre_hooks, module._global_optimizer_post_hooks))

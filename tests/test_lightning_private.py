@@ -20,6 +20,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim.lr_scheduler import ChainedScheduler, ConstantLR, SequentialLR
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from typing_extensions import override
 
 import lightning_ff.cli
@@ -283,12 +284,23 @@ def test_hooks_on_a_tensor_are_noticed() -> None:
     assert not _lightning.hooked(first)
 
 
+def test_hooks_of_a_step_are_noticed() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(2, requires_grad=True)])
+    assert not _lightning.step_hooked(optimizer)
+    own = [optimizer.register_step_pre_hook, optimizer.register_step_post_hook]
+    for register in (*own, register_optimizer_step_pre_hook, register_optimizer_step_post_hook):
+        handle = register(lambda *arguments: None)
+        assert _lightning.step_hooked(optimizer)
+        handle.remove()
+        assert not _lightning.step_hooked(optimizer)
+
+
 def test_no_other_file_touches_private_names() -> None:
     trees = {str(file.relative_to(PACKAGE)): ast.parse(file.read_text()) for file in sorted(PACKAGE.rglob("*.py"))}
     theirs, own = lightning_names(), own_names([tree for file, tree in trees.items() if file != "_lightning.py"])
     assert {"_trainer", "_generate_state_key", "_get", "_fabric"} <= theirs - own
     found = {file: touched for file, tree in trees.items() if (touched := list(uses(tree, theirs, own)))}
-    assert len(found.pop("_lightning.py")) == 19
+    assert len(found.pop("_lightning.py")) == 23
     assert found == {}
 
 

@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from lightning_ff._lightning import hooked
 from lightning_ff.strategies.common import LocalStrategy
-from lightning_ff.strategies.late import Settings, settings, unseen, with_settings
+from lightning_ff.strategies.late import Settings, only_reads, settings, unseen, with_settings
 from lightning_ff.strategies.placed import Placing
 from lightning_ff.strategies.reduction import Average
 from lightning_ff.strategies.shared import Near, SharedAverage, near
@@ -231,16 +231,22 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
 
     def _land(self, name: str) -> None:
         """Wait for a block's messages, and take what they say."""
-        means = self._averages[name].wait()
-        for parameter, gradient in zip(self._flying.pop(name), means, strict=True):
-            if parameter.is_contiguous():
-                parameter.grad = gradient
-            else:  # optimizers want a gradient that lies in memory as its parameter does
-                parameter.grad = torch.empty_like(parameter).copy_(gradient)
+        average = self._averages[name]
+        own = not isinstance(average, SharedAverage) or self._only_reads(name)
+        for parameter, gradient in zip(self._flying.pop(name), average.wait(), strict=True):
+            # optimizers want a gradient that lies in memory as its parameter does
+            kept = own and parameter.is_contiguous()
+            parameter.grad = gradient if kept else torch.empty_like(parameter).copy_(gradient)
         if name in self._moving:
             buffers, average = self._moving[name]
             average.into(buffers)
         self._stepped.add(name)  # a scheduler wants its optimizer to have stepped before it
+
+    def _only_reads(self, name: str) -> bool:
+        """Whether a block's step, and all around it, leaves gradients as they are, which other processes read too."""
+        learner, scaler = self.learner, getattr(self.precision_plugin, "scaler", None)
+        alone = self._unseen and learner.gradient_clip_val is None and scaler is None
+        return alone and only_reads(learner.facade.inner[name])
 
     @override
     def settle(self, names: Iterable[str] | None = None) -> None:
@@ -294,7 +300,7 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         self._averages.clear()
         self._placing = nullcontext()
         if self._near is not None:
-            self._near.bell.close()
+            self._near.close()
             self._near = None
         super().teardown()
 

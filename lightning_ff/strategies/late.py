@@ -1,4 +1,4 @@
-"""Steps that wait until their block runs again: when they may, and the settings they are made with then."""
+"""Steps that wait until their block runs again: when they may, what they do, and the settings they are made with."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from lightning_ff._lightning import step_hooked
 from lightning_ff.learner import LocalLearner
 from lightning_ff.negatives import NegativeSampler
 
@@ -31,6 +32,7 @@ _OF_LEARNER = (
     "inputs",
     "backward",
 )
+_FUSED = (SGD, Adam, AdamW)
 _KNOWN = ("lightning_ff.", "lightning.pytorch.callbacks.", "lightning.pytorch.core.")
 _LOOKS = "lightning.pytorch.callbacks.weight_averaging"
 
@@ -51,6 +53,12 @@ def settings(optimizer: Optimizer) -> Settings | None:
     """Learning rates and what else a step goes by, of each group; None where a tensor may change unnoticed."""
     held = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     return None if any(isinstance(value, Tensor) for group in held for value in group.values()) else held
+
+
+def only_reads(optimizer: Optimizer) -> bool:
+    """Whether a step leaves gradients as they are, as torch's fused kernels do where no hook of the step sees them."""
+    fused = all(group.get("fused") for group in optimizer.param_groups)
+    return type(optimizer) in _FUSED and fused and not step_hooked(optimizer)
 
 
 @contextmanager

@@ -17,30 +17,33 @@ from torch.distributed.constants import default_pg_timeout
 from typing_extensions import override
 
 from lightning_ff.strategies.bell import Bell, hang
+from lightning_ff.strategies.once import Desk, Once, checked, desk
 from lightning_ff.strategies.reduction import Average, Kind, Part, shaped
 
 LINE = 64  # both areas begin where a line of the processor's cache does, for types of one byte and more
-MOST = 4  # every process reads what all the others laid out: beyond a few, messages round a ring move less
+MOST = 4  # one process adds up what all have laid out: beyond a few, messages round a ring take less time
 
 
 class Near(NamedTuple):
-    """What averages have in common.
-
-    Attributes:
-        bell: Between the processes.
-        free: Memory whose means count no longer: the next mean is laid there, while it is in the processor's cache.
-    """
+    """What averages have in common: a bell between the processes, and a desk where they note what is done."""
 
     bell: Bell
-    free: dict[Kind, list[Tensor]]
+    desk: Desk
+
+    def close(self) -> None:
+        """Let go of what the processes have in common."""
+        self.bell.close()
+        self.desk.close()
 
 
 class SharedAverage(Average):
     """Averages tensors over processes that see each other's memory; no message goes but the news that they are there.
 
-    Sockets would copy every byte four times on the processors that compute. Each process lays its tensors into memory
-    of its own that the others read too, of the last two times in turn: once a process has heard of the others'
-    tensors of one time, they have read its own of the time before. Where memory cannot be had, messages go instead.
+    Sockets would copy every byte four times on the processors that compute. Each process lays its shares into memory
+    that the others see too, of the last two times in turn. The first process that needs a mean adds the others' shares
+    to those of the first rank, and all read it there: a mean is not to be written to. Once a process has heard of the
+    others' shares of one time, they have done with the mean of the time before. Where memory cannot be had, messages go
+    instead.
 
     Args:
         near: Of the processes, from :func:`near`.
@@ -54,6 +57,7 @@ class SharedAverage(Average):
         self._shared: dict[Kind, list[Tensor]] = {}
         self._sizes: dict[Kind, int] = {}
         self._turn: dict[Kind, int] = {}
+        self._once: dict[Kind, Once] = {}
         self._ahead: list[Tensor] = []
 
     def ahead(self, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -87,10 +91,9 @@ class SharedAverage(Average):
             row = -(-size // LINE) * LINE
             both = share(2 * row, like.dtype, self.group) or ()
             self._shared[kind] = [of_one.view(2, row)[:, :size] for of_one in both]
+            self._once[kind] = self.near.desk.once()
         if not self._shared[kind]:
             return super()._memory(kind, size, like)
-        if kind in self._flat:
-            self.near.free.setdefault(kind, []).append(self._flat.pop(kind))
         self._turn[kind] = 1 - self._turn.get(kind, 0)
         return self._shared[kind][self.rank][self._turn[kind]]
 
@@ -113,12 +116,11 @@ class SharedAverage(Average):
         if not self._shared[part.kind]:
             return super()._mean(part)
         part.work.wait()
-        first, *others = (shared[self._turn[part.kind]] for shared in self._shared[part.kind])
-        free = self.near.free.get(part.kind)
-        self._flat[part.kind] = free.pop() if free else first.new_empty(0)
-        mean = torch.add(first, others[0], out=self._flat[part.kind].resize_(first.shape))
-        for other in others[1:]:
-            mean.add_(other)
+        mean, *others = (shared[self._turn[part.kind]] for shared in self._shared[part.kind])
+        with self._once[part.kind].first(part.work.number) as needed:
+            if needed:
+                for other in others:
+                    mean.add_(other)
         return mean
 
 
@@ -133,8 +135,16 @@ def _same(tensor: Tensor, part: Tensor) -> bool:
 def near(group: Any = None, timeout: timedelta = default_pg_timeout) -> Near | None:
     """For processes of a group, few enough, that see each other's memory; a question to be asked by all of them."""
     few = 1 < dist.get_world_size(group) <= MOST
-    bell = hang(group, timeout) if few and share(1, torch.uint8, group) is not None else None
-    return None if bell is None else Near(bell, {})
+    if not few or share(1, torch.uint8, group) is None:
+        return None
+    bell = hang(group, timeout)
+    if bell is None:
+        return None
+    found = desk(group)
+    if found is None:
+        bell.close()
+        return None
+    return Near(bell, found)
 
 
 def share(size: int, dtype: torch.dtype, group: Any = None) -> list[Tensor] | None:
@@ -157,7 +167,5 @@ def share(size: int, dtype: torch.dtype, group: Any = None) -> list[Tensor] | No
 
 
 def _view(path: str, name: str, size: int, dtype: torch.dtype) -> Tensor:
-    """Memory behind a path, made as long as need be, if it is what was offered: the path may name something else."""
-    if name not in os.readlink(path):
-        raise ValueError(f"{path} is not {name}")
-    return torch.from_file(path, shared=True, size=size, dtype=dtype)
+    """Memory behind a path, made as long as need be, if it is what was offered."""
+    return torch.from_file(checked(path, name), shared=True, size=size, dtype=dtype)

@@ -107,7 +107,6 @@ def test_where_memory_cannot_be_had_messages_go(tmp_path: Path) -> None:
         os.memfd_create = refuse
         for _ in range(3):
             more = average.start([torch.full((3,), 4.0 * rank), torch.ones(0, dtype=torch.float64)]).wait()
-        assert not average.near.free  # messages keep their memory
         return [first, *(mean.clone() for mean in more)]
 
     for first, second, empty in together(work, 2, tmp_path):
@@ -162,27 +161,31 @@ def test_shares_may_be_laid_beforehand(tmp_path: Path) -> None:
     assert together(work, 2, tmp_path) == [expected] * 2
 
 
-def test_averages_use_memory_again_once_its_means_count_no_longer(tmp_path: Path) -> None:
+def test_one_process_makes_a_mean_and_all_read_it(tmp_path: Path) -> None:
     def work(rank: int) -> list[Any]:
-        found = near()
+        found, made = near(), []
         assert found is not None
-        first, second = SharedAverage(found), SharedAverage(found)
-        places, means = [], []
-        for average in (first, second):
-            average.start([torch.full((5,), float(rank))])
-        for time_ in range(1, 4):  # as blocks do whose steps are put off
-            for average in (first, second):
-                (mean,) = average.wait()
-                places.append(mean.data_ptr())
-                means.append(mean.tolist())
-                average.start([torch.full((5,), float(rank + time_))])
-        both = [first.wait()[0], second.start([torch.zeros(3)]).wait()[0]]
-        return [len(set(places)), means, [mean.tolist() for mean in both]]
+        averages = SharedAverage(found), SharedAverage(found)
+        for time_ in range(6):
+            for average in averages:  # as blocks do whose steps are put off
+                average.start([torch.full((5,), 4.0 * rank + time_), torch.full((2,), float(rank)).double()])
+            for average in averages:
+                one, other = average.wait()
+                made.append((one.tolist(), other.tolist()))
+                dist.barrier()
+                if rank == (time_ % 3):
+                    one.fill_(-1.0)
+                dist.barrier()
+                made.append(one.tolist())
+        return made
 
-    for places, means, both in together(work, 2, tmp_path):
-        assert places == 1
-        assert means == [[0.5 + t] * 5 for t in range(3) for _ in range(2)]
-        assert both == [[3.5] * 5, [0.0] * 3]  # each in memory of its own, while both count
+    results = together(work, 3, tmp_path)
+    expected = [each for t in range(6) for _ in range(2) for each in (([4.0 + t] * 5, [1.0, 1.0]), [-1.0] * 5)]
+    for made in results:
+        assert len(made) == len(expected)
+        for found, right in zip(made, expected, strict=True):
+            for one, other in zip(found, right, strict=True):
+                assert one == pytest.approx(other, abs=1e-6)
 
 
 # The word that something is there
