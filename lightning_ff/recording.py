@@ -18,7 +18,7 @@ from lightning_ff.evaluation import Evaluation
 from lightning_ff.negatives import NegativeSampler, load_state
 from lightning_ff.sweep import SweepResult
 
-_SAMPLES = 32
+_SAMPLES = 32  # of all processes together
 
 
 class WholeFileIO(TorchCheckpointIO):
@@ -75,8 +75,9 @@ class Recording(Evaluation):
             self._log_interval(image, label)
 
     def _log_interval(self, image: Tensor, label: Tensor) -> None:
+        few = max(1, _SAMPLES // getattr(self.trainer.strategy, "copies", self.trainer.world_size))
         with torch.no_grad():  # first: in a pipeline, while the last blocks still learn
-            hits = self(image[:_SAMPLES]).argmax(1) == label[:_SAMPLES]
+            hits = self(image[:few]).argmax(1) == label[:few]
         self.network.placement.meet()
         means = self._over_processes(
             {**self.network.placement.gather(self._means()), "acc": float(hits.float().mean())}

@@ -244,9 +244,8 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
 
     def _only_reads(self, name: str) -> bool:
         """Whether a block's step, and all around it, leaves gradients as they are, which other processes read too."""
-        learner, scaler = self.learner, getattr(self.precision_plugin, "scaler", None)
-        alone = self._unseen and learner.gradient_clip_val is None and scaler is None
-        return alone and only_reads(learner.facade.inner[name])
+        clip, scaler = self.learner.gradient_clip_val, getattr(self.precision_plugin, "scaler", None)
+        return self._unseen and clip is scaler is None and only_reads(self.learner.facade.inner[name])
 
     @override
     def settle(self, names: Iterable[str] | None = None) -> None:

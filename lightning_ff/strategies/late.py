@@ -46,7 +46,8 @@ def unseen(trainer: Trainer, learner: LocalLearner) -> bool:
     if learner.negatives is not None:
         hooks += [type(each) for each in learner.negatives.modules() if isinstance(each, NegativeSampler)]
     modules = [str(getattr(hook, "__module__", "")) for hook in hooks]
-    return all(module.startswith(_KNOWN) and module != _LOOKS for module in modules)
+    known = all(module.startswith(_KNOWN) and module != _LOOKS for module in modules)
+    return known and not step_hooked(learner.facade)
 
 
 def settings(optimizer: Optimizer) -> Settings | None:

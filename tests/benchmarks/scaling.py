@@ -68,10 +68,10 @@ def traffic(kind: str) -> float:
 
 def turn(batches: int) -> dict[str, float]:
     """Speed-ups of one turn."""
-    one, both = seconds("one", batches), seconds("one", batches, at_once=2)
-    backprop = seconds("backprop", batches)
-    found = {name: one / seconds(name, batches) for name in ("ff_ddp", "ff_pipeline", "ff_ddp_messages", "ddp_summed")}
-    found["ceiling"] = 2 * one / both
+    one, backprop = seconds("one", batches), seconds("backprop", batches)
+    found = {"ff_ddp": one / seconds("ff_ddp", batches)}
+    found["ceiling"] = 2 * one / seconds("one", batches, at_once=2)  # between the two that are held against it
+    found |= {name: one / seconds(name, batches) for name in ("ff_pipeline", "ff_ddp_messages", "ddp_summed")}
     found["ff_ddp_over_ceiling"] = found["ff_ddp"] / found["ceiling"]
     found["ff_pipeline_over_ceiling"] = found["ff_pipeline"] / found["ceiling"]
     found["pipeline_schedule"] = seconds("sleep_one", batches) / seconds("sleep_pipeline", batches)

@@ -275,3 +275,36 @@ def test_names(name: str, method: str) -> None:
     strategy = StrategyRegistry.get(name)
     assert isinstance(strategy, LocalDDPStrategy)
     assert strategy._start_method == method
+
+
+class Large(Shares):
+    """Batches of more images than training looks at for its accuracy."""
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        loader = super().train_dataloader()
+        assert loader.batch_size is not None
+        return DataLoader(self.samples, 80 * loader.batch_size // BATCH, sampler=loader.sampler)
+
+
+class Accuracies(Callback):
+    """Keeps the accuracy in training of every batch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.found: list[float] = []
+
+    def on_train_batch_end(self, trainer: Trainer, *arguments: Any) -> None:
+        self.found.append(float(trainer.callback_metrics["train/acc"]))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        torch.save(self.found, self.folder / f"{trainer.world_size}-{trainer.global_rank}.pt")
+
+
+def test_the_accuracy_in_training_is_that_of_one_process(tmp_path: Path) -> None:
+    for processes in (1, 2):
+        callbacks = [Accuracies(tmp_path)]
+        trained(learner("pair"), processes, data=Large, callbacks=callbacks, log_every_n_steps=1, max_epochs=4)
+    one, *two = (torch.load(tmp_path / name) for name in ("1-0.pt", "2-0.pt", "2-1.pt"))
+    assert len(set(one)) >= 3
+    for found in two:
+        assert found == pytest.approx(one, abs=1e-6)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from lightning_ff import LocalDDPStrategy
@@ -124,3 +124,17 @@ def test_two_processes_equal_one_and_share_what_is_only_read(
         noted = torch.load(tmp_path / str(rank))
         assert len(noted) >= 3
         assert set(noted) == lent
+
+
+class Hooking(Callback):
+    """Has gradients of all blocks written to before a step."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.optimizers[0].register_step_pre_hook(halve)
+
+
+@pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
+def test_a_hook_of_all_steps_sees_the_gradients_that_it_sees_in_one_process() -> None:
+    one, two = (trained(learner("pair"), n, torch.float64, callbacks=[Hooking()]) for n in (1, 2))
+    assert difference(one, two) <= 1e-9
+    assert difference(one, trained(learner("pair"), 1, torch.float64)) > 1e-3
