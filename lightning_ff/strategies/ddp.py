@@ -35,8 +35,8 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
 
     No block needs the next one's new weights, so a block's step is put off until it runs again (or weights are
     evaluated, saved, or the epoch ends): messages have the time of a whole sweep, and a process that was held up for a
-    moment holds up no other. Weights are the same. Where a callback, `training_step` or sampler of your own might look
-    at weights between two batches, with `step="block"` and with `16-mixed`, steps are made at once.
+    moment holds up no other. Weights are the same. Where something of your own might look at weights between two
+    batches, with `step="block"` and with `16-mixed`, steps are made at once.
 
     Gradients and running statistics become means over processes. With batches of equal size and losses that are means
     over samples that is the run of one process on all of them; where a loss looks across the batch, such as that of
@@ -46,9 +46,9 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
 
     Args:
         compression: "bf16" sends gradients in half the bytes; None in their own type.
-        shared_memory: Up to four processes of one machine without GPUs read each other's gradients in its memory (two
-            to three times the size of the weights), where the system (Linux) lets them; with False, or `compression`,
-            they send messages as everywhere else.
+        shared_memory: Up to four processes of one machine without GPUs read each other's gradients in its memory (twice
+            the size of the weights, and up to once more where a step may write to gradients), where the system (Linux)
+            lets them; with False, or `compression`, they send messages as everywhere else.
         late_steps: Put steps off as above; with False they are made before a batch ends.
         process_group_backend: "nccl", "gloo" or another one of torch's; None goes by the device.
         timeout: Until a process that waits for the others gives up.

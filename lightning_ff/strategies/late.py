@@ -13,6 +13,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from lightning_ff._lightning import step_hooked
 from lightning_ff.learner import LocalLearner
 from lightning_ff.negatives import NegativeSampler
+from lightning_ff.optim import BlockSchedulers
 
 _BETWEEN = (
     "on_train_batch_start",
@@ -30,24 +31,38 @@ _OF_LEARNER = (
     "on_after_batch_transfer",
     "training_step",
     "inputs",
+    "sweep",
     "backward",
 )
 _FUSED = (SGD, Adam, AdamW)
-_KNOWN = ("lightning_ff.", "lightning.pytorch.callbacks.", "lightning.pytorch.core.")
+_KNOWN = (
+    "lightning_ff.",
+    "lightning.pytorch.callbacks.",
+    "lightning.pytorch.core.",
+    "lightning.pytorch.plugins.",
+    "torch.optim.",
+)
 _LOOKS = "lightning.pytorch.callbacks.weight_averaging"
 
 Settings = list[dict[str, Any]]
 
 
 def unseen(trainer: Trainer, learner: LocalLearner) -> bool:
-    """Whether nobody sees weights between two batches: no hook, step or sampler there is of a user's own."""
-    hooks: list[Any] = [getattr(each, hook) for each in trainer.callbacks for hook in _OF_CALLBACKS]  # type: ignore[attr-defined]
-    hooks += [getattr(learner, hook) for hook in _OF_LEARNER]
+    """Whether nobody sees weights between two batches: nothing that acts with a batch or a step is of a user's own."""
+    own: list[Any] = [getattr(each, hook) for each in trainer.callbacks for hook in _OF_CALLBACKS]  # type: ignore[attr-defined]
+    own += [getattr(learner, hook) for hook in _OF_LEARNER]
     if learner.negatives is not None:
-        hooks += [type(each) for each in learner.negatives.modules() if isinstance(each, NegativeSampler)]
-    modules = [str(getattr(hook, "__module__", "")) for hook in hooks]
+        own += [type(each) for each in learner.negatives.modules() if isinstance(each, NegativeSampler)]
+    own += [type(trainer.precision_plugin), *map(type, _schedulers(trainer))]
+    modules = [str(getattr(each, "__module__", "")) for each in own]
     known = all(module.startswith(_KNOWN) and module != _LOOKS for module in modules)
     return known and not step_hooked(learner.facade)
+
+
+def _schedulers(trainer: Trainer) -> list[Any]:
+    """Those that step with the batches."""
+    found: list[Any] = [config.scheduler for config in trainer.lr_scheduler_configs if config.interval == "step"]
+    return [each for of in found for each in (of.inner.values() if isinstance(of, BlockSchedulers) else [of])]
 
 
 def settings(optimizer: Optimizer) -> Settings | None:
@@ -57,9 +72,11 @@ def settings(optimizer: Optimizer) -> Settings | None:
 
 
 def only_reads(optimizer: Optimizer) -> bool:
-    """Whether a step leaves gradients as they are, as torch's fused kernels do where no hook of the step sees them."""
+    """Whether a step leaves gradients as they are, as torch's fused kernels do where nothing stands before them."""
     fused = all(group.get("fused") for group in optimizer.param_groups)
-    return type(optimizer) in _FUSED and fused and not step_hooked(optimizer)
+    step = vars(optimizer).get("step")  # torch's schedulers put themselves there
+    own = step is not None and getattr(step, "__wrapped__", None) is not type(optimizer).step
+    return type(optimizer) in _FUSED and fused and not own and not step_hooked(optimizer)
 
 
 @contextmanager

@@ -140,7 +140,7 @@ def near(group: Any = None, timeout: timedelta = default_pg_timeout) -> Near | N
     bell = hang(group, timeout)
     if bell is None:
         return None
-    found = desk(group)
+    found = desk(group, timeout)
     if found is None:
         bell.close()
         return None
@@ -151,7 +151,7 @@ def share(size: int, dtype: torch.dtype, group: Any = None) -> list[Tensor] | No
     """So many numbers of each process of a group, by rank; in all of them None, where one cannot have them."""
     name, file = uuid.uuid4().hex, -1
     if sys.platform == "linux" and size:
-        with suppress(OSError):
+        with suppress(OSError, AttributeError):  # not every Python knows it
             file = os.memfd_create(name)
     offers: list[Any] = [None] * dist.get_world_size(group)
     dist.all_gather_object(offers, (f"/proc/{os.getpid()}/fd/{file}", name), group=group)

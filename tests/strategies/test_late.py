@@ -14,11 +14,12 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, ModelCheckpoint
 from torch.multiprocessing import ProcessRaisedException
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.utils.data import DataLoader
 
 from lightning_ff import (
     CosineToEnd,
+    ForwardForward,
     HardLabel,
     LinearReadout,
     LocalDDPStrategy,
@@ -122,6 +123,24 @@ def stop(trainer: Trainer, rank: int) -> None:
         trainer.should_stop = True
 
 
+class Clamping(ForwardForward):
+    """Keeps weights small before each batch."""
+
+    def sweep(self, *arguments: Any, **named: Any) -> Any:
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.clamp_(-0.2, 0.2)
+        return super().sweep(*arguments, **named)
+
+
+class ByWeights(LRScheduler):
+    """Rates that go by the size of weights."""
+
+    def get_lr(self) -> list[float]:
+        groups = self.optimizer.param_groups
+        return [0.1 / (1.0 + float(group["params"][0].detach().norm())) for group in groups]
+
+
 RUNS: dict[str, Callable[[], tuple[dict[str, Any], dict[str, Any]]]] = {
     "rates by step": lambda: ({"scheduler": CosineToEnd, "scheduler_interval": "step"}, {}),
     "momentum by step": lambda: (
@@ -166,6 +185,19 @@ def test_two_processes_equal_one(run: str, tmp_path: Path) -> None:
     for key, value in one.items():
         if key.startswith("val/") or key.startswith("train/loss"):
             assert two[key] == pytest.approx(value, abs=1e-5), key
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [(Clamping, {}), (ForwardForward, {"scheduler": ByWeights, "scheduler_interval": "step"})],
+)
+def test_what_is_of_ones_own_sees_the_weights_that_it_sees_in_one_process(kind: Any, arguments: dict[str, Any]) -> None:
+    found = []
+    for processes in (1, 2):
+        torch.manual_seed(0)
+        model = kind(CLASSES, SHAPE, widths=[9, 8, 7], optimizer=SGD, **arguments)
+        found.append(trained(model, processes, torch.float64, log_every_n_steps=1000))
+    assert difference(*found) <= 1e-9
 
 
 @pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins import DoublePrecision
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
-from lightning_ff import LocalDDPStrategy
+from lightning_ff import CosineToEnd, LocalDDPStrategy
 from lightning_ff.strategies.late import only_reads
 from tests.strategies.runs import Look, difference, learner, trained
 
@@ -69,9 +70,24 @@ def hooked(parameters: Any) -> Optimizer:
     return optimizer
 
 
+def replaced(parameters: Any) -> Optimizer:
+    """Its step is another one, which writes to gradients."""
+    optimizer = SGD(parameters, lr=0.1, fused=True)
+    plain = optimizer.step
+
+    @wraps(plain)
+    def step(*arguments: Any, **named: Any) -> Any:
+        halve(optimizer)
+        return plain(*arguments, **named)
+
+    optimizer.step = step  # type: ignore[method-assign]
+    return optimizer
+
+
 OTHERS: dict[str, Callable[[Any], Optimizer]] = {
     "of one's own": partial(Halving, lr=0.1, fused=True),
     "with a hook": hooked,
+    "with another step": replaced,
     "not fused": partial(SGD, lr=0.1, foreach=True, momentum=0.9, nesterov=True),
     "not known": partial(RMSprop, lr=0.01),
 }
@@ -107,6 +123,7 @@ class Asking(LocalDDPStrategy):
         ({"optimizer": partial(SGD, lr=0.1, momentum=0.9)}, {True}),
         ({"optimizer": partial(AdamW, lr=0.01)}, {True}),
         ({"optimizer": partial(AdamW, lr=0.01), "step": "block"}, {True}),
+        ({"optimizer": partial(SGD, lr=0.1), "scheduler": CosineToEnd, "scheduler_interval": "step"}, {True}),
         ({"optimizer": partial(SGD, lr=0.1), "gradient_clip_val": 0.05}, {False}),
         *(({"optimizer": make}, {False}) for make in OTHERS.values()),
     ],
@@ -136,5 +153,21 @@ class Hooking(Callback):
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
 def test_a_hook_of_all_steps_sees_the_gradients_that_it_sees_in_one_process() -> None:
     one, two = (trained(learner("pair"), n, torch.float64, callbacks=[Hooking()]) for n in (1, 2))
+    assert difference(one, two) <= 1e-9
+    assert difference(one, trained(learner("pair"), 1, torch.float64)) > 1e-3
+
+
+class Halfway(DoublePrecision):
+    """A precision of one's own that writes to gradients."""
+
+    def optimizer_step(self, optimizer: Any, *arguments: Any, **named: Any) -> Any:
+        halve(optimizer)
+        return super().optimizer_step(optimizer, *arguments, **named)
+
+
+@pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
+def test_gradients_that_a_precision_writes_to_are_each_processs_own() -> None:
+    halved = (trained(learner("pair"), n, torch.float64, plugins=[Halfway()], precision=None) for n in (1, 2))
+    one, two = halved
     assert difference(one, two) <= 1e-9
     assert difference(one, trained(learner("pair"), 1, torch.float64)) > 1e-3

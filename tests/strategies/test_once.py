@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from datetime import timedelta
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import torch.distributed as dist
 
 from lightning_ff.strategies.once import Desk, Once, desk
+from lightning_ff.strategies.shared import near
 from tests.strategies.test_shared import refuse, together
 
 pytestmark = pytest.mark.skipif(
@@ -85,6 +87,29 @@ def test_work_that_somebody_left_half_done_is_an_error(ended: bool) -> None:
     os.close(file)
 
 
+def hold(file: int) -> None:
+    """Work that takes too long."""
+    with Once(file, 8).first(1):
+        os.pwrite(file, b"begun", 100)
+        time.sleep(60)
+
+
+def test_who_waits_too_long_for_the_work_is_told() -> None:
+    file = os.memfd_create("desk")
+    process = get_context("fork").Process(target=hold, args=(file,))
+    process.start()
+    while os.pread(file, 5, 100) != b"begun":
+        time.sleep(0.01)
+    with (
+        pytest.raises(RuntimeError, match="not ready within"),
+        Once(file, 8, timedelta(seconds=0.2)).first(1),
+    ):
+        pytest.fail("must not be reached")
+    process.kill()
+    process.join()
+    os.close(file)
+
+
 def test_all_know_if_one_does_not_see_the_desk(tmp_path: Path) -> None:
     def work(rank: int) -> tuple[bool, int]:
         before = len(os.listdir("/proc/self/fd"))
@@ -97,8 +122,10 @@ def test_all_know_if_one_does_not_see_the_desk(tmp_path: Path) -> None:
 
 
 def test_without_memory_there_is_no_desk(tmp_path: Path) -> None:
-    def work(rank: int) -> bool:
+    def work(rank: int) -> list[bool]:
         os.memfd_create = refuse
-        return desk() is None
+        found = [desk() is None, near() is None]
+        del os.memfd_create  # not every Python has it
+        return [*found, desk() is None, near() is None]
 
-    assert together(work, 2, tmp_path) == [True, True]
+    assert together(work, 2, tmp_path) == [[True] * 4] * 2
