@@ -17,6 +17,7 @@ from lightning_ff import ForwardForward, LocalDDPStrategy, ScalableForwardForwar
 STEPS, BATCH, CLASSES, SHAPE = 20, 12, 4, (1, 6, 6)
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 ADAMW = partial(torch.optim.AdamW, lr=0.01)
+USUAL: dict[str, Any] = {"max_epochs": 1, "logger": False, "enable_checkpointing": False, "accelerator": "cpu"}
 
 
 class Shares(LightningDataModule):
@@ -74,8 +75,7 @@ def trained(
     precision: Any = "64-true" if dtype == torch.float64 else "32-true"
     ours = LocalDDPStrategy(start_method="fork", process_group_backend="gloo") if strategy is None else strategy
     trainer = Trainer(
-        **{"max_epochs": 1, "logger": False, "enable_checkpointing": False, "precision": precision, **flags},
-        accelerator="cpu",
+        **{**USUAL, "precision": precision, **flags},
         devices=processes,
         strategy=ours if processes > 1 else "auto",
         enable_progress_bar=False,
