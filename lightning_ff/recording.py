@@ -19,6 +19,7 @@ from lightning_ff.negatives import NegativeSampler, load_state
 from lightning_ff.sweep import SweepResult
 
 _SAMPLES = 32  # of all processes together
+_PLAIN = (str, int, bool, float, type(None))
 
 
 class WholeFileIO(TorchCheckpointIO):
@@ -49,7 +50,9 @@ class Recording(Evaluation):
     @override
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "negatives":
-            return super().__setattr__(name, value)
+            # Lightning notes dozens of plain values a batch, each of which torch would look for in its registries
+            plain = type(value) in _PLAIN and name in self.__dict__
+            return object.__setattr__(self, name, value) if plain else super().__setattr__(name, value)
         # no submodule: weights load whatever the sampler, and averaged weights leave out what it holds
         object.__setattr__(self, "own_negatives", value)
         object.__setattr__(self, "negatives", value)
@@ -91,8 +94,8 @@ class Recording(Evaluation):
         self.log("train/acc", accuracy, prog_bar=True)
 
     def _over_processes(self, values: dict[str, float]) -> dict[str, float]:
-        """Means over all processes, in one message."""
-        if self.trainer.world_size == 1:
+        """Means over all processes, in one message; none where all of them have the same values."""
+        if getattr(self.trainer.strategy, "copies", self.trainer.world_size) == 1:
             return values
         own = torch.tensor([*values.values()], dtype=torch.float32, device=self.device)
         means: Tensor = self.trainer.strategy.reduce(own, reduce_op="mean")

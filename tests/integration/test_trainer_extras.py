@@ -217,3 +217,21 @@ def test_the_batch_size_finder_leaves_the_learner_as_it_was(
     assert same(model, before)
     runner.fit(model, datamodule=data)
     assert runner.global_step == 5
+
+
+def test_plain_values_modules_and_properties_are_set_as_on_any_module(learner: Any) -> None:
+    model = learner()
+    model.note = 1
+    model.note = "plain"
+    assert model.__dict__["note"] == "plain"
+    model.note = part = nn.Linear(1, 1)
+    assert "note" not in model.__dict__
+    assert dict(model.named_children())["note"] is part
+    model.note = None
+    assert dict(model._modules)["note"] is None
+    assert "note.weight" not in model.state_dict()
+    model.lr = 0.25  # a property
+    assert model.new_lr == 0.25
+    assert "lr" not in model.__dict__
+    model.negatives = None
+    assert model.negatives is model.own_negatives is None
