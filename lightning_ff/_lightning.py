@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.tuner.lr_finder import _LRCallback
 from torch import Tensor
@@ -24,6 +24,20 @@ def batches_seen(trainer: Trainer) -> int:
     `trainer.global_step` counts optimizer steps, which accumulate over several batches.
     """
     return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def log_at(trainer: Trainer, values: dict[str, float], step: int) -> None:
+    """Give values to the loggers as Lightning does, as of an earlier count of `batches_seen` in this epoch."""
+    rounded = torch.tensor([*values.values()]).tolist()  # Lightning keeps them in this type
+    named = {**dict(zip(values, rounded, strict=True)), "epoch": trainer.current_epoch}
+    trainer._logger_connector.log_metrics(named, step=step)
+
+
+def saves_between(callback: Callback) -> bool:
+    """Whether a callback may save, by what is measured by then, in the middle of an epoch and without validation."""
+    if not isinstance(callback, ModelCheckpoint):
+        return False
+    return callback._every_n_train_steps > 0 or callback._train_time_interval is not None
 
 
 def trainer_of(module: LightningModule) -> Trainer | None:
@@ -111,7 +125,7 @@ class Stops:
         """Let the trainer act on what all processes have agreed on."""
         self.asked = [False, self.asked[1] and not end]  # one may have been told since it was asked
         self.trainer.should_stop |= stop
-        self.trainer._signal_connector.received_sigterm = end
+        self.trainer._signal_connector.received_sigterm |= end
 
 
 def _nothing() -> None:

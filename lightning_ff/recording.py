@@ -13,7 +13,7 @@ from torch import Tensor
 from typing_extensions import Self, override
 
 from lightning_ff import checks, configure
-from lightning_ff._lightning import batches_seen, trainer_of
+from lightning_ff._lightning import batches_seen, log_at, trainer_of
 from lightning_ff.evaluation import Evaluation
 from lightning_ff.negatives import NegativeSampler, load_state
 from lightning_ff.sweep import SweepResult
@@ -73,25 +73,38 @@ class Recording(Evaluation):
         for name, loss in result.losses.items():
             self._sums[name] = self._sums[name] + loss if name in self._sums else loss
             self._counts[name] = self._counts.get(name, 0) + 1
+        for means, step in self.network.placement.told():
+            self._note(means, step)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (batches_seen(self.trainer) + 1) % every == 0:
             self._log_interval(image, label)
 
     def _log_interval(self, image: Tensor, label: Tensor) -> None:
+        placement, step = self.network.placement, batches_seen(self.trainer)
         few = max(1, _SAMPLES // getattr(self.trainer.strategy, "copies", self.trainer.world_size))
+        late = placement.late
         with torch.no_grad():  # first: in a pipeline, while the last blocks still learn
-            hits = self(image[:few]).argmax(1) == label[:few]
-        self.network.placement.meet()
-        means = self._over_processes(
-            {**self.network.placement.gather(self._means()), "acc": float(hits.float().mean())}
-        )
+            scores = self._own_scores(image[:few]) if late else self(image[:few])
+        hits = {} if scores is None else {"acc": float((scores.argmax(1) == label[:few]).float().mean())}
+        if late:
+            placement.tell({**self._means(), **hits}, step)
+            return
+        placement.meet()
+        means = self._over_processes({**placement.gather(self._means()), **hits})
+        self._note(means, None if placement.complete else step)
+
+    def _note(self, means: dict[str, float], step: int | None) -> None:
+        """Check and log the means of a log interval; loggers get those of the step, or None, of this one."""
         accuracy = means.pop("acc")
         checks.finite(means)
         blocks = {name: value for name, value in means.items() if name != "readout"}
-        self.log("train/loss", sum(blocks.values()), prog_bar=True)
-        if means.keys() != {"network"}:
-            self.log_dict({f"train/loss/{name}": value for name, value in means.items() if name != "network"})
-        self.log("train/acc", accuracy, prog_bar=True)
+        each = {f"train/loss/{name}": value for name, value in means.items() if name != "network"}
+        logger = None if step is None else False  # None is Lightning's choice
+        self.log("train/loss", sum(blocks.values()), prog_bar=True, logger=logger)
+        self.log_dict(each, logger=logger)
+        self.log("train/acc", accuracy, prog_bar=True, logger=logger)
+        if step is not None:
+            log_at(self.trainer, {"train/loss": sum(blocks.values()), **each, "train/acc": accuracy}, step)
 
     def _over_processes(self, values: dict[str, float]) -> dict[str, float]:
         """Means over all processes, in one message; none where all of them have the same values."""

@@ -124,6 +124,18 @@ class Placement:
         """Values by block of all processes, from those of this one's blocks; asked for at log intervals."""
         return values
 
+    @property
+    def late(self) -> bool:
+        """Whether values of the log interval that ends with this batch may become known some batches later."""
+        return False
+
+    def tell(self, values: dict[str, float], step: int) -> None:
+        """Send this process's values of a log interval, by name, and its count of batches to all; waits for nobody."""
+
+    def told(self) -> list[tuple[dict[str, float], int]]:
+        """Values of earlier log intervals that are due now, means over processes; asked for once a training batch."""
+        return []
+
     def same(self, label: Tensor) -> None:
         """Note, in an evaluation, whether this process reads the samples with labels `(N,)` that the others read."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import signal
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,31 @@ def test_batches_are_counted_over_epochs_and_resumes_whatever_the_steps(
     resumed = Counts()
     learn(tmp_path, 2, resumed, resume=min((tmp_path / "kept").iterdir()))
     assert resumed.seen == list(range(start, 10))
+
+
+class LogsLate(Callback):
+    """Logs a value of every batch but the first after the next one."""
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if (step := _lightning.batches_seen(trainer) - 1) >= 0:
+            _lightning.log_at(trainer, {"late": step + 0.1}, step)
+
+
+def test_loggers_get_values_of_an_earlier_step(tmp_path: Path) -> None:
+    trainer = learn(tmp_path, 1, LogsLate())
+    rows = (Path(trainer.logger.log_dir) / "metrics.csv").read_text().splitlines()  # type: ignore[union-attr, arg-type]
+    table = [dict(zip(rows[0].split(","), row.split(","), strict=True)) for row in rows[1:]]
+    late = [(row["step"], row["epoch"], float(row["late"])) for row in table if row["late"]]
+    assert late == [(str(n), "0", float(torch.tensor(n + 0.1))) for n in range(4)]
+    assert float(trainer.logged_metrics["late"]) == late[-1][2]
+
+
+def test_who_saves_between_validations_is_known() -> None:
+    epochs = [ModelCheckpoint(), ModelCheckpoint(every_n_epochs=2), ModelCheckpoint(monitor="val/loss"), Counts()]
+    assert not any(map(_lightning.saves_between, epochs))
+    assert _lightning.saves_between(ModelCheckpoint(every_n_train_steps=3))
+    assert _lightning.saves_between(ModelCheckpoint(train_time_interval=timedelta(minutes=1)))
 
 
 def test_a_module_knows_whether_it_has_a_trainer() -> None:
@@ -300,7 +326,7 @@ def test_no_other_file_touches_private_names() -> None:
     theirs, own = lightning_names(), own_names([tree for file, tree in trees.items() if file != "_lightning.py"])
     assert {"_trainer", "_generate_state_key", "_get", "_fabric"} <= theirs - own
     found = {file: touched for file, tree in trees.items() if (touched := list(uses(tree, theirs, own)))}
-    assert len(found.pop("_lightning.py")) == 23
+    assert len(found.pop("_lightning.py")) == 26
     assert found == {}
 
 

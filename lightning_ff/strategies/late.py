@@ -1,4 +1,4 @@
-"""Steps that wait until their block runs again: when they may, what they do, and the settings they are made with."""
+"""What may wait: steps until their block runs again, with the settings they are made with, and values for the log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from lightning_ff._lightning import step_hooked
+from lightning_ff._lightning import saves_between, step_hooked
 from lightning_ff.learner import LocalLearner
 from lightning_ff.negatives import NegativeSampler
 from lightning_ff.optim import BlockSchedulers
@@ -57,6 +57,23 @@ def unseen(trainer: Trainer, learner: LocalLearner) -> bool:
     modules = [str(getattr(each, "__module__", "")) for each in own]
     known = all(module.startswith(_KNOWN) and module != _LOOKS for module in modules)
     return known and not step_hooked(learner.facade)
+
+
+def unlogged(trainer: Trainer, learner: LocalLearner) -> bool:
+    """Whether nothing but loggers and progress bars goes by values of a log interval before the epoch ends."""
+    between = trainer.enable_validation and (
+        trainer.check_val_every_n_epoch is None
+        or trainer.val_check_batch is None
+        or trainer.val_check_batch < trainer.num_training_batches
+    )
+    saves = any(saves_between(callback) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    own = not learner.forward.__module__.startswith(_KNOWN)
+    return not (between or saves or own) and unseen(trainer, learner)
+
+
+def ends(trainer: Trainer) -> bool:
+    """Whether no batch of this epoch comes after this one, which has made its step."""
+    return trainer.is_last_batch or trainer.global_step == trainer.max_steps
 
 
 def _schedulers(trainer: Trainer) -> list[Any]:

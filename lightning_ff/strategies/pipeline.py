@@ -30,8 +30,10 @@ class LocalPipelineStrategy(LocalDDPStrategy):
     are exactly those of one process, unless blocks draw random numbers (dropout).
 
     All processes of a pipeline read the same batches in the same order; the first makes the negatives. Processes meet
-    at log intervals, at the ends of epochs and for checkpoints, which are as of one process; a wish to stop in between
-    (`max_time`, `trainer.should_stop`, SIGTERM) waits for the next log interval or end of an epoch.
+    at the ends of epochs and for checkpoints, which are as of one process. Values of a log interval travel while they
+    learn: `train/loss` and `train/acc` are known, and logged under their own step, as many batches later as a pipeline
+    has processes, or at once where something of your own might go by them. A wish to stop in between (`max_time`,
+    `trainer.should_stop`, SIGTERM) travels with them, or waits for the end of an epoch.
 
     With fewer stages than processes there are several pipelines: each reads its share of every batch, and gradients of
     a block are averaged over the processes that train it, as `ff_ddp` does. Processes that follow each other make up a
@@ -123,6 +125,17 @@ class LocalPipelineStrategy(LocalDDPStrategy):
             warnings.filterwarnings("ignore", "The ``compute`` method of metric MulticlassAccuracy was called before")
         # schedulers of all blocks step in every process, so that checkpoints have them; optimizers only where they are
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step\\(\\)` before `optimizer.step")
+
+    @override
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        self._stage.begin()  # type: ignore[union-attr]
+
+    @override
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
+        if batch_idx == 0:
+            self._stage.begin()  # type: ignore[union-attr]
 
     @override
     def on_exception(self, exception: BaseException) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import override
@@ -14,8 +15,10 @@ from typing_extensions import override
 from lightning_ff._lightning import Stops
 from lightning_ff.blocks.local_block import Activation
 from lightning_ff.learner import LocalLearner
+from lightning_ff.strategies.late import ends, unlogged
 from lightning_ff.strategies.link import Link
 from lightning_ff.strategies.meeting import Meeting
+from lightning_ff.strategies.post import Post
 from lightning_ff.sweep import Arrived, Segment
 
 _OTHER = (
@@ -53,6 +56,10 @@ class Stage(Meeting):
         self.last, self.first_rank = len(owned) - 1, dist.get_rank() - stage
         self._label = torch.empty(0, dtype=torch.int64)
         self._other = torch.zeros((), dtype=torch.int32, device=link.device)
+        self._post = Post([*learner.network.names, "readout", "acc"], len(owned), link.device)
+        self._telling: tuple[dict[str, float], int] | None = None
+        self._granted = [False, False]
+        self._patient = False
 
     @override
     def owns(self, segment: Segment) -> bool:
@@ -124,6 +131,46 @@ class Stage(Meeting):
         parts: list[Any] = [None] * (self.last + 1)
         dist.all_gather_object(parts, values, self.group)
         return {name: value for part in parts for name, value in part.items()}
+
+    @property
+    @override
+    def late(self) -> bool:
+        return self._patient and not ends(self.learner.trainer) and not any(self._granted)
+
+    def begin(self) -> None:
+        """Agree whether values of log intervals may be late: not if something in one process goes by them."""
+        patient = torch.tensor(unlogged(self.learner.trainer, self.learner), dtype=torch.int32, device=self.device)
+        dist.all_reduce(patient, dist.ReduceOp.MIN)
+        self._patient = bool(patient)
+
+    @override
+    def tell(self, values: dict[str, float], step: int) -> None:
+        self._telling = values, step
+
+    @override
+    def told(self) -> list[tuple[dict[str, float], int]]:
+        self._post.next_batch()
+        news = self._post.due(everything=ends(self.learner.trainer))
+        if any(stop or end for _, _, (_, stop, end) in news):
+            news += self._post.due(everything=True)
+        for _, _, (other, stop, end) in news:
+            if other:
+                raise ValueError(_OTHER)
+            self._granted = [self._granted[0] or bool(stop), self._granted[1] or bool(end)]
+        return [(values, step) for values, step, _ in news]
+
+    @override
+    def end_batch(self, trainer: Trainer) -> None:
+        """Stop together: where processes meet, or where they know of each other's wishes from the last log interval."""
+        super().end_batch(trainer)
+        if self._telling is not None:
+            wishes = torch.tensor(self.stops.wishes(), device=self.device)
+            self._post.send(*self._telling, torch.cat((self._other.view(1), wishes)))
+            self._telling = None
+        if any(self._granted):
+            self.stops.grant(*self._granted)
+            self.settle()
+            self._granted = [False, False]
 
     @override
     def same(self, label: Tensor) -> None:
