@@ -26,13 +26,6 @@ def batches_seen(trainer: Trainer) -> int:
     return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
-def log_at(trainer: Trainer, values: dict[str, float], step: int) -> None:
-    """Give values to the loggers as Lightning does, as of an earlier count of `batches_seen` in this epoch."""
-    rounded = torch.tensor([*values.values()]).tolist()  # Lightning keeps them in this type
-    named = {**dict(zip(values, rounded, strict=True)), "epoch": trainer.current_epoch}
-    trainer._logger_connector.log_metrics(named, step=step)
-
-
 def saves_between(callback: Callback) -> bool:
     """Whether a callback may save, by what is measured by then, in the middle of an epoch and without validation."""
     if not isinstance(callback, ModelCheckpoint):

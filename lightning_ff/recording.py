@@ -13,8 +13,9 @@ from torch import Tensor
 from typing_extensions import Self, override
 
 from lightning_ff import checks, configure
-from lightning_ff._lightning import batches_seen, log_at, trainer_of
+from lightning_ff._lightning import batches_seen, trainer_of
 from lightning_ff.evaluation import Evaluation
+from lightning_ff.loggers import log_at
 from lightning_ff.negatives import NegativeSampler, load_state
 from lightning_ff.sweep import SweepResult
 
@@ -73,7 +74,7 @@ class Recording(Evaluation):
         for name, loss in result.losses.items():
             self._sums[name] = self._sums[name] + loss if name in self._sums else loss
             self._counts[name] = self._counts.get(name, 0) + 1
-        for means, step in self.network.placement.told():
+        for means, step in self.network.placement.hear():
             self._note(means, step)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (batches_seen(self.trainer) + 1) % every == 0:
@@ -82,7 +83,7 @@ class Recording(Evaluation):
     def _log_interval(self, image: Tensor, label: Tensor) -> None:
         placement, step = self.network.placement, batches_seen(self.trainer)
         few = max(1, _SAMPLES // getattr(self.trainer.strategy, "copies", self.trainer.world_size))
-        late = placement.late
+        late = placement.late and not placement.ending
         with torch.no_grad():  # first: in a pipeline, while the last blocks still learn
             scores = self._own_scores(image[:few]) if late else self(image[:few])
         hits = {} if scores is None else {"acc": float((scores.argmax(1) == label[:few]).float().mean())}
@@ -91,20 +92,28 @@ class Recording(Evaluation):
             return
         placement.meet()
         means = self._over_processes({**placement.gather(self._means()), **hits})
-        self._note(means, None if placement.complete else step)
+        self._note(means, step if placement.late else None)
 
     def _note(self, means: dict[str, float], step: int | None) -> None:
-        """Check and log the means of a log interval; loggers get those of the step, or None, of this one."""
-        accuracy = means.pop("acc")
+        """Check and log the means of a log interval: at once, or with loggers told of the step that they are of."""
         checks.finite(means)
-        blocks = {name: value for name, value in means.items() if name != "readout"}
-        each = {f"train/loss/{name}": value for name, value in means.items() if name != "network"}
+        bar = ("train/loss", "train/acc")
         logger = None if step is None else False  # None is Lightning's choice
-        self.log("train/loss", sum(blocks.values()), prog_bar=True, logger=logger)
-        self.log_dict(each, logger=logger)
-        self.log("train/acc", accuracy, prog_bar=True, logger=logger)
+        for name, value in self._named(means).items():
+            self.log(name, value, prog_bar=name in bar, logger=logger)
         if step is not None:
-            log_at(self.trainer, {"train/loss": sum(blocks.values()), **each, "train/acc": accuracy}, step)
+            log_at(self.trainer, self._named(means), step)
+
+    def _named(self, means: dict[str, float]) -> dict[str, float]:
+        """Means as they are logged."""
+        losses = {name: value for name, value in means.items() if name != "acc"}
+        whole = sum(value for name, value in losses.items() if name != "readout")
+        each = {f"train/loss/{name}": value for name, value in losses.items() if name != "network"}
+        return {"train/loss": whole, **each, "train/acc": means["acc"]}
+
+    def log_late(self, means: dict[str, float], step: int) -> None:
+        """Give loggers what is known of a log interval when a run has failed."""
+        log_at(self.trainer, self._named(means), step)
 
     def _over_processes(self, values: dict[str, float]) -> dict[str, float]:
         """Means over all processes, in one message; none where all of them have the same values."""

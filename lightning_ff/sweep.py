@@ -126,14 +126,23 @@ class Placement:
 
     @property
     def late(self) -> bool:
-        """Whether values of the log interval that ends with this batch may become known some batches later."""
+        """Whether in this run values of log intervals may become known some batches later."""
+        return False
+
+    @property
+    def ending(self) -> bool:
+        """Whether nothing may be late now, since another batch may not come."""
         return False
 
     def tell(self, values: dict[str, float], step: int) -> None:
         """Send this process's values of a log interval, by name, and its count of batches to all; waits for nobody."""
 
-    def told(self) -> list[tuple[dict[str, float], int]]:
-        """Values of earlier log intervals that are due now, means over processes; asked for once a training batch."""
+    def hear(self) -> list[tuple[dict[str, float], int]]:
+        """Called once a training batch: values of earlier log intervals that are due now, means over processes.
+
+        Raises:
+            ValueError: one process has read other samples.
+        """
         return []
 
     def same(self, label: Tensor) -> None:

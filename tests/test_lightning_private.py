@@ -27,6 +27,7 @@ from typing_extensions import override
 import lightning_ff.cli
 from lightning_ff import ForwardForward, MineNegatives, _lightning
 from lightning_ff.data import Digits
+from lightning_ff.loggers import log_at
 from lightning_ff.recording import WholeFileIO
 
 PACKAGE = Path(lightning_ff.__file__).parent
@@ -97,16 +98,19 @@ class LogsLate(Callback):
     @override
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if (step := _lightning.batches_seen(trainer) - 1) >= 0:
-            _lightning.log_at(trainer, {"late": step + 0.1}, step)
+            log_at(trainer, {"late": step + 0.1}, step)
 
 
 def test_loggers_get_values_of_an_earlier_step(tmp_path: Path) -> None:
     trainer = learn(tmp_path, 1, LogsLate())
     rows = (Path(trainer.logger.log_dir) / "metrics.csv").read_text().splitlines()  # type: ignore[union-attr, arg-type]
     table = [dict(zip(rows[0].split(","), row.split(","), strict=True)) for row in rows[1:]]
+    logged = trainer.logged_metrics["late"]
+    assert (logged.dtype, logged.shape) == (torch.float32, ())
+    assert "epoch" not in trainer.logged_metrics
     late = [(row["step"], row["epoch"], float(row["late"])) for row in table if row["late"]]
     assert late == [(str(n), "0", float(torch.tensor(n + 0.1))) for n in range(4)]
-    assert float(trainer.logged_metrics["late"]) == late[-1][2]
+    assert logged.item() == late[-1][2]
 
 
 def test_who_saves_between_validations_is_known() -> None:
@@ -326,7 +330,7 @@ def test_no_other_file_touches_private_names() -> None:
     theirs, own = lightning_names(), own_names([tree for file, tree in trees.items() if file != "_lightning.py"])
     assert {"_trainer", "_generate_state_key", "_get", "_fabric"} <= theirs - own
     found = {file: touched for file, tree in trees.items() if (touched := list(uses(tree, theirs, own)))}
-    assert len(found.pop("_lightning.py")) == 26
+    assert len(found.pop("_lightning.py")) == 25
     assert found == {}
 
 

@@ -24,11 +24,10 @@ _BETWEEN = (
     "on_before_optimizer_step",
 )
 _OF_CALLBACKS = (*_BETWEEN, "on_exception")
+_TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 _OF_LEARNER = (
     *_BETWEEN,
-    "on_before_batch_transfer",
-    "transfer_batch_to_device",
-    "on_after_batch_transfer",
+    *_TRANSFER,
     "training_step",
     "inputs",
     "sweep",
@@ -51,6 +50,7 @@ def unseen(trainer: Trainer, learner: LocalLearner) -> bool:
     """Whether nobody sees weights between two batches: nothing that acts with a batch or a step is of a user's own."""
     own: list[Any] = [getattr(each, hook) for each in trainer.callbacks for hook in _OF_CALLBACKS]  # type: ignore[attr-defined]
     own += [getattr(learner, hook) for hook in _OF_LEARNER]
+    own += [getattr(trainer.datamodule, hook) for hook in _TRANSFER if trainer.datamodule is not None]  # type: ignore[attr-defined]
     if learner.negatives is not None:
         own += [type(each) for each in learner.negatives.modules() if isinstance(each, NegativeSampler)]
     own += [type(trainer.precision_plugin), *map(type, _schedulers(trainer))]
@@ -61,14 +61,13 @@ def unseen(trainer: Trainer, learner: LocalLearner) -> bool:
 
 def unlogged(trainer: Trainer, learner: LocalLearner) -> bool:
     """Whether nothing but loggers and progress bars goes by values of a log interval before the epoch ends."""
-    between = trainer.enable_validation and (
-        trainer.check_val_every_n_epoch is None
-        or trainer.val_check_batch is None
-        or trainer.val_check_batch < trainer.num_training_batches
-    )
+    every: Any = getattr(trainer, "val_check_interval", None)  # None: by the clock
+    at_end = isinstance(every, float) and every == 1.0 and trainer.check_val_every_n_epoch is not None
     saves = any(saves_between(callback) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    meets = any(getattr(callback, "meets", False) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     own = not learner.forward.__module__.startswith(_KNOWN)
-    return not (between or saves or own) and unseen(trainer, learner)
+    validates = trainer.enable_validation and not at_end
+    return not (validates or saves or meets or own) and unseen(trainer, learner)
 
 
 def ends(trainer: Trainer) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import lightning.pytorch.callbacks
@@ -42,6 +43,7 @@ class LocalPipelineStrategy(LocalDDPStrategy):
     Args:
         stages: Processes of one pipeline; None takes all, or as many as `blocks` names.
         blocks: Number of consecutive blocks of each stage; None measures blocks, and gives the slowest process least.
+        late_values: Values of log intervals travel as above; with False processes meet at every log interval.
         **kwargs: See :class:`~lightning_ff.LocalDDPStrategy`; `compression` is of gradients between pipelines.
 
     Raises:
@@ -54,6 +56,7 @@ class LocalPipelineStrategy(LocalDDPStrategy):
         self,
         stages: int | None = None,
         blocks: list[int] | None = None,
+        late_values: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -66,6 +69,7 @@ class LocalPipelineStrategy(LocalDDPStrategy):
             if blocks is not None and len(blocks) != stages:
                 raise ValueError(f"blocks={blocks} must be stages={stages} numbers, one for each stage")
         self.blocks = blocks
+        self.late_values = late_values
         self._stages = len(blocks) if stages is None and blocks is not None else stages
         self._groups = Groups()
         self._failed = False
@@ -129,17 +133,14 @@ class LocalPipelineStrategy(LocalDDPStrategy):
     @override
     def on_train_start(self) -> None:
         super().on_train_start()
-        self._stage.begin()  # type: ignore[union-attr]
-
-    @override
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        super().on_train_batch_start(batch, batch_idx)
-        if batch_idx == 0:
-            self._stage.begin()  # type: ignore[union-attr]
+        self._stage.begin(self.late_values)  # type: ignore[union-attr]
 
     @override
     def on_exception(self, exception: BaseException) -> None:
         self._failed = True
+        if self._stage is not None:
+            with suppress(RuntimeError):  # those that had to send may be gone
+                self._stage.log_rest()
         super().on_exception(exception)
 
     @override

@@ -70,6 +70,14 @@ class Post:
             found.append(self._read(torch.stack(parts).cpu(), step))
         return found
 
+    def here(self) -> list[News]:
+        """What has come already, due or not; waits for nobody."""
+        found = []
+        while self._letters and self._letters[0].work.is_completed():
+            self._letters[0] = self._letters[0]._replace(due=self._batch)
+            found += self.due()
+        return found
+
     def _read(self, parts: Tensor, step: int) -> News:
         count = len(self.names)
         totals, known = parts[:, :count].sum(0).tolist(), parts[:, count : 2 * count].sum(0).tolist()

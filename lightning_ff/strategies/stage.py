@@ -59,7 +59,7 @@ class Stage(Meeting):
         self._post = Post([*learner.network.names, "readout", "acc"], len(owned), link.device)
         self._telling: tuple[dict[str, float], int] | None = None
         self._granted = [False, False]
-        self._patient = False
+        self._late = False
 
     @override
     def owns(self, segment: Segment) -> bool:
@@ -135,22 +135,28 @@ class Stage(Meeting):
     @property
     @override
     def late(self) -> bool:
-        return self._patient and not ends(self.learner.trainer) and not any(self._granted)
+        return self._late
 
-    def begin(self) -> None:
-        """Agree whether values of log intervals may be late: not if something in one process goes by them."""
-        patient = torch.tensor(unlogged(self.learner.trainer, self.learner), dtype=torch.int32, device=self.device)
-        dist.all_reduce(patient, dist.ReduceOp.MIN)
-        self._patient = bool(patient)
+    @property
+    @override
+    def ending(self) -> bool:
+        return ends(self.learner.trainer) or any(self._granted)
+
+    def begin(self, late: bool) -> None:
+        """Agree whether values may be late: not if something in one process might go by them."""
+        wanted = late and unlogged(self.learner.trainer, self.learner)
+        agreed = torch.tensor(wanted, dtype=torch.int32, device=self.device)
+        dist.all_reduce(agreed, dist.ReduceOp.MIN)
+        self._late = bool(agreed)
 
     @override
     def tell(self, values: dict[str, float], step: int) -> None:
         self._telling = values, step
 
     @override
-    def told(self) -> list[tuple[dict[str, float], int]]:
+    def hear(self) -> list[tuple[dict[str, float], int]]:
         self._post.next_batch()
-        news = self._post.due(everything=ends(self.learner.trainer))
+        news = self._post.due(everything=self.ending)
         if any(stop or end for _, _, (_, stop, end) in news):
             news += self._post.due(everything=True)
         for _, _, (other, stop, end) in news:
@@ -161,16 +167,21 @@ class Stage(Meeting):
 
     @override
     def end_batch(self, trainer: Trainer) -> None:
-        """Stop together: where processes meet, or where they know of each other's wishes from the last log interval."""
+        """Stop together: where processes meet, or where they hear of each other's wishes from an earlier batch."""
         super().end_batch(trainer)
         if self._telling is not None:
-            wishes = torch.tensor(self.stops.wishes(), device=self.device)
+            wishes = torch.tensor(self.stops.asked, device=self.device)
             self._post.send(*self._telling, torch.cat((self._other.view(1), wishes)))
             self._telling = None
         if any(self._granted):
             self.stops.grant(*self._granted)
             self.settle()
             self._granted = [False, False]
+
+    def log_rest(self) -> None:
+        """Log what has come of the last log intervals of a run that has failed."""
+        for values, step, _ in self._post.here():
+            self.learner.log_late(values, step)
 
     @override
     def same(self, label: Tensor) -> None:

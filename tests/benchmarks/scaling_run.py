@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.profilers import PassThroughProfiler
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
@@ -43,7 +44,7 @@ STRATEGIES: dict[str, Any] = {
 
 
 class Noise(ImageData):
-    """Random images of as many batches of the whole job as asked for; each batch moves the clock on."""
+    """Random images of as many batches of the whole job as asked for."""
 
     classes = tuple("0123456789")
 
@@ -51,12 +52,6 @@ class Noise(ImageData):
         self.input_shape = shape
         super().__init__(batch_size=batch_size, val_size=0)
         self.images = batches * BATCH
-        self.clock = Clock()
-
-    @override
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        self.clock.batch()
-        return batch
 
     @override
     def read(self, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,18 +68,22 @@ class Sleep(nn.Module):
         return x
 
 
-class Clock:
+class Clock(PassThroughProfiler):
     """Seconds a batch in this process, after the first ones, and how many elements its messages had.
 
     It is no callback: of those that are not known, a strategy must think that they look at weights.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.elements = 0
         self.begins: list[float] = []
 
-    def batch(self) -> None:
-        """A batch begins."""
+    @override
+    def start(self, action_name: str) -> None:
+        """A batch begins, or something else."""
+        if action_name != "run_training_batch":
+            return
         if len(self.begins) == WARM:
             self.elements = 0
         self.begins.append(time.perf_counter())
@@ -147,19 +146,20 @@ def main() -> None:
     model = learner(given.kind)
     processes = 1 if STRATEGIES[given.kind] == "auto" else 2
     shares = processes if "dd" in given.kind or given.kind == "find_unused" else 1
-    data = Noise(given.batches, BATCH // shares, SMALL if "sleep" in given.kind else SHAPE)
+    clock, data = Clock(), Noise(given.batches, BATCH // shares, SMALL if "sleep" in given.kind else SHAPE)
     trainer = Trainer(
         max_epochs=1,
         accelerator="cpu",
         devices=processes,
         strategy=STRATEGIES[given.kind],
         logger=CSVLogger(given.folder),
-        callbacks=[Counting(data.clock)] if given.traffic else [],
+        profiler=clock,
+        callbacks=[Counting(clock)] if given.traffic else [],
         enable_checkpointing=False,
         enable_model_summary=False,
     )
     trainer.fit(model, data)
-    (given.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(data.clock.result(model)))
+    (given.folder / f"rank{trainer.global_rank}.json").write_text(json.dumps(clock.result(model)))
 
 
 if __name__ == "__main__":
