@@ -157,7 +157,9 @@ class LocalPipelineStrategy(LocalDDPStrategy):
 
     @property
     def _stage(self) -> Stage | None:
-        """This process's part; None once the run is over, when every process has everything."""
+        """This process's part; None before the run and once it is over, when every process has everything."""
+        if self.lightning_module is None:
+            return None
         placement = self.learner.network.placement
         return placement if isinstance(placement, Stage) else None
 
