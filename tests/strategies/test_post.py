@@ -125,8 +125,7 @@ def steps(found: dict[str, Any]) -> list[int]:
 PLAIN: dict[str, Any] = {"enable_checkpointing": False}
 
 
-@pytest.mark.parametrize("every", [1, 4, 7])
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize(("processes", "every"), [(2, 1), (2, 4), (3, 1), (3, 7)])
 def test_loggers_get_what_one_process_logs_and_no_batch_waits(processes: int, every: int, tmp_path: Path) -> None:
     (one,), all_ = (run(tmp_path, n, log_every_n_steps=every, **PLAIN) for n in (1, processes))
     assert len(steps(one)) == 2 * STEPS // every
@@ -244,7 +243,7 @@ def test_checkpoints_go_by_what_is_known_at_once(tmp_path: Path) -> None:
         assert rank["kept"] == pytest.approx(one["kept"], abs=1e-6)
 
 
-@pytest.mark.parametrize("limit", [8, 9, 10, 11])
+@pytest.mark.parametrize("limit", [8, 9])
 def test_a_limit_of_steps_ends_with_all_values(limit: int, tmp_path: Path) -> None:
     (one,), two = (run(tmp_path, n, log_every_n_steps=4, max_steps=limit, **PLAIN) for n in (1, 2))
     assert steps(one) == [3, 7]
@@ -325,7 +324,6 @@ def script(folder: Path, rank: int, what: str) -> None:
     ("rank", "what", "ends"),
     [
         (0, "SIGTERM", {"SIGTERMException 7", "SIGTERMException 6"}),  # the other may be a batch behind when it is told
-        (1, "SIGTERM", {"SIGTERMException 7"}),
         (0, "an error", {"ArithmeticError 4"}),
     ],
 )
