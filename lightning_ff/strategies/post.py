@@ -65,21 +65,20 @@ class Post:
         """What was sent long enough ago, or everything; waits for those who have not sent their part yet."""
         found = []
         while self._letters and (everything or self._letters[0].due <= self._batch):
-            _, step, work, parts = self._letters.popleft()
-            work.wait()
-            found.append(self._read(torch.stack(parts).cpu(), step))
+            found.append(self._open())
         return found
 
     def here(self) -> list[News]:
         """What has come already, due or not; waits for nobody."""
         found = []
         while self._letters and self._letters[0].work.is_completed():
-            self._letters[0] = self._letters[0]._replace(due=self._batch)
-            found += self.due()
+            found.append(self._open())
         return found
 
-    def _read(self, parts: Tensor, step: int) -> News:
-        count = len(self.names)
+    def _open(self) -> News:
+        letter, count = self._letters.popleft(), len(self.names)
+        letter.work.wait()
+        parts = torch.stack(letter.parts).cpu()
         totals, known = parts[:, :count].sum(0).tolist(), parts[:, count : 2 * count].sum(0).tolist()
         means = {name: total / times for name, total, times in zip(self.names, totals, known, strict=True) if times}
-        return News(means, step, parts[:, 2 * count :].amax(0).int().tolist())
+        return News(means, letter.step, parts[:, 2 * count :].amax(0).int().tolist())
