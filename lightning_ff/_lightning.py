@@ -5,14 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.tuner.lr_finder import _LRCallback
-from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim import optimizer as module
 
 if TYPE_CHECKING:
     from lightning.pytorch.cli import LightningCLI
@@ -24,13 +20,6 @@ def batches_seen(trainer: Trainer) -> int:
     `trainer.global_step` counts optimizer steps, which accumulate over several batches.
     """
     return trainer.fit_loop.epoch_loop._batches_that_stepped
-
-
-def saves_between(callback: Callback) -> bool:
-    """Whether a callback may save, by what is measured by then, in the middle of an epoch and without validation."""
-    if not isinstance(callback, ModelCheckpoint):
-        return False
-    return callback._every_n_train_steps > 0 or callback._train_time_interval is not None
 
 
 def trainer_of(module: LightningModule) -> Trainer | None:
@@ -129,19 +118,3 @@ def _time_is_up(timer: Timer, trainer: Trainer) -> None:
     remaining = timer.time_remaining()
     if remaining is not None and remaining <= 0:
         trainer.should_stop = True
-
-
-def transforming() -> bool:
-    """Whether a transform of torch.func runs, which takes other functions of autograd than backward does."""
-    return torch._C._are_functorch_transforms_active()
-
-
-def hooked(tensor: Tensor) -> bool:
-    """Whether a hook sees the gradients of a tensor."""
-    return bool(tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None))
-
-
-def step_hooked(optimizer: Optimizer) -> bool:
-    """Whether a hook runs with the steps of an optimizer."""
-    own = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
-    return any((*own, module._global_optimizer_pre_hooks, module._global_optimizer_post_hooks))

@@ -66,13 +66,6 @@ class Evaluation(LightningModule):
             return self.network(x)
 
     @torch.no_grad()
-    def _own_scores(self, x: Tensor) -> Tensor | None:
-        """`forward` in the process that has the answer; None in the others, which do not wait for it."""
-        with self.evaluating():
-            outputs = self.network.placement.collect(self.network.outputs(x))
-        return None if outputs is None else self.network.join(outputs)
-
-    @torch.no_grad()
     def features(self, x: Tensor) -> list[Tensor]:
         """Activation of every block `(N, ...)`, for inputs `(N, *input_shape)` with the neutral label."""
         with self.evaluating():

@@ -175,7 +175,6 @@ class LocalLearner(Stepping):
         placement, result = self.placement, SweepResult(features=[*features])
         running, onwards = self._route(placement)
         for segment, learns in running:
-            placement.settle(self._owners(segment))
             with torch.set_grad_enabled(learns):
                 loss, h = self._run_segment(segment, x, target, learns, result)
             if loss is not None:
@@ -272,7 +271,6 @@ class LocalLearner(Stepping):
                 features = self.placement.collect(self.network.handed_over(image))
         if features is None or not self.placement.reads:
             return
-        self.placement.settle(["readout"])
         loss = F.cross_entropy(self.network.readout([h.detach() for h in features]).float(), label)
         result.losses["readout"] = loss.detach()
         self._learn(loss, ["readout"], result)

@@ -1,4 +1,4 @@
-"""One `log_figure` for every logger of the Trainer, numbers of an earlier step, and where a run's files lie."""
+"""One `log_figure` for every logger of the Trainer, and where a run's files lie."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from functools import singledispatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
@@ -14,16 +13,6 @@ from lightning_ff._lightning import batches_seen
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def log_at(trainer: Trainer, values: dict[str, float], step: int) -> None:
-    """Log numbers as Lightning does, but as of an earlier count of `batches_seen` in this epoch."""
-    kept = {name: torch.tensor(value) for name, value in values.items()}  # Lightning's type for them
-    trainer.logged_metrics.update({name: number.to(trainer.strategy.root_device) for name, number in kept.items()})
-    numbers = {name: number.item() for name, number in kept.items()}
-    for logger in trainer.loggers:
-        logger.log_metrics({**numbers, "epoch": trainer.current_epoch}, step)
-        logger.save()
 
 
 def log_figure(trainer: Trainer, key: str, figure: Figure) -> None:

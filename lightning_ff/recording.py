@@ -15,7 +15,6 @@ from typing_extensions import Self, override
 from lightning_ff import checks, configure
 from lightning_ff._lightning import batches_seen, trainer_of
 from lightning_ff.evaluation import Evaluation
-from lightning_ff.loggers import log_at
 from lightning_ff.negatives import NegativeSampler, load_state
 from lightning_ff.sweep import SweepResult
 
@@ -74,35 +73,20 @@ class Recording(Evaluation):
         for name, loss in result.losses.items():
             self._sums[name] = self._sums[name] + loss if name in self._sums else loss
             self._counts[name] = self._counts.get(name, 0) + 1
-        for means, step in self.network.placement.hear():
-            self._note(means, step)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (batches_seen(self.trainer) + 1) % every == 0:
             self._log_interval(image, label)
 
     def _log_interval(self, image: Tensor, label: Tensor) -> None:
-        placement, step = self.network.placement, batches_seen(self.trainer)
         few = max(1, _SAMPLES // getattr(self.trainer.strategy, "copies", self.trainer.world_size))
-        late = placement.late and not placement.ending
-        with torch.no_grad():  # first: in a pipeline, while the last blocks still learn
-            scores = self._own_scores(image[:few]) if late else self(image[:few])
-        hits = {} if scores is None else {"acc": float((scores.argmax(1) == label[:few]).float().mean())}
-        if late:
-            placement.tell({**self._means(), **hits}, step)
-            return
+        with torch.no_grad():
+            hits = (self(image[:few]).argmax(1) == label[:few]).float().mean()
+        placement = self.network.placement
         placement.meet()
-        means = self._over_processes({**placement.gather(self._means()), **hits})
-        self._note(means, step if placement.late else None)
-
-    def _note(self, means: dict[str, float], step: int | None) -> None:
-        """Check and log the means of a log interval: at once, or with loggers told of the step that they are of."""
+        means = self._over_processes({**placement.gather(self._means()), "acc": float(hits)})
         checks.finite(means)
-        bar = ("train/loss", "train/acc")
-        logger = None if step is None else False  # None is Lightning's choice
         for name, value in self._named(means).items():
-            self.log(name, value, prog_bar=name in bar, logger=logger)
-        if step is not None:
-            log_at(self.trainer, self._named(means), step)
+            self.log(name, value, prog_bar=name in ("train/loss", "train/acc"))
 
     def _named(self, means: dict[str, float]) -> dict[str, float]:
         """Means as they are logged."""
@@ -110,10 +94,6 @@ class Recording(Evaluation):
         whole = sum(value for name, value in losses.items() if name != "readout")
         each = {f"train/loss/{name}": value for name, value in losses.items() if name != "network"}
         return {"train/loss": whole, **each, "train/acc": means["acc"]}
-
-    def log_late(self, means: dict[str, float], step: int) -> None:
-        """Give loggers what is known of a log interval when a run has failed."""
-        log_at(self.trainer, self._named(means), step)
 
     def _over_processes(self, values: dict[str, float]) -> dict[str, float]:
         """Means over all processes, in one message; none where all of them have the same values."""

@@ -99,7 +99,6 @@ class Stepping(Recording):
     @override
     def on_validation_model_zero_grad(self) -> None:
         """No gradient is dropped: those that are being accumulated survive a validation in between."""
-        self.network.placement.settle()
 
 
 def _nothing() -> None:

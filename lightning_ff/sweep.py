@@ -6,7 +6,6 @@ which every block learns from every batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -96,12 +95,6 @@ class Placement:
         """What a training batch with these labels begins with here; None: with the batch itself."""
         return None
 
-    def settle(self, names: Iterable[str] | None = None) -> None:
-        """Called before blocks, or the readout, of these names run, or weights are looked at; None: all of them.
-
-        Steps that a strategy has put off until then are made here.
-        """
-
     def send(self, x: Activation, target: Tensor | int, features: list[Tensor]) -> None:
         """Output of this process's last block, for the next process."""
 
@@ -123,27 +116,6 @@ class Placement:
     def gather(self, values: dict[str, Any]) -> dict[str, Any]:
         """Values by block of all processes, from those of this one's blocks; asked for at log intervals."""
         return values
-
-    @property
-    def late(self) -> bool:
-        """Whether in this run values of log intervals may become known some batches later."""
-        return False
-
-    @property
-    def ending(self) -> bool:
-        """Whether nothing may be late now, since another batch may not come."""
-        return False
-
-    def tell(self, values: dict[str, float], step: int) -> None:
-        """Send this process's values of a log interval, by name, and its count of batches to all; waits for nobody."""
-
-    def hear(self) -> list[tuple[dict[str, float], int]]:
-        """Called once a training batch: values of earlier log intervals that are due now, means over processes.
-
-        Raises:
-            ValueError: one process has read other samples.
-        """
-        return []
 
     def same(self, label: Tensor) -> None:
         """Note, in an evaluation, whether this process reads the samples with labels `(N,)` that the others read."""
@@ -167,7 +139,6 @@ class Placement:
 
     def enter(self, x: Activation) -> Activation:
         """Input of this process's first block in a pass without learning, given the batch's."""
-        self.settle()
         return x
 
     def leave(self, x: Activation) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import signal
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,11 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim.lr_scheduler import ChainedScheduler, ConstantLR, SequentialLR
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from typing_extensions import override
 
 import lightning_ff.cli
 from lightning_ff import ForwardForward, MineNegatives, _lightning
 from lightning_ff.data import Digits
-from lightning_ff.loggers import log_at
 from lightning_ff.recording import WholeFileIO
 
 PACKAGE = Path(lightning_ff.__file__).parent
@@ -90,34 +87,6 @@ def test_batches_are_counted_over_epochs_and_resumes_whatever_the_steps(
     resumed = Counts()
     learn(tmp_path, 2, resumed, resume=min((tmp_path / "kept").iterdir()))
     assert resumed.seen == list(range(start, 10))
-
-
-class LogsLate(Callback):
-    """Logs a value of every batch but the first after the next one."""
-
-    @override
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if (step := _lightning.batches_seen(trainer) - 1) >= 0:
-            log_at(trainer, {"late": step + 0.1}, step)
-
-
-def test_loggers_get_values_of_an_earlier_step(tmp_path: Path) -> None:
-    trainer = learn(tmp_path, 1, LogsLate())
-    rows = (Path(trainer.logger.log_dir) / "metrics.csv").read_text().splitlines()  # type: ignore[union-attr, arg-type]
-    table = [dict(zip(rows[0].split(","), row.split(","), strict=True)) for row in rows[1:]]
-    logged = trainer.logged_metrics["late"]
-    assert (logged.dtype, logged.shape) == (torch.float32, ())
-    assert "epoch" not in trainer.logged_metrics
-    late = [(row["step"], row["epoch"], float(row["late"])) for row in table if row["late"]]
-    assert late == [(str(n), "0", float(torch.tensor(n + 0.1))) for n in range(4)]
-    assert logged.item() == late[-1][2]
-
-
-def test_who_saves_between_validations_is_known() -> None:
-    epochs = [ModelCheckpoint(), ModelCheckpoint(every_n_epochs=2), ModelCheckpoint(monitor="val/loss"), Counts()]
-    assert not any(map(_lightning.saves_between, epochs))
-    assert _lightning.saves_between(ModelCheckpoint(every_n_train_steps=3))
-    assert _lightning.saves_between(ModelCheckpoint(train_time_interval=timedelta(minutes=1)))
 
 
 def test_a_module_knows_whether_it_has_a_trainer() -> None:
@@ -289,48 +258,12 @@ def uses(tree: ast.Module, theirs: set[str], own: set[str]) -> Iterator[str]:
             yield f"{node.value!r} (line {node.lineno})"
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.*:FutureWarning")  # of torch's own forward mode
-def test_a_transform_of_torch_is_noticed() -> None:
-    seen = []
-
-    def look(x: torch.Tensor) -> torch.Tensor:
-        seen.append(_lightning.transforming())
-        return x
-
-    torch.func.vmap(look)(torch.zeros(2))
-    torch.func.jvp(look, (torch.zeros(2),), (torch.ones(2),))
-    look(torch.zeros(2))
-    assert seen == [True, True, False]
-
-
-def test_hooks_on_a_tensor_are_noticed() -> None:
-    first, second = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
-    assert not _lightning.hooked(first)
-    handle = first.register_hook(lambda gradient: None)
-    second.register_post_accumulate_grad_hook(lambda tensor: None)
-    assert _lightning.hooked(first)
-    assert _lightning.hooked(second)
-    handle.remove()
-    assert not _lightning.hooked(first)
-
-
-def test_hooks_of_a_step_are_noticed() -> None:
-    optimizer = torch.optim.SGD([torch.zeros(2, requires_grad=True)])
-    assert not _lightning.step_hooked(optimizer)
-    own = [optimizer.register_step_pre_hook, optimizer.register_step_post_hook]
-    for register in (*own, register_optimizer_step_pre_hook, register_optimizer_step_post_hook):
-        handle = register(lambda *arguments: None)
-        assert _lightning.step_hooked(optimizer)
-        handle.remove()
-        assert not _lightning.step_hooked(optimizer)
-
-
 def test_no_other_file_touches_private_names() -> None:
     trees = {str(file.relative_to(PACKAGE)): ast.parse(file.read_text()) for file in sorted(PACKAGE.rglob("*.py"))}
     theirs, own = lightning_names(), own_names([tree for file, tree in trees.items() if file != "_lightning.py"])
     assert {"_trainer", "_generate_state_key", "_get", "_fabric"} <= theirs - own
     found = {file: touched for file, tree in trees.items() if (touched := list(uses(tree, theirs, own)))}
-    assert len(found.pop("_lightning.py")) == 25
+    assert len(found.pop("_lightning.py")) == 16
     assert found == {}
 
 

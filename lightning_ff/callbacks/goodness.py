@@ -58,8 +58,6 @@ class GoodnessMonitor(Callback):
         ValueError: a negative number.
     """
 
-    meets = True  # values of all blocks come from all processes of a pipeline
-
     def __init__(self, every_n_steps: int | None = None, histogram_every_n_epochs: int = 10) -> None:
         if every_n_steps is not None:
             whole("every_n_steps", every_n_steps, "give a whole number, or None")

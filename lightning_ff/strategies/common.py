@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -66,7 +66,7 @@ class LocalStrategy(Base):
     def setup(self, trainer: Trainer) -> None:
         self._stops = Stops(trainer)
         super().setup(trainer)
-        self.learner.network.placement = Meeting(self._stops, self.root_device, self.settle)
+        self.learner.network.placement = Meeting(self._stops, self.root_device)
 
     @override
     def setup_environment(self) -> None:
@@ -74,9 +74,6 @@ class LocalStrategy(Base):
         if self.world_size > 1 and self._lifeline is None:
             assert self.cluster_environment is not None
             self._lifeline = Lifeline(self.cluster_environment.main_address)
-
-    def settle(self, names: Iterable[str] | None = None) -> None:
-        """Make steps that were put off: of these blocks, or of all."""
 
     def begin_equal(self) -> None:
         """Give every process the first one's weights and statistics."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -20,19 +19,14 @@ class Meeting(Placement):
     Args:
         stops: What this process wishes of the trainer.
         device: Where messages lie.
-        steps: Makes steps that were put off.
     """
 
-    def __init__(self, stops: Stops, device: torch.device, steps: Callable[[Iterable[str] | None], None]) -> None:
-        self.stops, self.device, self.steps = stops, device, steps
+    def __init__(self, stops: Stops, device: torch.device) -> None:
+        self.stops, self.device = stops, device
         self._met = False
 
     def __deepcopy__(self, memo: Any) -> Placement:
         return Placement()  # of a copy of the network all blocks are here
-
-    @override
-    def settle(self, names: Iterable[str] | None = None) -> None:
-        self.steps(names)
 
     @override
     def meet(self) -> None:
@@ -48,5 +42,4 @@ class Meeting(Placement):
             dist.all_reduce(asked, dist.ReduceOp.MAX)
             stop, end = asked.tolist()
             self.stops.grant(bool(stop), bool(end))
-            self.settle()
         self._met = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import suppress
 from typing import Any
 
 import lightning.pytorch.callbacks
@@ -30,11 +29,10 @@ class LocalPipelineStrategy(LocalDDPStrategy):
     batch t, the one before it learns t + 1: local learning sends no gradients back, so nobody waits for them. Weights
     are exactly those of one process, unless blocks draw random numbers (dropout).
 
-    All processes of a pipeline read the same batches in the same order; the first makes the negatives. Processes meet
-    at the ends of epochs and for checkpoints, which are as of one process. Values of a log interval travel while they
-    learn: `train/loss` and `train/acc` are known, and logged under their own step, as many batches later as a pipeline
-    has processes, or at once where something of your own might go by them. A wish to stop in between (`max_time`,
-    `trainer.should_stop`, SIGTERM) travels with them, or waits for the end of an epoch.
+    All processes of a pipeline read the same batches in the same order; the first makes the negatives. They synchronize
+    at log intervals, at the ends of epochs and for checkpoints, which are as of one process. A request to stop
+    (`max_time`, `trainer.should_stop`, SIGTERM) is agreed on there. A pipeline of S stages drains and fills again at a
+    log interval, which takes S - 1 batches of time: raise `log_every_n_steps` for long pipelines.
 
     With fewer stages than processes there are several pipelines: each reads its share of every batch, and gradients of
     a block are averaged over the processes that train it, as `ff_ddp` does. Processes that follow each other make up a
@@ -43,7 +41,6 @@ class LocalPipelineStrategy(LocalDDPStrategy):
     Args:
         stages: Processes of one pipeline; None takes all, or as many as `blocks` names.
         blocks: Number of consecutive blocks of each stage; None measures blocks, and gives the slowest process least.
-        late_values: Values of log intervals travel as above; with False processes meet at every log interval.
         **kwargs: See :class:`~lightning_ff.LocalDDPStrategy`; `compression` is of gradients between pipelines.
 
     Raises:
@@ -56,7 +53,6 @@ class LocalPipelineStrategy(LocalDDPStrategy):
         self,
         stages: int | None = None,
         blocks: list[int] | None = None,
-        late_values: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -69,7 +65,6 @@ class LocalPipelineStrategy(LocalDDPStrategy):
             if blocks is not None and len(blocks) != stages:
                 raise ValueError(f"blocks={blocks} must be stages={stages} numbers, one for each stage")
         self.blocks = blocks
-        self.late_values = late_values
         self._stages = len(blocks) if stages is None and blocks is not None else stages
         self._groups = Groups()
         self._failed = False
@@ -122,25 +117,15 @@ class LocalPipelineStrategy(LocalDDPStrategy):
         self._link = Link(self._groups.before, self._groups.after, self.root_device)
         stage = self.global_rank % self.stages
         owned = ranges(split[0] or [])
-        learner.network.placement = Stage(
-            learner, owned, stage, self._link, self._stops, self._groups.pipeline, self.settle
-        )
+        learner.network.placement = Stage(learner, owned, stage, self._link, self._stops, self._groups.pipeline)
         if stage + 1 < self.stages:  # the last process judges, and the others' metrics are reduced with its
             warnings.filterwarnings("ignore", "The ``compute`` method of metric MulticlassAccuracy was called before")
         # schedulers of all blocks step in every process, so that checkpoints have them; optimizers only where they are
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step\\(\\)` before `optimizer.step")
 
     @override
-    def on_train_start(self) -> None:
-        super().on_train_start()
-        self._stage.begin(self.late_values)  # type: ignore[union-attr]
-
-    @override
     def on_exception(self, exception: BaseException) -> None:
         self._failed = True
-        if self._stage is not None:
-            with suppress(RuntimeError):  # those that had to send may be gone
-                self._stage.log_rest()
         super().on_exception(exception)
 
     @override
@@ -165,7 +150,6 @@ class LocalPipelineStrategy(LocalDDPStrategy):
 
     @override
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        self.settle()
         if self._stage is not None:
             self._stage.whole()
         return super().lightning_module_state_dict()

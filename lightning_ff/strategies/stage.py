@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import override
@@ -15,10 +14,8 @@ from typing_extensions import override
 from lightning_ff._lightning import Stops
 from lightning_ff.blocks.local_block import Activation
 from lightning_ff.learner import LocalLearner
-from lightning_ff.strategies.late import ends, unlogged
 from lightning_ff.strategies.link import Link
 from lightning_ff.strategies.meeting import Meeting
-from lightning_ff.strategies.post import Post
 from lightning_ff.sweep import Arrived, Segment
 
 _OTHER = (
@@ -37,7 +34,6 @@ class Stage(Meeting):
         link: This process's ends of the pipeline.
         stops: What this process wishes of the trainer.
         group: The processes of the pipeline; None is all.
-        steps: Makes steps that were put off.
     """
 
     def __init__(
@@ -48,18 +44,13 @@ class Stage(Meeting):
         link: Link,
         stops: Stops,
         group: Any,
-        steps: Callable[[Iterable[str] | None], None],
     ) -> None:
-        super().__init__(stops, link.device, steps)
+        super().__init__(stops, link.device)
         self.learner, self.owned, self.stage = learner, owned, stage
         self.link, self.group = link, group
         self.last, self.first_rank = len(owned) - 1, dist.get_rank() - stage
         self._label = torch.empty(0, dtype=torch.int64)
         self._other = torch.zeros((), dtype=torch.int32, device=link.device)
-        self._post = Post([*learner.network.names, "readout", "acc"], len(owned), link.device)
-        self._telling: tuple[dict[str, float], int] | None = None
-        self._granted = [False, False]
-        self._late = False
 
     @override
     def owns(self, segment: Segment) -> bool:
@@ -101,7 +92,6 @@ class Stage(Meeting):
 
     @override
     def enter(self, x: Activation) -> Activation:
-        self.settle()
         if self.stage == 0:
             return x
         tensors, _ = self.link.receive()
@@ -131,57 +121,6 @@ class Stage(Meeting):
         parts: list[Any] = [None] * (self.last + 1)
         dist.all_gather_object(parts, values, self.group)
         return {name: value for part in parts for name, value in part.items()}
-
-    @property
-    @override
-    def late(self) -> bool:
-        return self._late
-
-    @property
-    @override
-    def ending(self) -> bool:
-        return ends(self.learner.trainer) or any(self._granted)
-
-    def begin(self, late: bool) -> None:
-        """Agree whether values may be late: not if something in one process might go by them."""
-        wanted = late and unlogged(self.learner.trainer, self.learner)
-        agreed = torch.tensor(wanted, dtype=torch.int32, device=self.device)
-        dist.all_reduce(agreed, dist.ReduceOp.MIN)
-        self._late = bool(agreed)
-
-    @override
-    def tell(self, values: dict[str, float], step: int) -> None:
-        self._telling = values, step
-
-    @override
-    def hear(self) -> list[tuple[dict[str, float], int]]:
-        self._post.next_batch()
-        news = self._post.due(everything=self.ending)
-        if any(stop or end for _, _, (_, stop, end) in news):
-            news += self._post.due(everything=True)
-        for _, _, (other, stop, end) in news:
-            if other:
-                raise ValueError(_OTHER)
-            self._granted = [self._granted[0] or bool(stop), self._granted[1] or bool(end)]
-        return [(values, step) for values, step, _ in news]
-
-    @override
-    def end_batch(self, trainer: Trainer) -> None:
-        """Stop together: where processes meet, or where they hear of each other's wishes from an earlier batch."""
-        super().end_batch(trainer)
-        if self._telling is not None:
-            wishes = torch.tensor(self.stops.asked, device=self.device)
-            self._post.send(*self._telling, torch.cat((self._other.view(1), wishes)))
-            self._telling = None
-        if any(self._granted):
-            self.stops.grant(*self._granted)
-            self.settle()
-            self._granted = [False, False]
-
-    def log_rest(self) -> None:
-        """Log what has come of the last log intervals of a run that has failed."""
-        for values, step, _ in self._post.here():
-            self.learner.log_late(values, step)
 
     @override
     def same(self, label: Tensor) -> None:

@@ -23,7 +23,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 from typing_extensions import override
 
-from lightning_ff import Backprop, ForwardForward, LocalDDPStrategy
+from lightning_ff import Backprop, ForwardForward
 from lightning_ff.data import ImageData
 
 BATCH, WIDTH, BLOCKS, WARM = 256, 1500, 4, 10
@@ -32,7 +32,6 @@ SGD = partial(torch.optim.SGD, lr=1e-3)
 STRATEGIES: dict[str, Any] = {
     "one": "auto",
     "ff_ddp": "ff_ddp",
-    "ff_ddp_messages": LocalDDPStrategy(shared_memory=False),
     "ff_pipeline": "ff_pipeline",
     "backprop": "auto",
     "ddp_backprop": "ddp",

@@ -49,11 +49,6 @@ def layers(batch_norm: bool = False) -> nn.Sequential:
     )
 
 
-def messages_only() -> LocalDDPStrategy:
-    """`ff_ddp` whose processes send messages though they are on one machine."""
-    return LocalDDPStrategy(shared_memory=False, start_method="fork", process_group_backend="gloo")
-
-
 def learner(mode: str, optimizer: Any = SGD, **arguments: Any) -> LightningModule:
     """A learner in pair or class mode, drawn from the same seed."""
     seed_everything(0, verbose=False)

@@ -32,7 +32,6 @@ from tests.strategies.runs import (
     difference,
     layers,
     learner,
-    messages_only,
     trained,
 )
 
@@ -128,7 +127,7 @@ def parameters(module: torch.nn.Module) -> int:
 
 def test_each_gradient_travels_once_in_one_message_per_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model: Any = learner("pair")
-    sizes = messages(tmp_path, monkeypatch, model, strategy=messages_only())
+    sizes = messages(tmp_path, monkeypatch, model)
     buffers = [b.numel() for block in model.blocks for b in block.buffers() if b.is_floating_point()]
     of_step = [*(parameters(block) for block in model.blocks), *([sum(buffers)] if buffers else [])]
     assert sizes == of_step * STEPS
@@ -138,28 +137,16 @@ def test_each_gradient_travels_once_in_one_message_per_block(tmp_path: Path, mon
 def test_a_learned_readout_is_one_more_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model: Any = learner("class", readout=LinearReadout())
     parts = [*model.blocks, model.network.readout]
-    sizes = messages(tmp_path, monkeypatch, model, strategy=messages_only())
+    sizes = messages(tmp_path, monkeypatch, model)
     assert sizes == [parameters(part) for part in parts] * STEPS
-
-
-def test_with_shared_memory_nothing_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    model = ScalableForwardForward(layers(batch_norm=True), CLASSES, SHAPE, optimizer=SGD, readout=LinearReadout())
-    assert messages(tmp_path, monkeypatch, model) == []
 
 
 def test_running_statistics_of_a_block_follow_its_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model: Any = ScalableForwardForward(layers(batch_norm=True), CLASSES, SHAPE, optimizer=SGD)
-    sizes = messages(tmp_path, monkeypatch, model, strategy=messages_only())
+    sizes = messages(tmp_path, monkeypatch, model)
     first, *others = [parameters(block) for block in model.blocks]
     assert sizes == [first, 2 * 4, *others] * STEPS  # mean and variance of four channels
-
-
-@pytest.mark.parametrize("arguments", [{}, {"step": "block"}, {"backward": "summed"}, {"accumulate_grad_batches": 3}])
-def test_shared_memory_and_messages_give_the_same_bits(arguments: dict[str, Any]) -> None:
-    shared = trained(learner("class", ADAMW, **arguments), 2)
-    assert difference(shared, trained(learner("class", ADAMW, **arguments), 2, strategy=messages_only())) == 0.0
 
 
 def tell(sizes, bucket):  # type: ignore[no-untyped-def]  # torch refuses annotations that are texts
@@ -189,7 +176,7 @@ def test_finding_unused_parameters_sends_all_of_them_for_every_block(tmp_path: P
 
 def test_nothing_travels_between_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model: Any = ScalableForwardForward(layers(), CLASSES, SHAPE, optimizer=SGD, accumulate_grad_batches=4)
-    sizes = messages(tmp_path, monkeypatch, model, strategy=messages_only())
+    sizes = messages(tmp_path, monkeypatch, model)
     assert sizes == [parameters(block) for block in model.blocks] * (STEPS // 4)
 
 

@@ -1,0 +1,119 @@
+"""What a pipeline logs at log intervals, and where it stops: as one process does."""
+
+from __future__ import annotations
+
+import csv
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.loggers import CSVLogger
+from torch.multiprocessing import ProcessRaisedException
+
+from lightning_ff import LocalPipelineStrategy
+from tests.strategies.runs import STEPS, Look, Shares, difference, learner, trained
+
+pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
+Pipeline = partial(LocalPipelineStrategy, start_method="fork", process_group_backend="gloo")
+
+
+def run(folder: Path, processes: int, strategy: Any = None, **flags: Any) -> list[dict[str, Any]]:
+    """What every process knew in the end; the first with the rows of the log file."""
+    torch.set_num_threads(1)
+    seed_everything(0, verbose=False)
+    folder = folder / str(processes)
+
+    def see(trainer: Trainer, module: Any) -> None:
+        folder.mkdir(exist_ok=True)
+        known = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        best = {**trainer.checkpoint_callback.best_k_models} if trainer.checkpoint_callback else {}  # type: ignore[attr-defined]
+        kept = {Path(path).name: float(value) for path, value in best.items()}
+        torch.save({"known": known, "kept": kept}, folder / f"{trainer.global_rank}.pt")
+
+    callbacks = [*flags.pop("callbacks", []), Look(see)]
+    trained(
+        learner("pair"),
+        processes,
+        strategy=strategy or Pipeline(),
+        callbacks=callbacks,
+        **{"max_epochs": 2, "logger": CSVLogger(folder, name="", version="log"), **flags},
+    )
+    log = folder / "log" / "metrics.csv"
+    lines = log.read_text().splitlines() if log.exists() else []
+    rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(lines)]
+    return [{**torch.load(folder / f"{rank}.pt"), "rows": rows} for rank in range(processes)]
+
+
+def steps(found: dict[str, Any]) -> list[int]:
+    """Steps with a training loss in the log file."""
+    return [int(row["step"]) for row in found["rows"] if "train/loss" in row]
+
+
+@pytest.mark.parametrize(("processes", "every"), [(2, 1), (2, 4), (3, 7)])
+def test_loggers_get_what_one_process_logs(processes: int, every: int, tmp_path: Path) -> None:
+    (one,), all_ = (run(tmp_path, n, log_every_n_steps=every) for n in (1, processes))
+    assert len(steps(one)) == 2 * STEPS // every
+    assert all_[0]["rows"] == one["rows"]
+    for rank in all_:
+        assert rank["known"] == pytest.approx(one["known"], abs=1e-6)
+
+
+def test_of_several_pipelines_the_means_are_logged(tmp_path: Path) -> None:
+    flags = {"log_every_n_steps": 4}
+    (one,), grid = run(tmp_path, 1, **flags), run(tmp_path, 4, strategy=Pipeline(stages=2), **flags)
+    assert [row.keys() for row in grid[0]["rows"]] == [row.keys() for row in one["rows"]]
+    for want, got in zip(one["rows"], grid[0]["rows"], strict=True):
+        assert {key: float(got[key]) for key in want} == pytest.approx({k: float(v) for k, v in want.items()}, abs=1e-5)
+    assert all(rank["known"] == grid[0]["known"] for rank in grid)
+
+
+@pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
+def test_checkpoints_go_by_logged_values(tmp_path: Path) -> None:
+    every = {"every_n_train_steps": 4, "monitor": "train/loss", "save_top_k": -1, "filename": "{step}"}
+    (one,), two = (
+        run(tmp_path, n, log_every_n_steps=4, callbacks=[ModelCheckpoint(tmp_path / f"kept{n}", **every)],
+            enable_checkpointing=True)
+        for n in (1, 2)
+    )  # fmt: skip
+    assert len(one["kept"]) == 2 * STEPS // 4
+    for rank in two:
+        assert rank["kept"] == pytest.approx(one["kept"], abs=1e-6)
+
+
+class TakeLong(Callback):
+    """The time of `max_time` is up in one process alone, before its first batch."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_rank == self.rank:
+            timer = next(c for c in trainer.callbacks if isinstance(c, Timer))  # type: ignore[attr-defined]
+            timer._offset = 3600.0
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("every", "end"), [(1, 1), (6, 6), (0, STEPS)])
+def test_processes_stop_together_at_a_log_interval_or_the_end_of_an_epoch(rank: int, every: int, end: int) -> None:
+    flags = {"max_time": "00:00:30:00", "max_epochs": 3, "log_every_n_steps": every}
+    one = trained(learner("pair"), 1, max_steps=end)
+    two = trained(learner("pair"), 2, strategy=Pipeline(), callbacks=[TakeLong(rank)], **flags)
+    assert difference(one, two) == 0.0
+
+
+class Broken(Shares):
+    """The third batch has an image that is no number."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(dtype)
+        self.samples.tensors[0][25] = torch.nan
+
+
+def test_a_loss_that_is_not_finite_ends_all() -> None:
+    with pytest.raises(ProcessRaisedException, match="the loss of block00 is nan"):
+        trained(learner("pair"), 2, strategy=Pipeline(), data=Broken, log_every_n_steps=4)
