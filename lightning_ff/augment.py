@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_ff.kinds import kind, number, whole
+from lightning_ff.validate import check_int, check_number, check_type
 
 
 class RandomShift(nn.Module):
@@ -26,7 +26,7 @@ class RandomShift(nn.Module):
 
     def __init__(self, pixels: int = 1) -> None:
         super().__init__()
-        whole("pixels", pixels)
+        check_int("pixels", pixels)
         if pixels < 1:
             raise ValueError(f"pixels={pixels}: must be at least 1")
         self.pixels = pixels
@@ -59,7 +59,7 @@ class RandomFlip(nn.Module):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        number("p", p, "must lie in [0, 1]", least=0)
+        check_number("p", p, "must lie in [0, 1]", least=0)
         if p > 1:
             raise ValueError(f"p={p}: must lie in [0, 1]")
         self.p = p
@@ -87,10 +87,10 @@ class Cutout(nn.Module):
 
     def __init__(self, size: int = 8, value: float = 0.0) -> None:
         super().__init__()
-        whole("size", size)
+        check_int("size", size)
         if size < 1:
             raise ValueError(f"size={size}: must be at least 1")
-        number("value", value, "give a finite number")
+        check_number("value", value, "give a finite number")
         self.size = size
         self.value = value
 
@@ -123,9 +123,9 @@ class Compose(nn.Module):
     def __init__(self, transforms: list[nn.Module]) -> None:
         super().__init__()
         remedy = "give a list, such as [RandomShift(4), RandomFlip()]"
-        kind("transforms", transforms, (list, tuple, nn.ModuleList), remedy)
+        check_type("transforms", transforms, (list, tuple, nn.ModuleList), remedy)
         for i, transform in enumerate(transforms):
-            kind(f"transforms[{i}]", transform, nn.Module, "give a module, such as RandomShift(4)")
+            check_type(f"transforms[{i}]", transform, nn.Module, "give a module, such as RandomShift(4)")
         self.transforms = nn.ModuleList(transforms)
 
     def forward(self, x: Tensor) -> Tensor:

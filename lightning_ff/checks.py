@@ -17,12 +17,12 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_ff._lightning import one_backward
-from lightning_ff.kinds import kind, number, whole
 from lightning_ff.labels import Unlabelled
 from lightning_ff.negatives import Mixture, NegativeSampler
 from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import ThresholdLoss
 from lightning_ff.readouts import Readout
+from lightning_ff.validate import check_int, check_number, check_type
 
 if TYPE_CHECKING:
     from lightning_ff.evaluation import Evaluation
@@ -60,10 +60,10 @@ def arguments(learner: LocalLearner) -> None:
             f"refresh_output=True with step={learner.step_mode!r} and segments={learner.objective!r}: blocks must have "
             "stepped before the next one runs, so use step='block' and segments='local'"
         )
-    number("lr_decay", learner.lr_decay, "must be above 0; 1 leaves all rates as they are", above=0)
+    check_number("lr_decay", learner.lr_decay, "must be above 0; 1 leaves all rates as they are", above=0)
     if learner.gradient_clip_val is not None:
-        kind("gradient_clip_val", learner.gradient_clip_val, Real, "give a number, or None for no clipping")
-    whole("accumulate_grad_batches", learner.accumulate_grad_batches)
+        check_type("gradient_clip_val", learner.gradient_clip_val, Real, "give a number, or None for no clipping")
+    check_int("accumulate_grad_batches", learner.accumulate_grad_batches)
     if learner.gradient_clip_val is not None and not learner.gradient_clip_val > 0:
         raise ValueError(f"gradient_clip_val={learner.gradient_clip_val}: must be above 0, or None for no clipping")
     if learner.accumulate_grad_batches < 1:
@@ -245,16 +245,18 @@ def one_loader(stage: str, dataloader_idx: int) -> None:
 
 def parts(network: Any, **given: Any) -> None:
     """Check that a learner's parts are what their annotations say."""
-    kind("network", network, LocalNetwork, "wrap the blocks, LocalNetwork(blocks, input_shape, num_classes, readout)")
+    check_type(
+        "network", network, LocalNetwork, "wrap the blocks, LocalNetwork(blocks, input_shape, num_classes, readout)"
+    )
     if given["negatives"] is not None:
-        kind("negatives", given["negatives"], NegativeSampler, "give an instance, such as WrongLabel()")
+        check_type("negatives", given["negatives"], NegativeSampler, "give an instance, such as WrongLabel()")
     if given["augment"] is not None:
-        kind("augment", given["augment"], torch.nn.Module, "give a module, such as RandomShift(1)")
+        check_type("augment", given["augment"], torch.nn.Module, "give a module, such as RandomShift(1)")
     if given.get("block_optimizers") is not None:
         remedy = "give factories by name of the block, such as {'block00': torch.optim.SGD}"
-        kind("block_optimizers", given["block_optimizers"], Mapping, remedy)
+        check_type("block_optimizers", given["block_optimizers"], Mapping, remedy)
         for name in given["block_optimizers"]:
-            kind("a name in block_optimizers", name, str, remedy)
+            check_type("a name in block_optimizers", name, str, remedy)
 
 
 def pairs(learner: LocalLearner, sampler: NegativeSampler, image: Tensor, positive: Any, negative: Any) -> None:

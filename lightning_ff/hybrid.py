@@ -10,9 +10,9 @@ import math
 import torch
 from torch import Tensor
 
-from lightning_ff.kinds import whole
+from lightning_ff.hashing import hash_bits, host_hash
 from lightning_ff.negatives import Learner, NegativeSampler
-from lightning_ff.random import hash_bits, host_hash
+from lightning_ff.validate import check_int
 
 _BITS = 62
 
@@ -72,7 +72,7 @@ class HybridImages(NegativeSampler):
 
     def __init__(self, seed: int = 0, blurs: int = 6) -> None:
         super().__init__(seed)
-        whole("blurs", blurs)
+        check_int("blurs", blurs)
         if blurs < 1:
             raise ValueError(f"blurs={blurs}: must be at least 1")
         self.blurs = blurs

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_ff.kinds import number, sizes
+from lightning_ff.validate import check_ints, check_number
 
 
 class LabelEncoding(nn.Module):
@@ -32,7 +32,7 @@ class LabelEncoding(nn.Module):
     def __init__(self, on_value: float | None = None) -> None:
         super().__init__()
         if on_value is not None:
-            number("on_value", on_value, "give a number above 0, which stands out from the pixels", above=0)
+            check_number("on_value", on_value, "give a number above 0, which stands out from the pixels", above=0)
         self.on_value = on_value
         self.num_classes = 0
         self.register_buffer("on", torch.tensor(1.0 if on_value is None else float(on_value)))
@@ -40,7 +40,7 @@ class LabelEncoding(nn.Module):
 
     def build(self, num_classes: int, input_shape: Sequence[int]) -> tuple[int, ...]:
         """Fix the number of classes and check the input; returns the encoded shape."""
-        sizes("input_shape", input_shape, "give the shape of one input, such as (1, 28, 28)")
+        check_ints("input_shape", input_shape, "give the shape of one input, such as (1, 28, 28)")
         if not input_shape or min(input_shape) < 1:
             raise ValueError(f"input_shape={input_shape}: give the shape of one input, every size at least 1")
         self.num_classes = num_classes

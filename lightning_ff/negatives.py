@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from lightning_ff.kinds import kind, number, whole
+from lightning_ff.hashing import hash_bits, hash_uniform, host_uniform
 from lightning_ff.labels import LabelEncoding
-from lightning_ff.random import hash_bits, hash_uniform, host_uniform
+from lightning_ff.validate import check_int, check_number, check_type
 
 
 class Learner(Protocol):
@@ -119,7 +119,7 @@ class NegativeSampler(nn.Module):
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
-        whole("seed", seed)
+        check_int("seed", seed)
         self.seed = seed
 
     @property
@@ -163,7 +163,7 @@ class FixedPool(NegativeSampler):
 
     def __init__(self, seed: int = 0, draw: int = 0) -> None:
         super().__init__(seed)
-        whole("draw", draw)
+        check_int("draw", draw)
         self.draw = draw
 
     @property
@@ -193,10 +193,10 @@ class HardLabel(NegativeSampler):
 
     def __init__(self, seed: int = 0, fraction: float = 0.25, start_epoch: int = 1) -> None:
         super().__init__(seed)
-        number("fraction", fraction, "must lie in (0, 1]", above=0)
+        check_number("fraction", fraction, "must lie in (0, 1]", above=0)
         if fraction > 1:
             raise ValueError(f"fraction={fraction}: must lie in (0, 1]")
-        whole("start_epoch", start_epoch)
+        check_int("start_epoch", start_epoch)
         if start_epoch < 0:
             raise ValueError(f"start_epoch={start_epoch}: must be 0 or more")
         self.fraction = fraction
@@ -263,14 +263,14 @@ def _shapes(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_weights(argument: str, weights: list[float], samplers: list[NegativeSampler]) -> None:
     """Check samplers and their shares in a mixture, given as `argument`."""
-    kind("samplers", samplers, (list, tuple), "give a list, such as [WrongLabel(), HardLabel()]")
+    check_type("samplers", samplers, (list, tuple), "give a list, such as [WrongLabel(), HardLabel()]")
     for i, sampler in enumerate(samplers):
-        kind(f"samplers[{i}]", sampler, NegativeSampler, "give an instance, such as WrongLabel()")
-    kind(argument, weights, (list, tuple), "give a list of numbers, one for each sampler")
+        check_type(f"samplers[{i}]", sampler, NegativeSampler, "give an instance, such as WrongLabel()")
+    check_type(argument, weights, (list, tuple), "give a list of numbers, one for each sampler")
     if len(samplers) != len(weights) or not samplers:
         raise ValueError(f"{argument}={weights}: give one for each of the {len(samplers)} samplers")
     for i, weight in enumerate(weights):
-        number(f"{argument}[{i}]", weight, "give a finite number, 0 or more")
+        check_number(f"{argument}[{i}]", weight, "give a finite number, 0 or more")
     if min(weights) < 0 or sum(weights) == 0:
         raise ValueError(f"{argument}={weights}: must be 0 or more and not all 0")
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from lightning_ff.blocks.channels import channel_axis, watching
 from lightning_ff.blocks.local_block import Activation, LocalBlock, first
-from lightning_ff.kinds import kind, number, own, sizes, whole
 from lightning_ff.labels import LabelEncoding
 from lightning_ff.objectives import Mode, Term
 from lightning_ff.readouts import Readout
 from lightning_ff.sweep import Placement
+from lightning_ff.validate import check_int, check_ints, check_number, check_type, copy_if_owned
 
 
 @contextmanager
@@ -74,15 +74,15 @@ class LocalNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(_local(blocks))
-        whole("num_classes", num_classes)
-        sizes("input_shape", input_shape, "give the shape of one input, such as (1, 28, 28)")
-        kind("readout", readout, Readout, "give an instance, such as SumReadout()")
+        check_int("num_classes", num_classes)
+        check_ints("input_shape", input_shape, "give the shape of one input, such as (1, 28, 28)")
+        check_type("readout", readout, Readout, "give an instance, such as SumReadout()")
         if labels is not None:
-            kind("labels", labels, LabelEncoding, "give a label encoding, such as PixelOverlay()")
+            check_type("labels", labels, LabelEncoding, "give a label encoding, such as PixelOverlay()")
         self.input_shape = tuple(input_shape)
         self.num_classes = num_classes
-        self.readout = readout = own(readout)
-        self.labels = labels = None if labels is None else own(labels)
+        self.readout = readout = copy_if_owned(readout)
+        self.labels = labels = None if labels is None else copy_if_owned(labels)
         self.input_normalization = input_normalization
         self.scan_memory = scan_memory
         digits = max(2, len(str(len(self.blocks) - 1)))
@@ -104,7 +104,7 @@ class LocalNetwork(nn.Module):
 
         A learner has a method of the same name, which makes its metrics anew.
         """
-        kind("readout", readout, Readout, "give an instance, such as SumReadout()")
+        check_type("readout", readout, Readout, "give an instance, such as SumReadout()")
         heard = readout.needs == "features"
         answering = [heard or block.goodness is not None for block in self.stack]
         shapes = [s[0] for s, answers in zip(self.shapes, answering, strict=True) if answers]
@@ -118,7 +118,7 @@ class LocalNetwork(nn.Module):
         Raises:
             ValueError: the network is in pair mode, or has fewer than two classes.
         """
-        whole("num_classes", num_classes)
+        check_int("num_classes", num_classes)
         if self.labels is not None:
             raise ValueError(
                 f"reset_heads(num_classes={num_classes}) is for class mode: labels={self.labels} is built in"
@@ -151,7 +151,7 @@ class LocalNetwork(nn.Module):
             raise ValueError(f"num_classes={self.num_classes}: must be at least 2")
         if not self.input_shape or min(self.input_shape) < 1:
             raise ValueError(f"input_shape={self.input_shape}: give the shape of one input, every size at least 1")
-        number("scan_memory", self.scan_memory, "give a positive number of MiB", above=0)
+        check_number("scan_memory", self.scan_memory, "give a positive number of MiB", above=0)
         modes = {block.goodness.mode for block in self.stack if block.goodness is not None}
         if len(modes) != 1:
             found = f"goodness of modes {sorted(modes)}" if modes else "no goodness at all"
@@ -328,8 +328,8 @@ class LocalNetwork(nn.Module):
 
 
 def _local(blocks: Iterable[LocalBlock]) -> list[LocalBlock]:
-    kind("blocks", blocks, Iterable, "give a list of LocalBlock")
+    check_type("blocks", blocks, Iterable, "give a list of LocalBlock")
     listed = list(blocks)
     for i, block in enumerate(listed):
-        kind(f"blocks[{i}]", block, LocalBlock, "wrap the layers, LocalBlock(layers, goodness, loss)")
+        check_type(f"blocks[{i}]", block, LocalBlock, "wrap the layers, LocalBlock(layers, goodness, loss)")
     return listed

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_ff.kinds import kind, sizes
+from lightning_ff.validate import check_ints, check_type
 
 _SWITCH = "choose True or False"
 
@@ -78,7 +78,7 @@ class SumReadout(Readout):
 
     def __init__(self, skip_first: bool = False) -> None:
         super().__init__()
-        kind("skip_first", skip_first, bool, _SWITCH)
+        check_type("skip_first", skip_first, bool, _SWITCH)
         self.skip_first = skip_first
 
     def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
@@ -132,10 +132,10 @@ class MeanReadout(Readout):
     def __init__(self, blocks: Sequence[int] | None = None, softmax: bool = False) -> None:
         super().__init__()
         if blocks is not None:
-            sizes("blocks", blocks, "give a list of places, such as [0, -1], or None for all")
+            check_ints("blocks", blocks, "give a list of places, such as [0, -1], or None for all")
             if not blocks:
                 raise ValueError("blocks=[]: name at least one block, or None for all")
-        kind("softmax", softmax, bool, _SWITCH)
+        check_type("softmax", softmax, bool, _SWITCH)
         self.blocks = None if blocks is None else list(blocks)
         self.softmax = softmax
         self.takes_some = blocks is None
@@ -169,7 +169,7 @@ class IntervalReadout(Readout):
 
     def __init__(self, softmax: bool = False) -> None:
         super().__init__()
-        kind("softmax", softmax, bool, _SWITCH)
+        check_type("softmax", softmax, bool, _SWITCH)
         self.softmax = softmax
 
     def build(self, shapes: Sequence[torch.Size], num_classes: int) -> None:
@@ -226,7 +226,7 @@ class LinearReadout(Readout):
         super().__init__()
         if view not in ("neutral", "positive"):
             raise ValueError(f"view={view!r}: choose 'neutral' or 'positive'")
-        kind("skip_first", skip_first, bool, _SWITCH)
+        check_type("skip_first", skip_first, bool, _SWITCH)
         self.skip_first = skip_first
         self.view = view
         self.linear = nn.ModuleList()

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_ff.hashing import hash_bits
 from lightning_ff.hybrid import HybridImages, blurred_masks
 from lightning_ff.labels import LabelEncoding, PixelOverlay, Unlabelled
-from lightning_ff.random import hash_bits
 
 
 def noise(index: int, height: int, width: int, seed: int, epoch: int) -> np.ndarray:

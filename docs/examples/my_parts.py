@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_ff import Goodness, NegativeSampler, PairLoss, Readout, Term
-from lightning_ff.random import hash_bits
+from lightning_ff.hashing import hash_bits
 
 # --8<-- [end:imports]
 

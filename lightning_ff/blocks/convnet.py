@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from lightning_ff.kinds import sizes, whole
+from lightning_ff.validate import check_int, check_ints
 
 
 class ConvNet(nn.Sequential):
@@ -39,8 +39,8 @@ class ConvNet(nn.Sequential):
         pools: Sequence[int] | None = None,
         kernel_size: int = 3,
     ) -> None:
-        whole("num_classes", num_classes)
-        sizes("widths", widths, "give the channels of every layer, such as [32, 64]")
+        check_int("num_classes", num_classes)
+        check_ints("widths", widths, "give the channels of every layer, such as [32, 64]")
         if not widths or min(widths) < 1:
             raise ValueError(f"widths={list(widths)}: give one number of channels per layer, each at least 1")
         if kernel_size < 1 or kernel_size % 2 == 0:

@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from lightning_ff.blocks.recompute import check_graph, recomputing, statistics_kept
-from lightning_ff.kinds import kind, own
 from lightning_ff.objectives import Goodness, LocalLoss, Term
+from lightning_ff.validate import check_type, copy_if_owned
 
 Activation = Tensor | tuple[Tensor, ...]
 
@@ -83,10 +83,10 @@ class LocalBlock(nn.Module):
         if goodness_from not in ("raw", "normalized"):
             raise ValueError(f"goodness_from={goodness_from!r}: choose 'raw' or 'normalized'")
         self.layers = layers
-        self.goodness = None if goodness is None else own(goodness)
-        self.loss = None if loss is None else own(loss)
+        self.goodness = None if goodness is None else copy_if_owned(goodness)
+        self.loss = None if loss is None else copy_if_owned(loss)
         self.normalization = normalization
-        self.terms = nn.ModuleList(own(term) for term in terms)
+        self.terms = nn.ModuleList(copy_if_owned(term) for term in terms)
         self.goodness_from = goodness_from
         self.batch_stats = batch_stats
         self.recompute = recompute
@@ -185,15 +185,15 @@ def _join(a: Activation, b: Activation) -> Activation:
 
 def _checked(layers: object, goodness: object, loss: object, normalization: object, terms: object) -> list[Term]:
     """The terms as a list, once every part was found to be of its kind."""
-    kind("layers", layers, nn.Module, "give a module, such as nn.Sequential(...)")
+    check_type("layers", layers, nn.Module, "give a module, such as nn.Sequential(...)")
     if goodness is not None:
-        kind("goodness", goodness, Goodness, "give an instance, such as MeanSquare()")
+        check_type("goodness", goodness, Goodness, "give an instance, such as MeanSquare()")
     if loss is not None:
-        kind("loss", loss, LocalLoss, "give an instance, such as ThresholdLoss()")
+        check_type("loss", loss, LocalLoss, "give an instance, such as ThresholdLoss()")
     if normalization is not None:
-        kind("normalization", normalization, nn.Module, "give a module, such as Normalize('rms')")
-    kind("terms", terms, Iterable, "give a list, such as [PeerNormalization()]")
+        check_type("normalization", normalization, nn.Module, "give a module, such as Normalize('rms')")
+    check_type("terms", terms, Iterable, "give a list, such as [PeerNormalization()]")
     listed = list(terms)  # type: ignore[call-overload]
     for i, term in enumerate(listed):
-        kind(f"terms[{i}]", term, Term, "give an instance, such as PeerNormalization()")
+        check_type(f"terms[{i}]", term, Term, "give an instance, such as PeerNormalization()")
     return listed

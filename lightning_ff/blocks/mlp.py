@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from lightning_ff.kinds import number, sizes, whole
+from lightning_ff.validate import check_int, check_ints, check_number
 
 ActivationName = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid"]
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -81,7 +81,7 @@ def mlp(
         raise ValueError(f"activation={activation!r}: choose one of {', '.join(get_args(ActivationName))}")
     if full_gradient and activation != "relu":
         raise ValueError(f"full_gradient=True works with activation='relu', not {activation!r}")
-    number("dropout", dropout, "must lie in [0, 1)", least=0)
+    check_number("dropout", dropout, "must lie in [0, 1)", least=0)
     if dropout >= 1:
         raise ValueError(f"dropout={dropout}: must lie in [0, 1)")
     layers = []
@@ -123,9 +123,9 @@ class MLP(nn.Sequential):
         activation: ActivationName = "relu",
         dropout: float = 0.0,
     ) -> None:
-        whole("num_classes", num_classes)
-        whole("inputs", inputs)
-        sizes("widths", widths, "give the units of every layer, such as [500, 500]")
+        check_int("num_classes", num_classes)
+        check_int("inputs", inputs)
+        check_ints("widths", widths, "give the units of every layer, such as [500, 500]")
         if inputs < 1:
             raise ValueError(f"inputs={inputs}: must be at least 1, such as 784 for images of 28 x 28")
         layers = mlp(inputs, widths, activation, dropout=dropout)

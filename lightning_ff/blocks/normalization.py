@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_ff.kinds import number
+from lightning_ff.validate import check_number
 
 Normalization = Literal["l2", "rms", "layer", "channel", "none"]
 
@@ -37,7 +37,7 @@ class Normalize(nn.Module):
         super().__init__()
         if kind not in get_args(Normalization):
             raise ValueError(f"normalization={kind!r}: choose one of {', '.join(get_args(Normalization))}")
-        number("eps", eps, "must be 0 or more", least=0)
+        check_number("eps", eps, "must be 0 or more", least=0)
         self.kind = kind
         self.eps = eps
 

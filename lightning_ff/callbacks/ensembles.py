@@ -14,7 +14,6 @@ from typing_extensions import override
 from lightning_ff.callbacks.ensemble_files import class_names, draw, save, summary, weights
 from lightning_ff.callbacks.representations import LabelPolicy, Units, layers_of, unseen
 from lightning_ff.callbacks.watching import RepresentationCallback
-from lightning_ff.kinds import number, whole
 from lightning_ff.learner import LocalLearner
 from lightning_ff.metrics import (
     ClassSamples,
@@ -23,6 +22,7 @@ from lightning_ff.metrics import (
     leave_one_out_ensemble,
     quantile_median_ensemble,
 )
+from lightning_ff.validate import check_int, check_number
 
 Definition = Literal["leave_one_out", "quantile_median", "kolmogorov_smirnov"]
 _PARAMETER = {"leave_one_out": ("k", 1.0), "quantile_median": ("quantile", 0.9), "kolmogorov_smirnov": ("level", 0.05)}
@@ -76,11 +76,11 @@ class EnsembleMonitor(RepresentationCallback):
             raise ValueError(f"definition={definition!r}: choose one of {', '.join(_PARAMETER)}")
         if label_policy not in ("true", "neutral", "predicted"):
             raise ValueError(f"label_policy={label_policy!r}: choose 'true', 'neutral' or 'predicted'")
-        whole("samples", samples)
+        check_int("samples", samples)
         if samples < 0:
             raise ValueError(f"samples={samples}: must be 0 or more")
         if parameter is not None:
-            number("parameter", parameter, "give a number, or None")
+            check_number("parameter", parameter, "give a number, or None")
         if definition != "leave_one_out" and samples == 0:
             raise ValueError(f"definition={definition!r} needs samples, and samples=0 keeps none: raise it")
         self.definition = definition

@@ -12,10 +12,10 @@ from typing_extensions import override
 from lightning_ff._lightning import batches_seen
 from lightning_ff.callbacks.base import logs_now
 from lightning_ff.figures import goodness_histograms
-from lightning_ff.kinds import whole
 from lightning_ff.loggers import log_figure
 from lightning_ff.network import LocalNetwork
 from lightning_ff.sweep import Placement
+from lightning_ff.validate import check_int
 
 _KEPT = 20  # batches in a picture
 
@@ -60,8 +60,8 @@ class GoodnessMonitor(Callback):
 
     def __init__(self, every_n_steps: int | None = None, histogram_every_n_epochs: int = 10) -> None:
         if every_n_steps is not None:
-            whole("every_n_steps", every_n_steps, "give a whole number, or None")
-        whole("histogram_every_n_epochs", histogram_every_n_epochs)
+            check_int("every_n_steps", every_n_steps, "give a whole number, or None")
+        check_int("histogram_every_n_epochs", histogram_every_n_epochs)
         if every_n_steps is not None and every_n_steps < 1:
             raise ValueError(f"every_n_steps={every_n_steps}: must be at least 1, or None")
         if histogram_every_n_epochs < 0:

@@ -10,10 +10,10 @@ from typing_extensions import override
 
 from lightning_ff._lightning import state_key
 from lightning_ff.callbacks.base import pair_learner
-from lightning_ff.kinds import kind, number, whole
 from lightning_ff.labels import Unlabelled
 from lightning_ff.learner import LocalLearner
 from lightning_ff.negatives import HardLabel, Mixture
+from lightning_ff.validate import check_int, check_number, check_type
 
 
 class MineNegatives(Callback):
@@ -36,12 +36,12 @@ class MineNegatives(Callback):
     needs_all_blocks = True
 
     def __init__(self, fraction: float = 0.25, above: float = 0.5, monitor: str = "val/acc", seed: int = 0) -> None:
-        number("fraction", fraction, "must lie in (0, 1]", above=0)
+        check_number("fraction", fraction, "must lie in (0, 1]", above=0)
         if fraction > 1:
             raise ValueError(f"fraction={fraction}: must lie in (0, 1]")
-        number("above", above, "give the level of the metric")
-        kind("monitor", monitor, str, "give the name of a metric, such as 'val/acc'")
-        whole("seed", seed)
+        check_number("above", above, "give the level of the metric")
+        check_type("monitor", monitor, str, "give the name of a metric, such as 'val/acc'")
+        check_int("seed", seed)
         self.fraction = fraction
         self.above = above
         self.monitor = monitor

@@ -9,8 +9,8 @@ from typing_extensions import override
 
 from lightning_ff import checks
 from lightning_ff.callbacks.base import pair_learner
-from lightning_ff.kinds import whole
 from lightning_ff.negatives import Mixture, NegativeSampler, check_weights, load_state
+from lightning_ff.validate import check_int
 
 
 class MixNegatives(Callback):
@@ -39,7 +39,7 @@ class MixNegatives(Callback):
         epochs: int = 1,
         seed: int = 0,
     ) -> None:
-        whole("epochs", epochs)
+        check_int("epochs", epochs)
         if epochs < 1:
             raise ValueError(f"epochs={epochs}: must be at least 1")
         self.start = start

@@ -14,8 +14,8 @@ from lightning_ff._lightning import state_key
 from lightning_ff.batch import unpack
 from lightning_ff.callbacks.base import pair_learner
 from lightning_ff.figures import pairs
-from lightning_ff.kinds import whole
 from lightning_ff.loggers import log_figure
+from lightning_ff.validate import check_int
 
 
 class NegativePictures(Callback):
@@ -31,7 +31,7 @@ class NegativePictures(Callback):
     """
 
     def __init__(self, count: int = 10) -> None:
-        whole("count", count)
+        check_int("count", count)
         if count < 1:
             raise ValueError(f"count={count}: must be at least 1")
         self.count = count

@@ -12,10 +12,10 @@ from typing_extensions import override
 from lightning_ff.callbacks.ensemble_files import class_names
 from lightning_ff.callbacks.representations import Units
 from lightning_ff.callbacks.watching import RepresentationCallback
-from lightning_ff.kinds import whole
 from lightning_ff.learner import LocalLearner
 from lightning_ff.loggers import run_folder
 from lightning_ff.metrics import ClassSamples, linear_probe, one_versus_rest_probe
+from lightning_ff.validate import check_int
 
 INPUT = "input"
 
@@ -55,10 +55,10 @@ class ProbeMonitor(RepresentationCallback):
         units: Units = "all",
     ) -> None:
         super().__init__(layers, every_n_epochs, units)
-        whole("folds", folds)
+        check_int("folds", folds)
         if folds < 2:
             raise ValueError(f"folds={folds}: one is left out of every fit, so give at least 2")
-        whole("samples", samples)
+        check_int("samples", samples)
         if samples < folds:
             raise ValueError(f"samples={samples}: every one of folds={folds} needs one at least")
         self.samples = samples

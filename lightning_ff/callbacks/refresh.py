@@ -6,8 +6,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_ff.callbacks.base import pair_learner
-from lightning_ff.kinds import whole
 from lightning_ff.negatives import FixedPool
+from lightning_ff.validate import check_int
 
 
 class RefreshNegatives(Callback):
@@ -23,7 +23,7 @@ class RefreshNegatives(Callback):
     """
 
     def __init__(self, every_n_epochs: int = 1) -> None:
-        whole("every_n_epochs", every_n_epochs)
+        check_int("every_n_epochs", every_n_epochs)
         if every_n_epochs < 1:
             raise ValueError(f"every_n_epochs={every_n_epochs}: must be at least 1")
         self.every_n_epochs = every_n_epochs

@@ -12,9 +12,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from lightning_ff.callbacks.windows import Window, Windows, checked_windows
-from lightning_ff.kinds import kind, number, sizes, whole
 from lightning_ff.learner import LocalLearner
 from lightning_ff.sweep import Schedule
+from lightning_ff.validate import check_int, check_ints, check_number, check_type
 
 
 class WindowSchedule(Callback):
@@ -51,8 +51,8 @@ class WindowSchedule(Callback):
         self, windows: Sequence[Sequence[Window]], cache: bool | None = None, cache_memory: float = 1024.0
     ) -> None:
         if cache is not None:
-            kind("cache", cache, bool, "choose True, False, or None to cache where it is exact")
-        number("cache_memory", cache_memory, "must be 0 or more, in MiB", least=0)
+            check_type("cache", cache, bool, "choose True, False, or None to cache where it is exact")
+        check_number("cache_memory", cache_memory, "must be 0 or more, in MiB", least=0)
         self.cache = cache
         self.cache_memory = cache_memory
         self.windows = checked_windows(windows)
@@ -156,11 +156,11 @@ class GreedySchedule(WindowSchedule):
     def __init__(
         self, epochs: int | list[int] = 20, laps: int = 1, cache: bool | None = None, cache_memory: float = 1024.0
     ) -> None:
-        whole("laps", laps)
+        check_int("laps", laps)
         if isinstance(epochs, Sequence):
-            sizes("epochs", epochs, "give the epochs of every block, such as [20, 20, 40]")
+            check_ints("epochs", epochs, "give the epochs of every block, such as [20, 20, 40]")
         else:
-            whole("epochs", epochs)
+            check_int("epochs", epochs)
         per_block = list(epochs) if isinstance(epochs, Sequence) else [epochs]
         if not per_block or min(per_block) < 0 or max(per_block) < 1 or (isinstance(epochs, int) and epochs < 1):
             raise ValueError(f"epochs={epochs}: every block needs at least 1 epoch; in a list, 0 leaves a block out")

@@ -14,8 +14,8 @@ from lightning_ff.batch import unpack
 from lightning_ff.callbacks.base import logs_now
 from lightning_ff.callbacks.representations import Units
 from lightning_ff.callbacks.watching import RepresentationCallback
-from lightning_ff.kinds import whole
 from lightning_ff.metrics.sparsity import active_fraction, hoyer_sparsity, treves_rolls_sparsity
+from lightning_ff.validate import check_int
 
 
 class SparsityMonitor(RepresentationCallback):
@@ -46,7 +46,7 @@ class SparsityMonitor(RepresentationCallback):
     ) -> None:
         super().__init__(layers, every_n_epochs, units)
         if every_n_steps is not None:
-            whole("every_n_steps", every_n_steps, "give a whole number, or None")
+            check_int("every_n_steps", every_n_steps, "give a whole number, or None")
             if every_n_steps < 0:
                 raise ValueError(f"every_n_steps={every_n_steps}: must be 0 or more, 0 for never, or None")
         self.every_n_steps = every_n_steps

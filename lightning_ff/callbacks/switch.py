@@ -11,8 +11,8 @@ from typing_extensions import override
 
 from lightning_ff import checks
 from lightning_ff.callbacks.base import pair_learner
-from lightning_ff.kinds import kind, whole
 from lightning_ff.negatives import NegativeSampler, load_state
+from lightning_ff.validate import check_int, check_type
 
 
 class SwitchNegatives(Callback):
@@ -30,10 +30,10 @@ class SwitchNegatives(Callback):
 
     def __init__(self, samplers: dict[int, NegativeSampler]) -> None:
         remedy = "give samplers by their first epoch, such as {0: WrongLabel()}"
-        kind("samplers", samplers, Mapping, remedy)
+        check_type("samplers", samplers, Mapping, remedy)
         for epoch, sampler in samplers.items():
-            whole("an epoch in samplers", epoch, remedy)
-            kind(f"samplers[{epoch}]", sampler, NegativeSampler, "give an instance, such as WrongLabel()")
+            check_int("an epoch in samplers", epoch, remedy)
+            check_type(f"samplers[{epoch}]", sampler, NegativeSampler, "give an instance, such as WrongLabel()")
         if not samplers or min(samplers) < 0:
             raise ValueError(f"samplers={samplers}: give samplers by their first epoch, 0 or later")
         self.samplers = samplers

@@ -21,8 +21,8 @@ from lightning_ff.callbacks.representations import (
     represent,
     scans,
 )
-from lightning_ff.kinds import kind, whole
 from lightning_ff.learner import LocalLearner
+from lightning_ff.validate import check_int, check_type
 
 
 class RepresentationCallback(Callback, ABC):
@@ -38,14 +38,14 @@ class RepresentationCallback(Callback, ABC):
 
     def __init__(self, layers: list[str] | None, every_n_epochs: int, units: Units) -> None:
         if layers is not None:
-            kind("layers", layers, (list, tuple), "give paths of modules, such as ['layer1', 'layer2'], or None")
+            check_type("layers", layers, (list, tuple), "give paths of modules, such as ['layer1', 'layer2'], or None")
             for i, path in enumerate(layers):
-                kind(f"layers[{i}]", path, str, "give the path of a module, such as 'layer1.0'")
+                check_type(f"layers[{i}]", path, str, "give the path of a module, such as 'layer1.0'")
             if not layers:
                 raise ValueError("layers=[]: name at least one module, or None for every block of a learner")
         if units not in ("all", "channels"):
             raise ValueError(f"units={units!r}: choose 'all' or 'channels'")
-        whole("every_n_epochs", every_n_epochs)
+        check_int("every_n_epochs", every_n_epochs)
         if every_n_epochs < 0:
             raise ValueError(f"every_n_epochs={every_n_epochs}: must be 0 or more, 0 for never")
         self.layers = layers

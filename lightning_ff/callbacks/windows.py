@@ -13,9 +13,9 @@ from typing_extensions import override
 
 from lightning_ff.blocks.local_block import Activation
 from lightning_ff.callbacks.cache import OutputCache
-from lightning_ff.kinds import kind, sizes
 from lightning_ff.learner import LocalLearner
 from lightning_ff.sweep import Schedule, Segment
+from lightning_ff.validate import check_ints, check_type
 
 Window = tuple[int, int]
 
@@ -169,13 +169,13 @@ def checked_windows(windows: Any) -> list[list[Window]]:
         ValueError: they are empty or overlap, or no block has one.
         TypeError: they are no lists of pairs of whole numbers.
     """
-    kind("windows", windows, Sequence, "give a list of windows for each block, such as [[(0, 5)], [(5, 10)]]")
+    check_type("windows", windows, Sequence, "give a list of windows for each block, such as [[(0, 5)], [(5, 10)]]")
     checked: list[list[Window]] = []
     for k, of_block in enumerate(windows):
-        kind(f"windows[{k}]", of_block, Sequence, "give a list of windows, such as [(0, 5)]")
+        check_type(f"windows[{k}]", of_block, Sequence, "give a list of windows, such as [(0, 5)]")
         done: list[Window] = []
         for window in of_block:
-            sizes(f"windows[{k}]", window, "give windows as two epochs, such as [(0, 5)]")
+            check_ints(f"windows[{k}]", window, "give windows as two epochs, such as [(0, 5)]")
             if len(window) != 2 or not (done[-1][1] if done else 0) <= window[0] < window[1]:
                 raise ValueError(
                     f"windows[{k}]={list(of_block)}: give (first epoch, end) with end after first, one after another"

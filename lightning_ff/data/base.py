@@ -19,7 +19,7 @@ from lightning_ff._lightning import begin_epoch_again, epoch_is_over
 from lightning_ff.data import scaling as scales
 from lightning_ff.data.loader import BatchLoader, generator, require
 from lightning_ff.data.split import draw_per_class, proportional, without
-from lightning_ff.kinds import number, whole
+from lightning_ff.validate import check_int, check_number
 
 Images = tuple[Tensor, Tensor]
 """Images ``(S, C, H, W)``, uint8, and their class numbers ``(S,)``, int64."""
@@ -295,7 +295,7 @@ class ImageData(LightningDataModule, ABC):
 
     def _check_arguments(self) -> None:
         for name in ("batch_size", "eval_batch_size", "seed", "split_seed"):
-            whole(name, getattr(self, name))
+            check_int(name, getattr(self, name))
         if self.held_out is not None and (isinstance(self.held_out, str) or not isinstance(self.held_out, Sequence)):
             raise TypeError(f"held_out={self.held_out!r}: give a list of classes, by name or number, or None")
         if hasattr(self, "classes"):  # folders are looked into later
@@ -305,10 +305,10 @@ class ImageData(LightningDataModule, ABC):
         for name in ("seed", "split_seed"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "must be 0 or larger")
         val, remedy = self.val_size, "must be a share in 0..1 or a whole number of images, 0 for no validation"
-        number("val_size", val, remedy)
+        check_number("val_size", val, remedy)
         require(0 <= val < 1 or (val >= 1 and float(val).is_integer()), "val_size", val, remedy)
         if self.train_size is not None:
-            whole("train_size", self.train_size, "give a whole number of images a class, or None for all")
+            check_int("train_size", self.train_size, "give a whole number of images a class, or None for all")
         small = self.train_size is None or self.train_size >= 1
         require(small, "train_size", self.train_size, "must be at least 1 image a class, or None for all")
         require(self.scaling in ("unit", "standard"), "scaling", self.scaling, "must be 'unit' or 'standard'")

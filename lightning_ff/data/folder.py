@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from lightning_ff.data.base import ImageData, Images
 from lightning_ff.data.loader import require
-from lightning_ff.kinds import number, whole
+from lightning_ff.validate import check_int, check_number
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
 
@@ -61,9 +61,9 @@ class ImageFolder(ImageData):
         drop_last: bool = False,
         held_out: Sequence[int | str] | None = None,
     ) -> None:
-        whole("image_size", image_size)
-        whole("channels", channels, "give 1 (grey) or 3 (colour)")
-        number("max_memory_gb", max_memory_gb, "give a number of 10^9 bytes above 0", above=0)
+        check_int("image_size", image_size)
+        check_int("channels", channels, "give 1 (grey) or 3 (colour)")
+        check_number("max_memory_gb", max_memory_gb, "give a number of 10^9 bytes above 0", above=0)
         require(image_size >= 1, "image_size", image_size, "must be at least 1")
         require(channels in (1, 3), "channels", channels, "must be 1 (grey) or 3 (colour)")
         self.mean, self.std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if channels == 3 else ((0.449,), (0.226,))

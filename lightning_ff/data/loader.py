@@ -15,7 +15,7 @@ from torch.utils.data import SequentialSampler
 from typing_extensions import override
 
 from lightning_ff.data.batch import Batch
-from lightning_ff.kinds import whole
+from lightning_ff.validate import check_int
 
 
 def require(holds: bool, argument: str, value: object, remedy: str) -> None:
@@ -93,7 +93,7 @@ class BatchLoader(Iterable[Batch]):
 
     def _check(self) -> None:
         for name in ("batch_size", "seed", "rank", "world_size"):
-            whole(name, getattr(self, name))
+            check_int(name, getattr(self, name))
         require(self.batch_size >= 1, "batch_size", self.batch_size, "must be at least 1")
         require(self.seed >= 0, "seed", self.seed, "must be 0 or larger")
         require(0 <= self.rank < self.world_size, "rank", self.rank, f"must be in 0..{self.world_size - 1}")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_ff import checks
 from lightning_ff.blocks.measure import example
 from lightning_ff.blocks.tracing import untouched
-from lightning_ff.kinds import kind
+from lightning_ff.validate import check_type
 
 _OLD_DENSE = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")  # names in torchvision's published files
 _AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")  # torchvision's second classifiers, which inception and googlenet have
@@ -43,10 +43,10 @@ def backbone(
         ValueError: torchvision has no such model or weights, or the file fits another network.
         FileNotFoundError: there is no such file.
     """
-    kind("model", model, (str, nn.Module), 'give a name of torchvision, such as "resnet18", or a module')
+    check_type("model", model, (str, nn.Module), 'give a name of torchvision, such as "resnet18", or a module')
     made = _named(model, num_classes) if isinstance(model, str) else model
     if weights is not None:
-        kind("weights", weights, str, "give the name of torchvision's weights, or of a file")
+        check_type("weights", weights, str, "give the name of torchvision's weights, or of a file")
         load(made, _state(model, weights), weights, input_shape)
     return made.train()
 

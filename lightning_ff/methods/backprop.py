@@ -10,12 +10,12 @@ from torch import nn
 
 from lightning_ff.blocks import LocalBlock
 from lightning_ff.blocks.normalization import Normalization
-from lightning_ff.kinds import kind
 from lightning_ff.methods.cautions import check_extra, check_output, check_segments
 from lightning_ff.methods.cut_network import CutNetworkLearner, cut_network, loss_for
 from lightning_ff.methods.scalable_forward_forward import ScalableForwardForward
 from lightning_ff.objectives import LocalLoss, OutputGoodness, Term
 from lightning_ff.spec import part
+from lightning_ff.validate import check_type
 
 
 class Backprop(CutNetworkLearner):
@@ -56,7 +56,7 @@ class Backprop(CutNetworkLearner):
         terms: list[Term] | None = None,
         **kwargs: Any,
     ) -> None:
-        kind("terms", terms or [], (list, tuple), "give a list, such as [ActivationPenalty(1e-6)]")
+        check_type("terms", terms or [], (list, tuple), "give a list, such as [ActivationPenalty(1e-6)]")
         check_extra(type(self).__name__, kwargs)
         check_segments("Backprop", "the last loss", kwargs)
         objective = loss_for(loss)

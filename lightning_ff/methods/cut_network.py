@@ -13,7 +13,6 @@ from typing_extensions import Self, override
 
 from lightning_ff import configure
 from lightning_ff.blocks import LocalBlock, Partition, partition
-from lightning_ff.kinds import kind, sizes, whole
 from lightning_ff.learner import LocalLearner
 from lightning_ff.methods.backbone import Classifier, backbone, classifier
 from lightning_ff.methods.cautions import warn_of_still
@@ -21,6 +20,7 @@ from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import CrossEntropy, LocalLoss, OutputGoodness
 from lightning_ff.readouts import LastReadout, MeanReadout, Readout
 from lightning_ff.spec import part
+from lightning_ff.validate import check_int, check_ints, check_type
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
@@ -39,9 +39,9 @@ def cut_network(
         ValueError: an argument does not fit; the message names it.
         TypeError: an argument is not what its annotation says.
     """
-    whole("num_classes", num_classes)
-    sizes("input_shape", input_shape, "give the shape of one input, such as (3, 32, 32)")
-    whole("frozen", frozen)
+    check_int("num_classes", num_classes)
+    check_ints("input_shape", input_shape, "give the shape of one input, such as (3, 32, 32)")
+    check_int("frozen", frozen)
     net = backbone(part(model), num_classes, input_shape, weights)
     return net, partition(net, cuts, input_shape=input_shape)
 
@@ -49,7 +49,7 @@ def cut_network(
 def loss_for(loss: LocalLoss | None) -> LocalLoss:
     """The loss given, or the cross-entropy."""
     objective = part(loss) or CrossEntropy()
-    kind("loss", objective, LocalLoss, "give an instance, such as CrossEntropy()")
+    check_type("loss", objective, LocalLoss, "give an instance, such as CrossEntropy()")
     return cast(LocalLoss, objective)
 
 
@@ -80,7 +80,7 @@ class CutNetworkLearner(LocalLearner):
         **kwargs: Any,
     ) -> None:
         for name, value in {"channels_last": channels_last, "recompute": blocks[-1].recompute}.items():
-            kind(name, value, bool, "choose True or False")
+            check_type(name, value, bool, "choose True or False")
         if not 0 <= frozen < len(blocks):
             raise ValueError(f"frozen={frozen}: must be at least 0 and leave one of the {len(blocks)} blocks to learn")
         for block in blocks[:frozen]:
@@ -127,7 +127,7 @@ class CutNetworkLearner(LocalLearner):
             ValueError: fewer than two classes, or the model has no classifier.
             TypeError: `num_classes` is no whole number.
         """
-        whole("num_classes", num_classes)
+        check_int("num_classes", num_classes)
         if num_classes < 2:
             raise ValueError(f"num_classes={num_classes}: must be at least 2")
         name = classifier(self.model, self.network.input_shape)

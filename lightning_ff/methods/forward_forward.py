@@ -12,13 +12,13 @@ from torch import nn
 from lightning_ff.blocks import LocalBlock, Normalize, mlp
 from lightning_ff.blocks.mlp import ActivationName
 from lightning_ff.blocks.normalization import Normalization
-from lightning_ff.kinds import kind, sizes, whole
 from lightning_ff.labels import LabelEncoding, PixelOverlay
 from lightning_ff.learner import LocalLearner
 from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import Goodness, LocalLoss, MeanSquare, Term, ThresholdLoss
 from lightning_ff.readouts import Readout, SumReadout
 from lightning_ff.spec import part
+from lightning_ff.validate import check_int, check_ints, check_type
 
 
 class ForwardForward(LocalLearner):
@@ -76,29 +76,29 @@ class ForwardForward(LocalLearner):
     ) -> None:
         labels = _or(part(labels), PixelOverlay)
         measure, objective = _or(part(goodness), MeanSquare), _or(part(loss), ThresholdLoss)
-        kind("labels", labels, LabelEncoding, "give a label encoding, such as PixelOverlay()")
-        kind("goodness", measure, Goodness, "give an instance, such as MeanSquare()")
-        kind("loss", objective, LocalLoss, "give an instance, such as ThresholdLoss()")
-        kind("terms", terms or [], (list, tuple), "give a list, such as [PeerNormalization()]")
-        whole("num_classes", num_classes)
-        sizes("input_shape", input_shape, "give the shape of one input, such as (1, 28, 28)")
+        check_type("labels", labels, LabelEncoding, "give a label encoding, such as PixelOverlay()")
+        check_type("goodness", measure, Goodness, "give an instance, such as MeanSquare()")
+        check_type("loss", objective, LocalLoss, "give an instance, such as ThresholdLoss()")
+        check_type("terms", terms or [], (list, tuple), "give a list, such as [PeerNormalization()]")
+        check_int("num_classes", num_classes)
+        check_ints("input_shape", input_shape, "give the shape of one input, such as (1, 28, 28)")
         if (widths is None) == (blocks is None):
             raise ValueError(
                 f"widths={widths}, blocks={blocks}: give one of the two; a checkpoint holds no blocks, so give them to "
                 "load_from_checkpoint again"
             )
         if widths is not None:
-            sizes("widths", widths, "give the units of every layer, such as [500, 500]")
+            check_ints("widths", widths, "give the units of every layer, such as [500, 500]")
             inputs = prod(labels.build(num_classes, input_shape))
             layers: list[nn.Module] = list(mlp(inputs, widths, activation, full_gradient, dropout))
         else:
-            kind("blocks", blocks, Iterable, "give a list of modules")
+            check_type("blocks", blocks, Iterable, "give a list of modules")
             _only_with_widths(
                 activation=(activation, "relu"), full_gradient=(full_gradient, False), dropout=(dropout, 0)
             )
             layers = list(blocks or [])
             for i, module in enumerate(layers):
-                kind(f"blocks[{i}]", module, nn.Module, "give a module, such as nn.Sequential(...)")
+                check_type(f"blocks[{i}]", module, nn.Module, "give a module, such as nn.Sequential(...)")
         if measure.mode != "pair":
             raise ValueError(f"goodness={measure}: Forward-Forward compares pairs, give a goodness of pair mode")
         network = LocalNetwork(

@@ -11,12 +11,12 @@ from torch.nn.modules.conv import _ConvNd
 
 from lightning_ff.blocks import LocalBlock, Normalize
 from lightning_ff.blocks.normalization import Normalization
-from lightning_ff.kinds import kind
 from lightning_ff.methods.cautions import check_extra, check_output, warn_of_one_block
 from lightning_ff.methods.cut_network import CutNetworkLearner, cut_network, loss_for
 from lightning_ff.objectives import AuxiliaryGoodness, Goodness, LocalLoss, OutputGoodness
 from lightning_ff.readouts import Readout
 from lightning_ff.spec import part
+from lightning_ff.validate import check_type
 
 
 class ScalableForwardForward(CutNetworkLearner):
@@ -75,7 +75,7 @@ class ScalableForwardForward(CutNetworkLearner):
             raise ValueError(f"head={head!r}: choose 'local', 'auxiliary' or 'none'")
         check_extra(type(self).__name__, kwargs)
         measure, objective = part(goodness) or AuxiliaryGoodness(), loss_for(loss)
-        kind("goodness", measure, Goodness, "give an instance, such as AuxiliaryGoodness()")
+        check_type("goodness", measure, Goodness, "give an instance, such as AuxiliaryGoodness()")
         net, cut = cut_network(model, num_classes, input_shape, cuts, weights, frozen)
         if head != "none":
             check_output(net, cut, num_classes if head == "local" else None)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_ff.kinds import whole
 from lightning_ff.metrics.ensembles import ensemble_sizes, jaccard, leave_one_out_ensemble
+from lightning_ff.validate import check_int
 
 
 def null_jaccard(
@@ -45,7 +45,7 @@ def null_jaccard(
         tensor([[1., 1.],
                 [1., 1.]])
     """
-    whole("permutations", permutations)
+    check_int("permutations", permutations)
     if permutations < 1:
         raise ValueError(f"permutations={permutations}: draw at least 1")
     if h.ndim != 2 or label.shape != h.shape[:1]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lightning_ff.kinds import whole
+from lightning_ff.validate import check_int
 
 Array = npt.NDArray[Any]
 
@@ -98,7 +98,7 @@ def one_versus_rest_probe(
     from sklearn.metrics import roc_auc_score
 
     _check(features, label, folds)
-    whole("chosen", chosen)
+    check_int("chosen", chosen)
     x, y = _enough(features, (label == chosen).long(), folds)
     if len(np.unique(y)) < 2:
         nothing = torch.tensor(torch.nan, dtype=torch.float64)
@@ -112,7 +112,7 @@ def one_versus_rest_probe(
 
 
 def _check(features: Tensor, label: Tensor, folds: int) -> None:
-    whole("folds", folds)
+    check_int("folds", folds)
     if folds < 2:
         raise ValueError(f"folds={folds}: one is left out of every fit, so give at least 2")
     if label.ndim != 1 or features.shape[:1] != label.shape or not len(label):

@@ -13,8 +13,8 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 from typing_extensions import override
 
-from lightning_ff.kinds import whole
 from lightning_ff.metrics.similarity import balanced_indices
+from lightning_ff.validate import check_int
 
 
 class ClassSamples(Metric):
@@ -47,9 +47,9 @@ class ClassSamples(Metric):
 
     def __init__(self, num_classes: int, units: int, per_class: int, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        whole("num_classes", num_classes)
-        whole("units", units)
-        whole("per_class", per_class)
+        check_int("num_classes", num_classes)
+        check_int("units", units)
+        check_int("per_class", per_class)
         if per_class < 1:
             raise ValueError(f"per_class={per_class}: must be at least 1")
         self.num_classes = num_classes

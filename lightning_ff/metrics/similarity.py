@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_ff.kinds import whole
-from lightning_ff.random import hash_bits
+from lightning_ff.hashing import hash_bits
+from lightning_ff.validate import check_int
 
 
 def class_mean_rdm(mean: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ def balanced_indices(label: Tensor, per_class: int, index: Tensor, seed: int = 0
         >>> label[kept].tolist(), index[kept].tolist()
         ([0, 0, 1, 1], [20, 30, 10, 40])
     """
-    whole("per_class", per_class)
+    check_int("per_class", per_class)
     if per_class < 1:
         raise ValueError(f"per_class={per_class}: keep at least 1 sample of each class")
     if label.ndim != 1 or label.shape != index.shape:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_ff.kinds import whole
+from lightning_ff.validate import check_int
 
 
 def hoyer_sparsity(h: Tensor) -> Tensor:
@@ -99,8 +99,8 @@ class ClassStatistics(Metric):
 
     def __init__(self, num_classes: int, units: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        whole("num_classes", num_classes)
-        whole("units", units)
+        check_int("num_classes", num_classes)
+        check_int("units", units)
         self.num_classes = num_classes
         self.units = units
         for name in ("count", "valid", "hoyer", "treves_rolls"):

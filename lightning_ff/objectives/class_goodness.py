@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_ff.kinds import whole
 from lightning_ff.objectives.goodness import Goodness, Mode
+from lightning_ff.validate import check_int
 
 
 def projected_goodness(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -87,7 +87,7 @@ class AuxiliaryGoodness(Goodness):
 
     def __init__(self, kernel_size: int = 1, bias: bool = True) -> None:
         super().__init__()
-        whole("kernel_size", kernel_size)
+        check_int("kernel_size", kernel_size)
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size}: must be odd, such as 1, 3 or 5")
         self.kernel_size = kernel_size

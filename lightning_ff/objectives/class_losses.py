@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_ff.kinds import number
 from lightning_ff.objectives.losses import LocalLoss
+from lightning_ff.validate import check_number
 
 
 def log_sum_exp_loss(goodness: Tensor, label: Tensor, temperature: float = 1.0, true_class: bool = True) -> Tensor:
@@ -41,7 +41,7 @@ def log_sum_exp_loss(goodness: Tensor, label: Tensor, temperature: float = 1.0, 
 class _ClassLoss(LocalLoss):
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
-        number("temperature", temperature, "must be above 0", above=0)
+        check_number("temperature", temperature, "must be above 0", above=0)
         self.temperature = temperature
 
     def _labels(self, target: Tensor | int) -> Tensor:

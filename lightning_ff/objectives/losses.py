@@ -8,8 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_ff.kinds import number
 from lightning_ff.objectives.goodness import Mode
+from lightning_ff.validate import check_number
 
 
 def threshold_loss(positive: Tensor, negative: Tensor, threshold: float) -> Tensor:
@@ -98,7 +98,7 @@ class ThresholdLoss(PairLoss):
     def __init__(self, threshold: float | None = None) -> None:
         super().__init__()
         if threshold is not None:
-            number("threshold", threshold, "give a finite goodness, or None for one that fits")
+            check_number("threshold", threshold, "give a finite goodness, or None for one that fits")
         self.threshold = threshold
         self.bound = threshold
 
@@ -123,7 +123,7 @@ class SymBa(PairLoss):
 
     def __init__(self, alpha: float = 4.0) -> None:
         super().__init__()
-        number("alpha", alpha, "must be above 0", above=0)
+        check_number("alpha", alpha, "must be above 0", above=0)
         self.alpha = alpha
 
     def pair(self, positive: Tensor, negative: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_ff.kinds import number
+from lightning_ff.validate import check_number
 
 
 class Term(nn.Module):
@@ -47,7 +47,7 @@ class PeerNormalization(Term):
 
     def __init__(self, weight: float = 0.03, momentum: float = 0.9) -> None:
         super().__init__()
-        number("weight", weight, "must be 0 or more", least=0)
+        check_number("weight", weight, "must be 0 or more", least=0)
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum={momentum}: must lie in [0, 1)")
         self.weight = weight
@@ -89,7 +89,7 @@ class ActivationPenalty(Term):
 
     def __init__(self, weight: float, reduction: Literal["sum", "mean"] = "sum") -> None:
         super().__init__()
-        number("weight", weight, "must be 0 or more", least=0)
+        check_number("weight", weight, "must be 0 or more", least=0)
         if reduction not in ("sum", "mean"):
             raise ValueError(f"reduction={reduction!r}: choose 'sum' or 'mean'")
         self.weight = weight

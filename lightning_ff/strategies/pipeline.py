@@ -14,12 +14,12 @@ from torch.utils.data import DataLoader, RandomSampler
 from typing_extensions import override
 
 from lightning_ff._lightning import leave_samplers
-from lightning_ff.kinds import sizes, whole
 from lightning_ff.strategies.balance import balanced, costs, ranges
 from lightning_ff.strategies.ddp import LocalDDPStrategy
 from lightning_ff.strategies.groups import Groups
 from lightning_ff.strategies.link import Link
 from lightning_ff.strategies.stage import SameOrder, Stage
+from lightning_ff.validate import check_int, check_ints
 
 
 class LocalPipelineStrategy(LocalDDPStrategy):
@@ -57,9 +57,9 @@ class LocalPipelineStrategy(LocalDDPStrategy):
     ) -> None:
         super().__init__(**kwargs)
         if blocks is not None:
-            sizes("blocks", blocks, "give the number of blocks of each stage, such as [3, 2], or None")
+            check_ints("blocks", blocks, "give the number of blocks of each stage, such as [3, 2], or None")
         if stages is not None:
-            whole("stages", stages, "give the number of processes of one pipeline, or None for all")
+            check_int("stages", stages, "give the number of processes of one pipeline, or None for all")
             if stages < 1:
                 raise ValueError(f"stages={stages} must be at least 1 process of one pipeline")
             if blocks is not None and len(blocks) != stages:

@@ -24,8 +24,8 @@ from lightning_ff import (
     SwitchNegatives,
     WrongLabel,
 )
+from lightning_ff.hashing import host_uniform
 from lightning_ff.negatives import wrong_labels
-from lightning_ff.random import host_uniform
 
 
 class Samplers(Callback):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_ff.random import hash_bits, hash_uniform, host_hash, host_uniform
+from lightning_ff.hashing import hash_bits, hash_uniform, host_hash, host_uniform
 
 WORD = 1 << 64
 GOLDEN, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB

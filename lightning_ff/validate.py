@@ -13,7 +13,7 @@ from torch import nn
 Part = TypeVar("Part", bound=nn.Module)
 
 
-def kind(name: str, value: Any, wanted: type | tuple[type, ...], remedy: str) -> None:
+def check_type(name: str, value: Any, wanted: type | tuple[type, ...], remedy: str) -> None:
     """Check that an argument is what its annotation says.
 
     Raises:
@@ -21,7 +21,7 @@ def kind(name: str, value: Any, wanted: type | tuple[type, ...], remedy: str) ->
 
     Example::
 
-        >>> kind("loss", "SymBa", int, "give an instance, such as SymBa()")
+        >>> check_type("loss", "SymBa", int, "give an instance, such as SymBa()")
         Traceback (most recent call last):
             ...
         TypeError: loss='SymBa' is a str: give an instance, such as SymBa()
@@ -32,22 +32,22 @@ def kind(name: str, value: Any, wanted: type | tuple[type, ...], remedy: str) ->
         raise TypeError(f"{name}={what}: {remedy}")
 
 
-def whole(name: str, value: Any, remedy: str = "give a whole number") -> None:
+def check_int(name: str, value: Any, remedy: str = "give a whole number") -> None:
     """Check that an argument is a whole number; NumPy's count, True and 10.0 do not."""
     if isinstance(value, bool):
         raise TypeError(f"{name}={value} is a bool: {remedy}")
-    kind(name, value, Integral, remedy)
+    check_type(name, value, Integral, remedy)
 
 
-def sizes(name: str, values: Any, remedy: str) -> None:
+def check_ints(name: str, values: Any, remedy: str) -> None:
     """Check that an argument is a sequence of whole numbers."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
         raise TypeError(f"{name}={values!r} is a {type(values).__name__}: {remedy}")
     for i, value in enumerate(values):
-        whole(f"{name}[{i}]", value, remedy)
+        check_int(f"{name}[{i}]", value, remedy)
 
 
-def number(name: str, value: Any, remedy: str, above: float = -math.inf, least: float = -math.inf) -> None:
+def check_number(name: str, value: Any, remedy: str, above: float = -math.inf, least: float = -math.inf) -> None:
     """Check that an argument is a finite number, above one bound and not below another.
 
     Raises:
@@ -56,18 +56,18 @@ def number(name: str, value: Any, remedy: str, above: float = -math.inf, least: 
     """
     if isinstance(value, bool):
         raise TypeError(f"{name}={value} is a bool: {remedy}")
-    kind(name, value, Real, f"give a number; {remedy}")
+    check_type(name, value, Real, f"give a number; {remedy}")
     if not (math.isfinite(value) and value > above and value >= least):
         raise ValueError(f"{name}={value}: {remedy}")
 
 
-def own(part: Part) -> Part:
+def copy_if_owned(part: Part) -> Part:
     """The part itself, or a copy where another block or network has it already: built for two, it would fit the last.
 
     Example::
 
         >>> relu = nn.ReLU()
-        >>> own(relu) is relu, own(relu) is relu
+        >>> copy_if_owned(relu) is relu, copy_if_owned(relu) is relu
         (True, False)
     """
     if getattr(part, "_owned", False):
