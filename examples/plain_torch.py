@@ -6,44 +6,44 @@ python examples/plain_torch.py --epochs 5
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 import torch
 
-from lightning_ff import AppendOneHot, LocalBlock, LocalNetwork, MeanSquare, Normalize, SumReadout, SymBa, mlp
+import lightning_ff as ff
 from lightning_ff.data import Digits
 from lightning_ff.negatives import wrong_labels
+from lightning_ff.optim import make_optimizers
 
 
-def build(data: Digits, widths: list[int], seed: int) -> LocalNetwork:
+def build(data: Digits, widths: list[int], seed: int) -> ff.LocalNetwork:
     """A network of fully connected blocks."""
     torch.manual_seed(seed)
-    labels = AppendOneHot(on_value=3.0)
+    labels = ff.AppendOneHot(on_value=3.0)
     inputs = labels.build(data.num_classes, data.input_shape)[0]
-    blocks = [LocalBlock(layer, MeanSquare(), SymBa(alpha=8.0), Normalize("rms")) for layer in mlp(inputs, widths)]
-    return LocalNetwork(
-        blocks, data.input_shape, data.num_classes, SumReadout(), labels, input_normalization=Normalize("rms")
+    blocks = [
+        ff.LocalBlock(layer, ff.MeanSquare(), ff.SymBa(alpha=8.0), ff.Normalize("rms"))
+        for layer in ff.mlp(inputs, widths)
+    ]
+    return ff.LocalNetwork(
+        blocks, data.input_shape, data.num_classes, ff.SumReadout(), labels, input_normalization=ff.Normalize("rms")
     )
 
 
-def train(network: LocalNetwork, data: Digits, epochs: int, lr: float = 0.004) -> None:
-    """Every block takes its step from its own loss; nothing flows back to the block before it."""
-    optimizers = [torch.optim.Adam(block.parameters(), lr=lr, fused=True) for block in network.blocks]
+def train(network: ff.LocalNetwork, data: Digits, epochs: int, lr: float = 0.004) -> None:
+    """Every block takes its step from its own loss, with no gradient to the block before it."""
+    sweep = ff.Sweep(network, make_optimizers(network.owners, partial(torch.optim.Adam, lr=lr)))
     loader = data.train_dataloader()
     for epoch in range(epochs):
         loader.sampler.set_epoch(epoch)
         for image, label, index in loader:
             wrong = wrong_labels(label, data.num_classes, index, seed=0, epoch=epoch)
-            x = network.normalize(torch.cat((network.labels(image, label), network.labels(image, wrong))))
-            for block, optimizer in zip(network.blocks, optimizers, strict=True):
-                h, goodness = block(x)
-                block.loss(goodness, len(image)).backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                x = block.hand_over(h.detach())
+            pairs = torch.cat((network.labels(image, label), network.labels(image, wrong)))
+            sweep(network.normalize(pairs), ff.Pairs(len(image)))
 
 
 @torch.no_grad()
-def accuracy(network: LocalNetwork, data: Digits) -> float:
+def accuracy(network: ff.LocalNetwork, data: Digits) -> float:
     """Share of the test images whose highest score is their class."""
     network.eval()
     hits = [network(image).argmax(1) == label for image, label, _ in data.test_dataloader()]

@@ -18,13 +18,20 @@ from lightning_ff.callbacks import (
     SwitchNegatives,
     WindowSchedule,
 )
-from lightning_ff.checks import CorruptCheckpoint, NonFiniteLoss
-from lightning_ff.hybrid import HybridImages
 from lightning_ff.labels import AppendOneHot, LabelChannel, LabelEncoding, PixelOverlay, Unlabelled
-from lightning_ff.learner import LocalLearner
+from lightning_ff.learner import CorruptCheckpoint, LocalLearner
 from lightning_ff.loggers import log_figure
 from lightning_ff.methods import Backprop, DeepSupervision, ForwardForward, ScalableForwardForward
-from lightning_ff.negatives import AllWrongLabels, FixedPool, HardLabel, Mixture, NegativeSampler, WrongLabel
+from lightning_ff.negatives import (
+    AllWrongLabels,
+    FixedPool,
+    HardLabel,
+    HybridImages,
+    Mixture,
+    NegativeContext,
+    NegativeSampler,
+    WrongLabel,
+)
 from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import (
     ActivationPenalty,
@@ -54,8 +61,10 @@ from lightning_ff.readouts import (
     SoftmaxReadout,
     SumReadout,
 )
+from lightning_ff.stage import Stage
 from lightning_ff.strategies import LocalDDPStrategy, LocalFSDP2Strategy, LocalPipelineStrategy
-from lightning_ff.sweep import Placement, Schedule
+from lightning_ff.sweep import NonFiniteLoss, Schedule, Sweep, SweepResult
+from lightning_ff.target import Labels, Pairs
 
 __version__ = "0.1.0"
 
@@ -86,6 +95,7 @@ __all__ = [
     "IntervalReadout",
     "LabelChannel",
     "LabelEncoding",
+    "Labels",
     "LastReadout",
     "LinearGoodness",
     "LinearReadout",
@@ -102,6 +112,7 @@ __all__ = [
     "MineNegatives",
     "MixNegatives",
     "Mixture",
+    "NegativeContext",
     "NegativePictures",
     "NegativeSampler",
     "NonFiniteLoss",
@@ -109,10 +120,10 @@ __all__ = [
     "Normalize",
     "OutputGoodness",
     "PairLoss",
+    "Pairs",
     "Partition",
     "PeerNormalization",
     "PixelOverlay",
-    "Placement",
     "PredictionWriter",
     "ProbeMonitor",
     "RandomFlip",
@@ -124,8 +135,11 @@ __all__ = [
     "Schedule",
     "SoftmaxReadout",
     "SparsityMonitor",
+    "Stage",
     "SumReadout",
     "SumSquare",
+    "Sweep",
+    "SweepResult",
     "SwitchNegatives",
     "SymBa",
     "Term",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.tuner.lr_finder import _LRCallback
@@ -20,6 +20,22 @@ def batches_seen(trainer: Trainer) -> int:
     `trainer.global_step` counts optimizer steps, which accumulate over several batches.
     """
     return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """The callbacks of a Trainer, in the order in which they run; Lightning declares no type for it."""
+    return trainer.callbacks  # type: ignore[attr-defined]
+
+
+def datamodule_of(trainer: Trainer) -> LightningDataModule | None:
+    """The data module of a Trainer, if it has one; Lightning declares no type for it."""
+    return trainer.datamodule  # type: ignore[attr-defined]
+
+
+def ends_interval(trainer: Trainer, every_n_steps: int | None = None) -> bool:
+    """Whether this training batch ends a log interval; None is the Trainer's `log_every_n_steps`."""
+    every = trainer.log_every_n_steps if every_n_steps is None else every_n_steps  # type: ignore[attr-defined]
+    return every > 0 and (batches_seen(trainer) + 1) % every == 0
 
 
 def trainer_of(module: LightningModule) -> Trainer | None:
@@ -55,6 +71,11 @@ def begin_epoch_again(trainer: Trainer) -> None:
     loop._batches_that_stepped += 1  # which a checkpoint of a batch's end has not counted yet
 
 
+def resumes_in_epoch(trainer: Trainer) -> bool:
+    """Whether training starts in the middle of an epoch."""
+    return bool(trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+
+
 def epoch_is_over(trainer: Trainer, batches: int) -> bool:
     """Whether a checkpoint is of the end of an epoch; then the epoch had so many batches, whatever it was then."""
     progress = trainer.fit_loop.epoch_loop.batch_progress
@@ -66,14 +87,14 @@ def epoch_is_over(trainer: Trainer, batches: int) -> bool:
     return progress.is_last_batch
 
 
-class Stops:
-    """Wishes of this process to stop in the middle of an epoch, kept until all processes agree on them.
+class StopRequests:
+    """Requests of this process to stop in the middle of an epoch, kept until all processes agree on them.
 
     Lightning asks the other processes before every training batch whether the first was told to end (SIGTERM), and
     after every batch whether its time is up (`max_time`). That would let all of them wait for each other.
 
     Args:
-        trainer: The trainer, which stops on such wishes no more by itself.
+        trainer: The trainer, which no longer stops on such requests by itself.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -83,7 +104,7 @@ class Stops:
         if hasattr(loop, "_broadcast_sigterm_tensor"):
             loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
         trainer._signal_connector._sigterm_notifier_fn = self._told  # type: ignore[method-assign, assignment]
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in callbacks_of(trainer):
             if isinstance(callback, Timer) and callback._interval == "step":
                 callback._check_time_remaining = partial(_time_is_up, callback)  # type: ignore[method-assign]
 
@@ -95,9 +116,9 @@ class Stops:
         if self.trainer.state.fn != "fit":
             self.trainer._signal_connector.received_sigterm = True
 
-    def wishes(self) -> list[bool]:
+    def take(self) -> list[bool]:
         """Whether this process wants to stop, and whether it was told to end; the trainer forgets it for now."""
-        finder = any(isinstance(callback, _LRCallback) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        finder = any(isinstance(callback, _LRCallback) for callback in callbacks_of(self.trainer))
         if not finder:  # which asks the others itself whether the loss diverges
             self.asked[0] |= self.trainer.should_stop
             self.trainer.should_stop = False

@@ -36,13 +36,12 @@ def learner(**kwargs: Any) -> ForwardForward:
 
 def fit(model: LocalLearner, batches: list[Any] | None = None, **flags: Any) -> Trainer:
     trainer = Trainer(
-        max_epochs=1,
+        **{"max_epochs": 1, **flags},
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        **flags,
     )
     trainer.fit(model, loader(batches or data()))
     return trainer

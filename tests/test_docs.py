@@ -16,7 +16,7 @@ from lightning.pytorch import Trainer, callbacks, seed_everything
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ff import ForwardForward, MixNegatives, Mixture
+from lightning_ff import ForwardForward, MixNegatives, Mixture, Pairs
 from lightning_ff.cli import CLI, main
 from lightning_ff.data import Digits
 
@@ -70,12 +70,12 @@ def test_own_sampler_term_and_readout_by_hand(run: Run) -> None:
     parts = run("my_parts.py")
     learner = ForwardForward(10, (1, 8, 8), widths=[4], negatives=parts["NeighbourLabel"](seed=3))
     image, label, index = torch.rand(200, 1, 8, 8), torch.arange(200) % 10, torch.arange(200)
-    negative = learner.negatives(image, label, index, learner)
+    negative = learner.negatives(image, label, index, learner.context(0))
     wrong = negative.flatten(1)[:, :10].argmax(1)
     assert set(((wrong - label) % 10).tolist()) == {1, 9}
-    assert torch.equal(learner.negatives(image[50:], label[50:], index[50:], learner), negative[50:])
+    assert torch.equal(learner.negatives(image[50:], label[50:], index[50:], learner.context(0)), negative[50:])
     h = torch.tensor([[1.0, -2.0], [0.0, 3.0]])
-    assert parts["ActivityL1"](weight=0.1)(h, h, 1).item() == pytest.approx(0.15)
+    assert parts["ActivityL1"](weight=0.1)(h, h, Pairs(1)).item() == pytest.approx(0.15)
     assert parts["DepthWeighted"](base=3.0)([h, h, h]).tolist() == (13 * h).tolist()
 
 
@@ -162,7 +162,7 @@ def test_mixed_negatives_from_yaml(run: Run) -> None:
 def test_unsupervised(run: Run) -> None:
     ran = run("unsupervised.py")
     assert ran["trainer"].callback_metrics["val/acc"] > 0.5
-    assert list(ran["model"].facade.inner) == ["block00", "block01", "readout"]
+    assert list(ran["model"].local_optimizers.by_block) == ["block00", "block01", "readout"]
     assert [linear.in_features for linear in ran["model"].network.readout.linear] == [100]
 
 
@@ -172,8 +172,8 @@ def test_training(run: Run) -> None:
     assert torch.load(ran["path"], weights_only=True)["epoch"] == 5
     assert (ran["trainer"].global_step, ran["longer"].global_step) == (52, 78)
     assert (ran["trainer"].current_epoch, ran["longer"].current_epoch) == (4, 6)
-    facade = ran["model"].facade
-    kinds = {name: type(optimizer).__name__ for name, optimizer in facade.inner.items()}
+    facade = ran["model"].local_optimizers
+    kinds = {name: type(optimizer).__name__ for name, optimizer in facade.by_block.items()}
     assert kinds == {"block00": "Adam", "block01": "Adam", "readout": "AdamW"}
     assert all(group["lr"] == pytest.approx(0, abs=1e-9) for group in facade.param_groups)
     assert "lr-BlockOptimizers/block00" in ran["trainer"].callback_metrics
@@ -209,15 +209,15 @@ def test_compiled_blocks_keep_their_names(run: Run, monkeypatch: pytest.MonkeyPa
 
 def test_greedy_schedule_trains_block_after_block(run: Run) -> None:
     ran = run("greedy.py")
-    facade = ran["model"].facade
-    steps = {name: int(facade.state[facade.parameters(name)[0]]["step"]) for name in facade.inner}
+    facade = ran["model"].local_optimizers
+    steps = {name: int(facade.state[facade.parameters(name)[0]]["step"]) for name in facade.by_block}
     assert steps == {"block00": 2 * 26, "block01": 2 * 26}
 
 
 def test_the_packages_own_greedy_schedule(run: Run) -> None:
     ran = run("schedule.py")
-    facade = ran["model"].facade
-    steps = {name: int(facade.state[facade.parameters(name)[0]]["step"]) for name in facade.inner}
+    facade = ran["model"].local_optimizers
+    steps = {name: int(facade.state[facade.parameters(name)[0]]["step"]) for name in facade.by_block}
     assert steps == {"block00": 3 * 26, "block01": 3 * 26}
     assert ran["trainer"].current_epoch == 6
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from lightning_ff.hashing import hash_bits
-from lightning_ff.hybrid import HybridImages, blurred_masks
 from lightning_ff.labels import LabelEncoding, PixelOverlay, Unlabelled
+from lightning_ff.negatives import HybridImages, blurred_masks
 
 
 def noise(index: int, height: int, width: int, seed: int, epoch: int) -> np.ndarray:
@@ -98,7 +98,7 @@ def test_every_image_epoch_and_seed_has_its_own_mask() -> None:
 def learner(labels: LabelEncoding | None = None, epoch: int = 0, batch_number: int = 0) -> Any:
     labels = labels or Unlabelled()
     labels.build(10, (3, 8, 8))
-    return SimpleNamespace(labels=labels, num_classes=10, current_epoch=epoch, batch_number=batch_number)
+    return SimpleNamespace(labels=labels, num_classes=10, epoch=epoch, batch=batch_number)
 
 
 def images(n: int) -> Tensor:

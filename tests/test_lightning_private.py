@@ -25,7 +25,7 @@ from typing_extensions import override
 import lightning_ff.cli
 from lightning_ff import ForwardForward, MineNegatives, _lightning
 from lightning_ff.data import Digits
-from lightning_ff.recording import WholeFileIO
+from lightning_ff.learner.resume import WholeFileIO
 
 PACKAGE = Path(lightning_ff.__file__).parent
 
@@ -129,22 +129,22 @@ def test_nothing_is_broadcast_around_a_batch(monkeypatch: pytest.MonkeyPatch) ->
         return asked
 
     assert batch() == ["signal", "time"]
-    stops = _lightning.Stops(trainer)
+    stops = _lightning.StopRequests(trainer)
     assert batch() == []
-    assert stops.wishes() == [False, False]
+    assert stops.take() == [False, False]
     timer._offset = 3601.0
     assert batch() == []
     assert trainer.should_stop
-    assert stops.wishes() == [True, False]
+    assert stops.take() == [True, False]
     assert not trainer.should_stop
-    assert stops.wishes() == [True, False]
+    assert stops.take() == [True, False]
     stops.grant(stop=True, end=False)
     assert trainer.should_stop
 
 
 def test_being_told_to_end_is_kept_until_it_is_granted() -> None:
     trainer = Trainer(accelerator="cpu", logger=False)
-    stops = _lightning.Stops(trainer)
+    stops = _lightning.StopRequests(trainer)
     trainer.state.fn = TrainerFn.FITTING
     trainer._signal_connector.register_signal_handlers()
     try:
@@ -152,10 +152,10 @@ def test_being_told_to_end_is_kept_until_it_is_granted() -> None:
     finally:
         trainer._signal_connector.teardown()
     assert not trainer.received_sigterm
-    assert stops.wishes() == [False, True]
+    assert stops.take() == [False, True]
     stops.grant(stop=False, end=True)
     assert trainer.received_sigterm
-    assert stops.wishes() == [False, False]
+    assert stops.take() == [False, False]
 
 
 @pytest.mark.parametrize("subcommand", [True, False])
@@ -305,12 +305,12 @@ def test_our_private_names_hide_none_of_lightnings() -> None:
 def test_a_signal_that_comes_while_processes_ask_each_other_is_kept() -> None:
     trainer = Trainer(accelerator="cpu", logger=False)
     trainer.state.fn = TrainerFn.FITTING
-    stops = _lightning.Stops(trainer)
-    asked = stops.wishes()
+    stops = _lightning.StopRequests(trainer)
+    asked = stops.take()
     trainer._signal_connector._sigterm_notifier_fn(signal.SIGTERM, None)
     stops.grant(*asked)
     assert not trainer.received_sigterm
-    assert stops.wishes() == [False, True]
+    assert stops.take() == [False, True]
     stops.grant(False, True)
     assert trainer.received_sigterm
-    assert stops.wishes() == [False, False]
+    assert stops.take() == [False, False]

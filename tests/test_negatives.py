@@ -16,6 +16,7 @@ from lightning_ff.negatives import (
     FixedPool,
     HardLabel,
     Mixture,
+    NegativeContext,
     NegativeSampler,
     WrongLabel,
     hard_labels,
@@ -25,13 +26,12 @@ from lightning_ff.readouts import LinearReadout
 
 
 class Learner(ForwardForward):
-    """A learner whose epoch is set by hand."""
+    """A learner that is a context too, whose epoch and batch are set by hand."""
 
-    epoch = 0
+    epoch = batch = 0
 
-    @property
-    def current_epoch(self) -> int:
-        return self.epoch
+    def scores(self, x: Tensor) -> Tensor:
+        return NegativeContext(self.network).scores(x)
 
 
 def learner(classes: int = 5, epoch: int = 0, **arguments: Any) -> Learner:
@@ -90,7 +90,7 @@ def test_the_label_of_a_sample_does_not_depend_on_its_batch(sampler: NegativeSam
     whole = drawn(sampler, y, index, of)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
     assert torch.equal(drawn(sampler, y[order], index[order], of), whole[order])
-    of.batch_number = 17
+    of.batch = 17
     parts = [drawn(sampler, y[rows], index[rows], of) for rows in torch.arange(40).split(7)]
     assert torch.equal(torch.cat(parts), whole)
     torch.rand(5)
@@ -245,7 +245,7 @@ def hard_batches(sampler: NegativeSampler, of: Learner, batches: int = 1500) -> 
     x, y, index = images(8), torch.arange(8) % 5, torch.arange(8)
     plain = of.labels(x, wrong_labels(y, 5, index, 0, of.epoch))
     found = []
-    for of.batch_number in range(batches):
+    for of.batch in range(batches):
         found.append(not torch.equal(sampler(x, y, index, of), plain))
     return torch.tensor(found).float()
 
@@ -281,7 +281,7 @@ def kinds(sampler: NegativeSampler, of: Learner, batches: int = 3000) -> Tensor:
     """Number of negatives per positive in every batch."""
     x, y, index = images(2), torch.tensor([0, 1]), torch.arange(2)
     counts = []
-    for of.batch_number in range(batches):
+    for of.batch in range(batches):
         counts.append(len(sampler(x, y, index, of)) // 2)
     return torch.tensor(counts)
 
@@ -318,15 +318,15 @@ def test_mixtures_in_a_mixture_draw_on_their_own() -> None:
 
 def test_a_mixture_uses_the_positives_of_the_sampler_it_draws() -> None:
     class Marked(WrongLabel):
-        def positives(self, x: Tensor, y: Tensor, learner: object) -> Tensor:
-            return super().positives(x + 50, y, learner)  # type: ignore[arg-type]
+        def positives(self, x: Tensor, y: Tensor, context: object) -> Tensor:
+            return super().positives(x + 50, y, context)  # type: ignore[arg-type]
 
         def forward(self, x: Tensor, *rest: object) -> Tensor:
             return super().forward(x + 50, *rest)  # type: ignore[arg-type]
 
     of, mixture = learner(), Mixture([WrongLabel(), Marked()], [1, 1])
     seen = set()
-    for of.batch_number in range(30):
+    for of.batch in range(30):
         x, y = images(4), torch.arange(4)
         marks = [bool((part[:, :6] > 10).all()) for part in (mixture.positives(x, y, of), mixture(x, y, y, of))]
         assert marks[0] == marks[1]
@@ -362,7 +362,7 @@ def test_the_base_names_what_to_override() -> None:
     class Mine(NegativeSampler):
         pass
 
-    with pytest.raises(TypeError, match=r"Mine must override forward\(x, y, index, learner\)"):
+    with pytest.raises(TypeError, match=r"Mine must override forward\(x, y, index, context\)"):
         Mine()(images(1), torch.tensor([0]), torch.tensor([0]), learner())
 
 

@@ -58,7 +58,7 @@ def test_features_are_those_of_the_neutral_label() -> None:
     activations, onwards = by_hand(net, net.labels.neutral(x))
     for got, expected in zip(net.features(x), activations, strict=True):
         torch.testing.assert_close(got, expected)
-    for got, expected in zip(net.handed_over(x), onwards, strict=True):
+    for got, expected in zip(net.normalized_features(x), onwards, strict=True):
         torch.testing.assert_close(got, expected)
     assert [tuple(h.shape) for h in net.features(x)] == [(7, 3, 4, 3), (7, 5, 3, 2)]
     assert net.shapes == [((3, 4, 3),), ((5, 3, 2),)]
@@ -98,7 +98,7 @@ def test_class_mode_needs_one_pass() -> None:
 def test_the_answer_is_the_readouts_of_what_it_needs(make: Any, readout: Readout) -> None:
     net, x = make(readout).eval(), images()
     readout = net.readout
-    outputs = net.handed_over(x) if readout.needs == "features" else net.scores(x)
+    outputs = net.normalized_features(x) if readout.needs == "features" else net.scores(x)
     assert all(torch.equal(a, b) for a, b in zip(net.outputs(x), outputs, strict=True))
     assert torch.equal(net(x), readout(outputs))
     of_blocks = readout.block_scores(outputs)
@@ -137,7 +137,7 @@ def test_one_block_is_a_network() -> None:
 
 def test_unlabelled_images_are_their_own_neutral_view() -> None:
     net, x = network(Unlabelled(), LinearReadout()).eval(), images()
-    for got, expected in zip(net.handed_over(x), by_hand(net, x)[1], strict=True):
+    for got, expected in zip(net.normalized_features(x), by_hand(net, x)[1], strict=True):
         torch.testing.assert_close(got, expected)
     assert net(x).shape == (7, CLASSES)
     with pytest.raises(RuntimeError, match="give a readout that learns"):
@@ -193,7 +193,7 @@ def test_one_pass_observes_features_and_goodness(make: Any) -> None:
     net, x = make().eval(), images()
     handed, goodness = net.observe(x)
     view = net.labels.neutral(x) if net.labels is not None else x
-    assert all(torch.equal(a, b) for a, b in zip(handed, net.handed_over(x), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(handed, net.normalized_features(x), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(goodness, net.goodness(view), strict=True))
     assert len(goodness) == len(handed) == 2
 

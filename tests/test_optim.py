@@ -56,9 +56,8 @@ def backward(net: nn.ModuleList, step: int, only: tuple[int, ...] = (0, 1, 2)) -
 def train(net: nn.ModuleList, facade: BlockOptimizers, start: int, end: int) -> None:
     for step in range(start, end):
         backward(net, step)
-        facade.learned.update(dict.fromkeys(NAMES))
-        facade.step()
-        facade.zero_grad()
+        facade.step(names=NAMES)
+        facade.zero_grad(names=NAMES)
 
 
 def difference(a: nn.Module, b: nn.Module) -> float:
@@ -67,9 +66,9 @@ def difference(a: nn.Module, b: nn.Module) -> float:
 
 def shares(facade: BlockOptimizers) -> bool:
     """Whether the inner optimizers and the facade hold the very same groups and state."""
-    groups = [group for inner in facade.inner.values() for group in inner.param_groups]
+    groups = [group for inner in facade.by_block.values() for group in inner.param_groups]
     same = all(a is b for a, b in zip(groups, facade.param_groups, strict=True))
-    return same and all(inner.state is facade.state for inner in facade.inner.values())
+    return same and all(inner.state is facade.state for inner in facade.by_block.values())
 
 
 def saved(state: dict[str, Any]) -> dict[str, Any]:
@@ -133,14 +132,14 @@ def test_a_learning_rate_set_on_a_group_of_the_facade_acts(loaded: bool) -> None
     facade.param_groups[1]["lr"] = 0.0
     before = copy.deepcopy(net)
     train(net, facade, 0, 1)
-    assert facade.inner["block01"].param_groups[0]["lr"] == 0.0
+    assert facade.by_block["block01"].param_groups[0]["lr"] == 0.0
     assert [difference(a, b) > 0 for a, b in zip(net, before, strict=True)] == [True, False, True]
 
 
 def test_a_scheduler_on_an_inner_optimizer_acts_after_loading() -> None:
     net = layers()
     facade = facade_on(net, FACTORIES["adam"])
-    scheduler = StepLR(facade.inner["block01"], step_size=1, gamma=0.5)
+    scheduler = StepLR(facade.by_block["block01"], step_size=1, gamma=0.5)
     facade.load_state_dict(saved(facade.state_dict()))
     train(net, facade, 0, 1)
     scheduler.step()
@@ -157,10 +156,10 @@ def test_groups_have_unique_names() -> None:
 def test_what_the_facade_knows_of_its_optimizers() -> None:
     net = layers()
     facade = facade_on(net, FACTORIES["mixed"])
-    assert list(facade.inner) == NAMES
+    assert list(facade.by_block) == NAMES
     for name, layer in zip(NAMES, net, strict=True):
         assert {id(p) for p in facade.parameters(name)} == {id(p) for p in layer.parameters()}
-        assert facade.name_of(facade.inner[name]) == name
+        assert facade.name_of(facade.by_block[name]) == name
     assert facade.name_of(facade) is None
     assert repr(facade).split("\n")[1:3] == ["  block00: SGD(lr=0.1)", "  block01: Adam(lr=0.02)"]
 
@@ -184,12 +183,10 @@ def test_only_those_that_learned_step_and_lose_their_gradients() -> None:
     train(net, facade, 0, 2)
     before = copy.deepcopy(net)
     backward(net, 2)
-    facade.learned.update({"block01": None})
-    facade.step()
+    facade.step(names=["block01"])
     assert [difference(a, b) > 0 for a, b in zip(net, before, strict=True)] == [False, True, False]
-    facade.zero_grad()
+    facade.zero_grad(names=["block01"])
     assert [layer.weight.grad is None for layer in net] == [False, True, False]
-    assert facade.learned == {}
     assert [int(facade.state[next(layer.parameters())]["step"]) for layer in net] == [2, 3, 2]
 
 
@@ -210,7 +207,6 @@ def test_gradients_can_be_set_to_zero_instead_of_dropped() -> None:
     net = layers()
     facade = facade_on(net, FACTORIES["sgd"])
     backward(net, 0)
-    facade.learned.update(dict.fromkeys(NAMES))
     facade.zero_grad(set_to_none=False)
     assert all(p.grad is not None and not p.grad.any() for p in net.parameters())
 
@@ -224,7 +220,6 @@ def test_a_closure_runs_with_gradients_and_its_value_comes_back() -> None:
         backward(net, 0)
         return "loss"
 
-    facade.learned.update(dict.fromkeys(NAMES))
     assert facade.step(closure) == "loss"
     assert difference(net, before) > 0
 
@@ -248,7 +243,7 @@ def test_distributed_checkpoints_save_and_load_the_facade(factories: list[Factor
 
 def schedulers(make: Callable[[Optimizer], Any], lr: float = 1.0) -> tuple[BlockOptimizers, BlockSchedulers]:
     facade = facade_on(layers(), [lambda p: SGD(p, lr=lr)] * 3)
-    return facade, BlockSchedulers(facade, {name: make(inner) for name, inner in facade.inner.items()})
+    return facade, BlockSchedulers(facade, {name: make(inner) for name, inner in facade.by_block.items()})
 
 
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler")

@@ -15,9 +15,8 @@ from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_ff.blocks import Normalize
-from lightning_ff.hybrid import HybridImages
 from lightning_ff.labels import AppendOneHot, LabelChannel, PixelOverlay, Unlabelled
-from lightning_ff.negatives import AllWrongLabels, FixedPool, HardLabel, Mixture, WrongLabel
+from lightning_ff.negatives import AllWrongLabels, FixedPool, HardLabel, HybridImages, Mixture, WrongLabel
 from lightning_ff.objectives import (
     AuxiliaryGoodness,
     CrossEntropy,
@@ -227,7 +226,7 @@ def test_functions_inside_a_part_are_not_called() -> None:
 
 def test_a_scheduler_that_ends_with_the_run() -> None:
     plain = describe(partial(CosineToEnd, flat=0.5, end=0.1))
-    assert plain == {"class_path": "lightning_ff.optim.CosineToEnd", "init_args": {"flat": 0.5, "end": 0.1}}
+    assert plain == {"class_path": "lightning_ff.optim.schedulers.CosineToEnd", "init_args": {"flat": 0.5, "end": 0.1}}
     scheduler = factory(plain)(SGD([torch.zeros(1, requires_grad=True)], lr=1.0))
     assert (scheduler.flat, scheduler.end, scheduler.total) == (0.5, 0.1, None)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_ff import Normalize, PeerNormalization
+from lightning_ff import Normalize, Pairs, PeerNormalization
 from tests.sweep_runs import BATCH, CLASSES, STEPS, data, fit, learner, weights
 
 
@@ -31,7 +31,7 @@ def test_no_gradient_crosses_a_border() -> None:
     inputs = network.normalize(torch.cat([model.labels(x, y), model.labels(x, (y + 1) % CLASSES)]))
     for block in model.blocks:
         h, g = block(inputs)
-        block.loss(g, BATCH).backward()
+        block.loss(g, Pairs(BATCH)).backward()
         seen = [any(p.grad is not None for p in other.parameters()) for other in model.blocks]
         assert seen == [other is block for other in model.blocks]
         block.zero_grad()

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from lightning_ff import AppendOneHot, ForwardForward, LinearReadout, LocalLearner, Readout, SymBa
+from lightning_ff import AppendOneHot, ForwardForward, LinearReadout, LocalLearner, Pairs, Readout, SymBa
 from lightning_ff.negatives import wrong_labels
 from tests.sweep_runs import BATCH, CLASSES, STEPS, WIDTHS, data, fit, learner, weights
 
@@ -70,7 +70,7 @@ def fit_one(model: LocalLearner, batch: tuple[Tensor, Tensor, Tensor]) -> None:
     for block, optimizer in zip(model.blocks, model.replay, strict=True):
         h, g = block(x)
         optimizer.zero_grad()
-        block.loss(g, BATCH).backward()
+        block.loss(g, Pairs(BATCH)).backward()
         optimizer.step()
         x = block.hand_over(h.detach())
 
@@ -84,7 +84,7 @@ def test_a_readout_learns_on_frozen_blocks(view: Any) -> None:
     fit(model)
     assert torch.equal(weights(model.network.blocks), blocks)
     assert not torch.equal(weights(model.network.readout), head)
-    assert list(model.facade.inner) == ["readout"]
+    assert list(model.local_optimizers.by_block) == ["readout"]
 
 
 # The neutral view's own pass, with blocks that behave otherwise in train mode

@@ -1,4 +1,4 @@
-"""Which blocks learn and where they are: schedules, frozen blocks, placements."""
+"""Which blocks learn and where they are: schedules, frozen blocks, stages."""
 
 from __future__ import annotations
 
@@ -6,64 +6,54 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lightning_ff import AppendOneHot, ForwardForward, LocalLearner, Placement, Schedule, SymBa
-from lightning_ff.sweep import Arrived, Segment
-from tests.sweep_runs import CLASSES, data, fit, learner, loader, weights
+from lightning_ff import AppendOneHot, FixedPool, ForwardForward, Schedule, Stage, SymBa
+from lightning_ff.stage import Received
+from lightning_ff.sweep import KeptOutputs, Segment, Windows
+from tests.sweep_runs import BATCH, CLASSES, STEPS, fit, learner, weights
 
 
 class Part(Schedule):
-    """Starts at a block, with its input computed before, and lets some blocks learn."""
+    """Lets some blocks learn."""
 
-    def __init__(self, first: int, learning: set[int], learner: LocalLearner) -> None:
-        self.first, self.learning, self.learner = first, learning, learner
-
-    @override
-    def start(self) -> int:
-        return self.first
+    def __init__(self, learning: set[int]) -> None:
+        self.learning = learning
 
     @override
-    def learns(self, segment: Segment) -> bool:
+    def learns(self, segment: Segment, epoch: int) -> bool:
         return segment.index in self.learning
-
-    @override
-    def input(self, image: Tensor, label: Tensor, index: Tensor | None) -> tuple[Tensor, int] | None:
-        if self.first == 0:
-            return None
-        with torch.no_grad():
-            x, positives = self.learner.inputs(image, label, index)
-            for block in self.learner.blocks[: self.first]:
-                x = block.hand_over(block(x)[0])
-        return x, positives
 
 
 @pytest.mark.parametrize("step", ["batch", "block"])
 def test_a_partial_sweep_with_a_given_input_equals_the_whole(step: Any) -> None:
-    """Only block 1 learns: from the batch through a frozen block 0, or from block 0's outputs computed before."""
+    """Only block 1 learns: from the batch through a frozen block 0, or from block 0's outputs kept before."""
     trained = []
-    for first in (0, 1):
-        model = learner(step=step)
-        model.schedule = Part(first, {1}, model)
+    for keeps in (False, True):
+        model = learner(step=step, negatives=FixedPool())
+        model.schedule = Part({1})
+        model.store = KeptOutputs(Windows([[], [(0, 2)], []]), 64.0) if keeps else None
         start = [weights(block) for block in model.blocks]
         ran: list[int] = []
+        calls: list[int] = []
         for k, block in enumerate(model.blocks):
             block.layers.register_forward_hook(
                 lambda *_, k=k, ran=ran: ran.append(k) if torch.is_grad_enabled() else None
             )
-        fit(model)
+        model.blocks[0].layers.register_forward_hook(lambda _, x, h, calls=calls: calls.append(len(h)))
+        fit(model, max_epochs=2, log_every_n_steps=1000)
         moved = [(weights(block) - before).abs().max() > 0 for block, before in zip(model.blocks, start, strict=True)]
         assert moved == [False, True, False]
         assert set(ran) == {1}
+        assert calls == [2 * BATCH] * (STEPS if keeps else 2 * STEPS)
         trained.append(weights(model))
     assert torch.equal(*trained)
 
 
 def test_blocks_after_the_last_that_learns_do_not_run() -> None:
     model = learner()
-    model.schedule = Part(0, {0}, model)
+    model.schedule = Part({0})
     calls = []
     model.blocks[1].layers.register_forward_hook(lambda *_: calls.append(1) if model.network.training else None)
     fit(model)
@@ -80,7 +70,7 @@ def test_a_frozen_block_runs_in_eval_mode_and_stays() -> None:
     fit(model)
     assert all(torch.equal(v, before[k]) for k, v in layers[0].state_dict().items())
     assert not torch.equal(second, weights(layers[1]))
-    assert list(model.facade.inner) == ["block01"]
+    assert list(model.local_optimizers.by_block) == ["block01"]
 
 
 def test_a_block_without_parameters_drops_in_training_and_not_while_it_waits() -> None:
@@ -96,53 +86,51 @@ def test_a_block_without_parameters_drops_in_training_and_not_while_it_waits() -
     fit(model)
     assert sum(zeros[:20]) / 20 == pytest.approx(0.5, abs=0.05)
     zeros.clear()
-    model.schedule = Part(0, {2}, model)
+    model.schedule = Part({2})
     fit(model)
     assert zeros[:20] == [0.0] * 20
 
 
-class Half(Placement):
-    """Owns some segments, gets its input and passes its output on, as one rank of a pipeline does."""
+class Half(Stage):
+    """Owns some blocks, gets its input and passes its output on, as one rank of a pipeline does."""
 
-    def __init__(self, mine: set[int], inbox: list[Arrived], outbox: list[Arrived]) -> None:
-        self.mine, self.inbox, self.outbox = mine, inbox, outbox
-
-    @override
-    def owns(self, segment: Segment) -> bool:
-        return segment.index in self.mine
-
-    @override
-    def take(self, label: Tensor) -> Arrived | None:
-        return None if 0 in self.mine else self.inbox.pop(0)
-
-    @override
-    def send(self, x: Any, target: Tensor | int, features: list[Tensor]) -> None:
-        assert not x.requires_grad
-        self.outbox.append(Arrived(x, target, features))
+    def __init__(self, own: set[int], inbox: list[Received], outbox: list[Received]) -> None:
+        self.own, self.inbox, self.outbox = own, inbox, outbox
 
     @property
     @override
-    def sends(self) -> bool:
-        return 2 not in self.mine
+    def is_first(self) -> bool:
+        return 0 in self.own
+
+    @property
+    @override
+    def is_last(self) -> bool:
+        return 2 in self.own
+
+    @override
+    def owns(self, index: int) -> bool:
+        return index in self.own
+
+    @override
+    def recv_forward(self, label: Tensor | None = None) -> Received:
+        return self.inbox.pop(0)
+
+    @override
+    def send_forward(self, x: Any, target: Any = None, features: Any = (), label: Tensor | None = None) -> None:
+        assert not x.requires_grad
+        assert label is not None
+        self.outbox.append(Received(x, target, features))
 
 
 def test_a_placement_shares_out_blocks_and_carries_activations() -> None:
     """Blocks 0-1 in one run and block 2 in another, fed with what the first sent, equal the whole in one run."""
     whole = learner()
     fit(whole)
-    channel: list[Arrived] = []
+    channel: list[Received] = []
     parts = []
-    for mine in ({0, 1}, {2}):
+    for own in ({0, 1}, {2}):
         model = learner()
-        model.network.placement = Half(mine, channel, channel)
-        trainer = Trainer(
-            accelerator="cpu",
-            max_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(model, loader(data()))
-        parts += [weights(model.blocks[k]) for k in sorted(mine)]
+        model.network.stage = Half(own, channel, channel)
+        fit(model, log_every_n_steps=1000)
+        parts += [weights(model.blocks[k]) for k in sorted(own)]
     assert torch.equal(torch.cat(parts), weights(whole))

@@ -1,7 +1,7 @@
 """A schedule of your own: block after block."""
 
 # --8<-- [start:all]
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 
 from lightning_ff import ForwardForward, Schedule
 from lightning_ff.data import Digits
@@ -9,27 +9,17 @@ from lightning_ff.sweep import Segment
 
 
 class OneByOne(Schedule):
-    """Only one segment learns; those before it run forward, those after it do not run."""
+    """One segment learns at a time; those before it run forward, those after it do not run."""
 
-    def __init__(self) -> None:
-        self.learning = 0
+    def __init__(self, length: int) -> None:
+        self.length = length
 
-    def learns(self, segment: Segment) -> bool:
-        return segment.index == self.learning
-
-
-class NextBlock(Callback):
-    """Go on to the next block every few epochs."""
-
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pl_module.schedule.learning = trainer.current_epoch // self.epochs
+    def learns(self, segment: Segment, epoch: int) -> bool:
+        return segment.index == epoch // self.length
 
 
 model = ForwardForward(10, (1, 8, 8), widths=[64, 64])
-model.schedule = OneByOne()
-trainer = Trainer(max_epochs=4, callbacks=[NextBlock(epochs=2)])
+model.schedule = OneByOne(length=2)
+trainer = Trainer(max_epochs=4)
 trainer.fit(model, Digits(batch_size=50))
 # --8<-- [end:all]

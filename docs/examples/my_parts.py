@@ -4,8 +4,9 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_ff import Goodness, NegativeSampler, PairLoss, Readout, Term
+from lightning_ff import Goodness, NegativeContext, NegativeSampler, PairLoss, Readout, Term
 from lightning_ff.hashing import hash_bits
+from lightning_ff.target import Target
 
 # --8<-- [end:imports]
 
@@ -51,9 +52,9 @@ class Margin(PairLoss):
 class NeighbourLabel(NegativeSampler):
     """The wrong label is the class before or after the true one."""
 
-    def forward(self, x: Tensor, y: Tensor, index: Tensor, learner) -> Tensor:
-        side = 1 - 2 * (hash_bits(index, self.seed, learner.current_epoch) % 2)
-        return learner.labels(x, (y + side) % learner.num_classes)
+    def forward(self, x: Tensor, y: Tensor, index: Tensor, context: NegativeContext) -> Tensor:
+        side = 1 - 2 * (hash_bits(index, self.seed, context.epoch) % 2)
+        return context.labels(x, (y + side) % context.num_classes)
 
 
 # --8<-- [end:sampler]
@@ -67,7 +68,7 @@ class ActivityL1(Term):
         super().__init__()
         self.weight = weight
 
-    def forward(self, x: Tensor, h: Tensor, target: Tensor | int) -> Tensor:
+    def forward(self, x: Tensor, h: Tensor, target: Target) -> Tensor:
         return self.weight * h.abs().mean()
 
 

@@ -166,7 +166,7 @@ class LocalBlock(nn.Module):
         self._moves = (axis, usual) if h.dim() > 2 and axis != usual else None
 
     @property
-    def stirred(self) -> bool:
+    def in_train_mode(self) -> bool:
         """Whether normalisation or dropout is in train mode, set perhaps through the network that the layers are of."""
         return any(module.training for module in self._modal[0])
 

@@ -11,8 +11,8 @@ from lightning_ff.callbacks.refresh import RefreshNegatives
 from lightning_ff.callbacks.report import RunReport
 from lightning_ff.callbacks.schedule import GreedySchedule, WindowSchedule
 from lightning_ff.callbacks.sparsity import SparsityMonitor
-from lightning_ff.callbacks.summary import BlockSummary
 from lightning_ff.callbacks.switch import SwitchNegatives
+from lightning_ff.learner.summary import BlockSummary
 
 __all__ = [
     "BlockSummary",

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+from lightning_ff._lightning import datamodule_of
 from lightning_ff.blocks.local_block import LocalBlock
 from lightning_ff.loggers import log_figure, run_folder
 from lightning_ff.metrics import (
@@ -32,10 +33,10 @@ def class_names(trainer: Trainer, module: LightningModule) -> list[str]:
     Raises:
         ValueError: nobody says how many classes there are.
     """
-    names = getattr(trainer.datamodule, "class_names", None)  # type: ignore[attr-defined]
+    names = getattr(datamodule_of(trainer), "class_names", None)
     if names is not None:
         return list(names)
-    count = getattr(module, "num_classes", None) or getattr(trainer.datamodule, "num_classes", None)  # type: ignore[attr-defined]
+    count = getattr(module, "num_classes", None) or getattr(datamodule_of(trainer), "num_classes", None)
     if not isinstance(count, int):
         raise ValueError(
             f"neither {type(module).__name__} nor the data module has num_classes, which ensembles of classes need: "

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 from typing_extensions import override
 
+from lightning_ff._lightning import callbacks_of
 from lightning_ff.callbacks.ensemble_files import class_names, draw, save, summary, weights
 from lightning_ff.callbacks.representations import LabelPolicy, Units, layers_of, unseen
 from lightning_ff.callbacks.watching import RepresentationCallback
@@ -105,7 +106,7 @@ class EnsembleMonitor(RepresentationCallback):
         super().setup(trainer, pl_module, stage)
         if stage == "predict" or self._hook is not None:
             return
-        monitors = [each for each in trainer.callbacks if isinstance(each, EnsembleMonitor)]  # type: ignore[attr-defined]
+        monitors = [each for each in callbacks_of(trainer) if isinstance(each, EnsembleMonitor)]
         if len(monitors) > 1:
             raise ValueError(
                 f"{len(monitors)} EnsembleMonitor would write the same files: give one, and test again for another"

@@ -9,12 +9,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_ff._lightning import batches_seen
-from lightning_ff.callbacks.base import logs_now
+from lightning_ff._lightning import batches_seen, ends_interval
 from lightning_ff.figures import goodness_histograms
+from lightning_ff.learner.strategy import blockwise
 from lightning_ff.loggers import log_figure
-from lightning_ff.network import LocalNetwork
-from lightning_ff.sweep import Placement
 from lightning_ff.validate import check_int
 
 _KEPT = 20  # batches in a picture
@@ -78,7 +76,7 @@ class GoodnessMonitor(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not logs_now(trainer, self.every_n_steps):
+        if not ends_interval(trainer, self.every_n_steps):
             return
         sides = {name: split(g, outputs["target"]) for name, g in outputs["goodness"].items()}
         of_sides = [side.mean() for pair in sides.values() for side in pair]
@@ -89,7 +87,7 @@ class GoodnessMonitor(Callback):
             values[f"goodness/pos/{name}"] = positive
             values[f"goodness/neg/{name}"] = negative
             values[f"goodness/separation/{name}"] = positive - negative
-        values = _placement(pl_module).gather(values)
+        values = blockwise(trainer.strategy).gather_values(values)
         if not values:
             return
         pl_module.log_dict(values, logger=self.every_n_steps is None)
@@ -102,26 +100,20 @@ class GoodnessMonitor(Callback):
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.histogram_every_n_epochs and (trainer.current_epoch + 1) % self.histogram_every_n_epochs == 0:
-            self._draw(trainer, pl_module)
+            self._draw(trainer)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer, pl_module)
+        self._draw(trainer)
 
-    def _draw(self, trainer: Trainer, module: LightningModule) -> None:
+    def _draw(self, trainer: Trainer) -> None:
         """A picture of the values kept since the last one, if any; of blocks that still learn."""
         joined = {
             name: tuple(torch.cat([sides[name][i] for sides in self._kept if name in sides]) for i in (0, 1))
             for name in (self._kept[-1] if self._kept else ())
         }
-        joined = _placement(module).gather(joined)
+        joined = blockwise(trainer.strategy).gather_values(joined)
         if not joined:
             return
         log_figure(trainer, "goodness", goodness_histograms(joined))  # type: ignore[arg-type]
         self._kept = []
-
-
-def _placement(module: LightningModule) -> Placement:
-    """Where the learner's blocks are; a module of one's own has them all here."""
-    network = getattr(module, "network", None)
-    return network.placement if isinstance(network, LocalNetwork) else Placement()

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
-from lightning_ff._lightning import state_key
+from lightning_ff._lightning import callbacks_of, state_key
 from lightning_ff.callbacks.base import pair_learner
 from lightning_ff.labels import Unlabelled
 from lightning_ff.learner import LocalLearner
@@ -103,7 +103,7 @@ class MineNegatives(Callback):
     def _install(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wrap the learner's sampler by all that mine, in the order in which they began, on a resumed run too."""
         learner = pair_learner(pl_module, self)
-        every = [each for each in trainer.callbacks if isinstance(each, MineNegatives) and each.mining]  # type: ignore[attr-defined]
+        every = [each for each in callbacks_of(trainer) if isinstance(each, MineNegatives) and each.mining]
         for each in sorted(every, key=lambda each: each.since):
             each._wrap(learner)
 

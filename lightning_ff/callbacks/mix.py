@@ -7,9 +7,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
-from lightning_ff import checks
 from lightning_ff.callbacks.base import pair_learner
-from lightning_ff.negatives import Mixture, NegativeSampler, check_weights, load_state
+from lightning_ff.negatives import Mixture, NegativeSampler, check_sampler, check_weights, load_state
 from lightning_ff.validate import check_int
 
 
@@ -53,7 +52,7 @@ class MixNegatives(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             learner = pair_learner(pl_module, self)
-            checks.sampler(self.mixture, learner.network)
+            check_sampler(self.mixture, learner.network)
             learner.install_negatives(self.mixture)
 
     @override

@@ -9,12 +9,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
-from lightning_ff import checks, configure
 from lightning_ff._lightning import state_key
 from lightning_ff.batch import unpack
 from lightning_ff.callbacks.base import pair_learner
-from lightning_ff.figures import pairs
+from lightning_ff.figures import pairs as pairs_picture
+from lightning_ff.learner.checks import check_labels
 from lightning_ff.loggers import log_figure
+from lightning_ff.negatives import pairs
 from lightning_ff.validate import check_int
 
 
@@ -54,17 +55,16 @@ class NegativePictures(Callback):
         self.done = True
         learner = pair_learner(pl_module, self)
         image, label, index = unpack(batch)
-        learner.batch_number = batch_idx
-        checks.labels(label, learner.num_classes, batch_idx)
+        check_labels(label, learner.num_classes, batch_idx)
         # copies and forked random numbers: the batch is learned as if it had not been drawn
         sampler, augment = deepcopy((learner.negatives, learner.augment))
         assert sampler is not None
         with torch.no_grad(), torch.random.fork_rng([learner.device] if learner.device.type == "cuda" else []):
             image = image if augment is None else augment(image)
-            with checks.fitting(image, learner):
-                sides = configure.pairs(learner, sampler, image, label, index)
+            learner.network.check_input(image)
+            sides = pairs(sampler, image, label, index, learner.context(batch_idx))
         positive, negative = (side[: self.count] for side in sides)
-        log_figure(trainer, "negatives", pairs(positive, negative, learner.network.input_shape))
+        log_figure(trainer, "negatives", pairs_picture(positive, negative, learner.network.input_shape))
 
     @override
     def state_dict(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_ff._lightning import callbacks_of
 from lightning_ff.callbacks.ensemble_files import class_names
 from lightning_ff.callbacks.representations import Units
 from lightning_ff.callbacks.watching import RepresentationCallback
@@ -68,7 +69,7 @@ class ProbeMonitor(RepresentationCallback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        monitors = [each for each in trainer.callbacks if isinstance(each, ProbeMonitor)]  # type: ignore[attr-defined]
+        monitors = [each for each in callbacks_of(trainer) if isinstance(each, ProbeMonitor)]
         if len(monitors) > 1:
             raise ValueError(f"{len(monitors)} ProbeMonitor would write the same values and files: give one")
 

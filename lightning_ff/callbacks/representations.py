@@ -146,9 +146,8 @@ def represent(learner: LocalLearner, recorder: Recorder, x: Tensor) -> dict[str,
     with learner.evaluating():
         recorder.start(len(x))
         try:
-            h: Any = learner.network.normalize(x)
-            for block in learner.blocks:
-                h = block.hand_over(block(h, measure=False)[0])
+            for _ in learner.network.run(learner.network.normalize(x), measure=False):
+                continue
         finally:
             found = recorder.stop()
     return found

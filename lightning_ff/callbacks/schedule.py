@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from lightning_ff.callbacks.windows import Window, Windows, checked_windows
+from lightning_ff._lightning import callbacks_of
+from lightning_ff.batch import unpack
 from lightning_ff.learner import LocalLearner
-from lightning_ff.sweep import Schedule
+from lightning_ff.sweep import KeptOutputs, Schedule, Windows
+from lightning_ff.sweep.schedule import Window, checked_windows
 from lightning_ff.validate import check_int, check_ints, check_number, check_type
 
 
@@ -57,13 +60,12 @@ class WindowSchedule(Callback):
         self.cache_memory = cache_memory
         self.windows = checked_windows(windows)
         self._before: Schedule | None = None
-        self._installed: Windows | None = None
         self._said, self._shown = "", -1
 
     @property
     def length(self) -> int:
         """Number of epochs until the last window ends."""
-        return max(end for of_block in self.windows for _, end in of_block)
+        return Windows(self.windows).length
 
     def plan(self, learner: LocalLearner) -> list[list[Window]]:
         """Windows of every block of a learner."""
@@ -79,16 +81,17 @@ class WindowSchedule(Callback):
             return
         learner = _learner(pl_module, self)
         self.windows = self.plan(learner)
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in callbacks_of(trainer):
             if isinstance(callback, EarlyStopping):
                 raise ValueError(
                     f"EarlyStopping(monitor={callback.monitor!r}) would end the run in the window of one block, before "
                     "the others have learned: remove it"
                 )
-        self._installed = Windows(learner, self.windows, self.cache, self.cache_memory)
-        if self.cache and (reason := self._installed.why_not()):
+        if self.cache and (reason := cannot_keep(learner) or changes(learner)):
             raise ValueError(f"cache=True is not exact here: {reason}; use cache=None or False")
-        self._before, learner.schedule = learner.schedule, self._installed
+        self._before, learner.schedule = learner.schedule, Windows(self.windows)
+        if self.cache is not False and cannot_keep(learner) is None:
+            learner.store = KeptOutputs(Windows(self.windows), self.cache_memory)
         self._said, self._shown = "", -1
         limit, length = trainer.max_epochs, self.length
         if limit is None or limit == -1 or limit > length:
@@ -99,6 +102,8 @@ class WindowSchedule(Callback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._update(trainer, pl_module)  # a run that resumes in the middle of an epoch begins none
+        if (store := _learner(pl_module, self).store) is not None:
+            store.batches = trainer.num_training_batches
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -108,16 +113,19 @@ class WindowSchedule(Callback):
 
     def _update(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell the readout which blocks have begun, and the user which one learns."""
-        schedule, epoch, network = self._installed, trainer.current_epoch, _learner(pl_module, self).network
-        assert schedule is not None
-        network.waiting = {k for k, of_block in enumerate(self.windows) if of_block and epoch < of_block[0][0]}
-        names = ", ".join(network.names[k] for k in schedule.learning(epoch)) or "no block"
+        learner, epoch, schedule = _learner(pl_module, self), trainer.current_epoch, Windows(self.windows)
+        learner.network.untrained = schedule.not_begun(epoch)
+        names = ", ".join(learner.network.names[k] for k in schedule.learning(epoch)) or "no block"
         if names != self._said:
-            rank_zero_info(f"epoch {epoch}: {names} learns, from {schedule.describe()}")
+            kept = learner.store is not None and changes(learner) is None
+            source = "kept outputs of frozen blocks" if kept else "frozen blocks"
+            rank_zero_info(f"epoch {epoch}: {names} learns, from {source if schedule.first(epoch) else 'the data'}")
             self._said = names
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self.cache and Windows(self.windows).first(trainer.current_epoch) and unpack(batch)[2] is None:
+            raise ValueError("cache=True keeps outputs by the samples' index, which these batches lack: give one")
         if self._shown != trainer.current_epoch:  # here, since bars write their own text when an epoch begins
             self._shown = trainer.current_epoch
             _describe(trainer.progress_bar_callback, f"Epoch {self._shown}/{self.length - 1}, {self._said}")
@@ -132,11 +140,13 @@ class WindowSchedule(Callback):
 
     def _restore(self, pl_module: LightningModule) -> None:
         """Give the learner its own schedule back, and free what is kept."""
-        if self._before is not None and self._installed is not None and isinstance(pl_module, LocalLearner):
-            self._installed.close()
-            for block, windows in zip(pl_module.blocks, self.windows, strict=True):
-                block.train(block.training or bool(windows))  # frozen ones ran in eval mode
-            pl_module.schedule, self._before = self._before, None
+        if self._before is None or not isinstance(pl_module, LocalLearner):
+            return
+        for block, windows in zip(pl_module.blocks, self.windows, strict=True):
+            block.train(block.training or bool(windows))  # frozen ones ran in eval mode
+        if pl_module.store is not None:
+            pl_module.store.close()
+        pl_module.schedule, pl_module.store, self._before = self._before, None, None
 
 
 class GreedySchedule(WindowSchedule):
@@ -206,9 +216,30 @@ def _rank_last(trainer: Trainer) -> None:
 def _learner(module: LightningModule, callback: Callback) -> LocalLearner:
     if not isinstance(module, LocalLearner):
         raise TypeError(f"{type(callback).__name__} works on a LocalLearner, not on {type(module).__name__}: remove it")
-    if len(module.segments) != len(module.blocks):
+    if module.segments != "local":
         raise ValueError(
-            f"{type(callback).__name__} with segments={module.objective!r}, one segment of all blocks, which learn "
+            f"{type(callback).__name__} with segments={module.segments!r}, one segment of all blocks, which learn "
             "together: remove it, or use segments='local'"
         )
     return module
+
+
+def cannot_keep(learner: LocalLearner) -> str | None:
+    """Why outputs of frozen blocks cannot be kept in a run; None where they can."""
+    readout = learner.network.readout
+    if isinstance(learner.trainer.strategy, (FSDPStrategy, ModelParallelStrategy)):
+        return "every process has a share of a block's weights, so that none can leave the block out on its own"
+    if readout.needs == "features" and learner.network.mode == "class":
+        return f"readout={readout} learns from the features of all blocks"
+    if readout.needs == "features" and readout.view == "positive":
+        return f"readout={readout} learns from the features of all blocks: use view='neutral'"
+    return None
+
+
+def changes(learner: LocalLearner) -> str | None:
+    """Why the inputs of a sample change from epoch to epoch now; None where they stay."""
+    if learner.augment is not None:
+        return f"augment={learner.augment} changes the images"
+    if learner.sampling.version() is None:
+        return f"negatives={learner.negatives} are other ones in every epoch, and those of FixedPool stay"
+    return None

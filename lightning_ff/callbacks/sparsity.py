@@ -9,9 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_ff._lightning import batches_seen
+from lightning_ff._lightning import batches_seen, ends_interval
 from lightning_ff.batch import unpack
-from lightning_ff.callbacks.base import logs_now
 from lightning_ff.callbacks.representations import Units
 from lightning_ff.callbacks.watching import RepresentationCallback
 from lightning_ff.metrics.sparsity import active_fraction, hoyer_sparsity, treves_rolls_sparsity
@@ -58,14 +57,14 @@ class SparsityMonitor(RepresentationCallback):
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if self.recorder is not None and logs_now(trainer, self.every_n_steps):
+        if self.recorder is not None and ends_interval(trainer, self.every_n_steps):
             self.recorder.start(len(unpack(batch)[1]))
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.recorder is None or not logs_now(trainer, self.every_n_steps):
+        if self.recorder is None or not ends_interval(trainer, self.every_n_steps):
             return
         for name, h in self.recorder.stop().items():
             self._add(name, h)

@@ -9,9 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from lightning_ff import checks
 from lightning_ff.callbacks.base import pair_learner
-from lightning_ff.negatives import NegativeSampler, load_state
+from lightning_ff.negatives import NegativeSampler, check_sampler, load_state
 from lightning_ff.validate import check_int, check_type
 
 
@@ -44,7 +43,7 @@ class SwitchNegatives(Callback):
         if stage == "fit":
             network = pair_learner(pl_module, self).network
             for sampler in self.samplers.values():
-                checks.sampler(sampler, network)
+                check_sampler(sampler, network)
             self._installed = None
             self._install(pl_module, trainer.current_epoch)
 

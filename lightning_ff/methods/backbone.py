@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_ff import checks
 from lightning_ff.blocks.measure import example
 from lightning_ff.blocks.tracing import untouched
+from lightning_ff.learner.resume import check_file
 from lightning_ff.validate import check_type
 
 _OLD_DENSE = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")  # names in torchvision's published files
@@ -81,7 +81,7 @@ def _read(weights: str) -> dict[str, Tensor]:
     """The state in a file, in torch's present format or the one before it."""
     with Path(weights).open("rb") as file:
         if file.read(2) == b"PK":
-            checks.checkpoint(weights, "weights")
+            check_file(weights, "weights")
     try:
         found = torch.load(weights, map_location="cpu", weights_only=True)
     except Exception as error:

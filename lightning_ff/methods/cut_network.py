@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 from typing_extensions import Self, override
 
-from lightning_ff import configure
 from lightning_ff.blocks import LocalBlock, Partition, partition
 from lightning_ff.learner import LocalLearner
+from lightning_ff.learner.hparams import remember_instead
 from lightning_ff.methods.backbone import Classifier, backbone, classifier
 from lightning_ff.methods.cautions import warn_of_still
 from lightning_ff.network import LocalNetwork
@@ -148,8 +148,8 @@ class CutNetworkLearner(LocalLearner):
         if getattr(self.model, "num_classes", None) == outputs:
             setattr(self.model, "num_classes", num_classes)  # noqa: B010  as a checkpoint describes it
         if not isinstance(self.hparams.get("model"), str):
-            configure.remember_instead(self, "model", self.model)
-        self._build_metrics()
+            remember_instead(self, "model", self.model, self.chosen)
+        self.renew_metrics()
 
 
 def _default_readout(learning: Sequence[LocalBlock], segments: str | None) -> Readout:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_ff.objectives.losses import LocalLoss
+from lightning_ff.target import Labels, Target
 from lightning_ff.validate import check_number
 
 
@@ -44,10 +45,10 @@ class _ClassLoss(LocalLoss):
         check_number("temperature", temperature, "must be above 0", above=0)
         self.temperature = temperature
 
-    def _labels(self, target: Tensor | int) -> Tensor:
-        if isinstance(target, int):
-            raise TypeError(f"{type(self).__name__} is a class-mode loss: its target is the labels (N,)")
-        return target
+    def _labels(self, target: Target) -> Tensor:
+        if not isinstance(target, Labels):
+            raise TypeError(f"{type(self).__name__} is a class-mode loss: its target is Labels(label), not {target!r}")
+        return target.label
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"
@@ -63,7 +64,7 @@ class CrossEntropy(_ClassLoss):
         ValueError: temperature is not above 0.
     """
 
-    def forward(self, goodness: Tensor, target: Tensor | int) -> Tensor:
+    def forward(self, goodness: Tensor, target: Target) -> Tensor:
         return log_sum_exp_loss(goodness, self._labels(target), self.temperature)
 
 
@@ -77,5 +78,5 @@ class LogSumExpMargin(_ClassLoss):
         ValueError: temperature is not above 0.
     """
 
-    def forward(self, goodness: Tensor, target: Tensor | int) -> Tensor:
+    def forward(self, goodness: Tensor, target: Target) -> Tensor:
         return log_sum_exp_loss(goodness, self._labels(target), self.temperature, true_class=False)

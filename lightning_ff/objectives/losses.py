@@ -1,6 +1,7 @@
 """Local losses: what a block's goodness is pushed towards.
 
-Pair mode: goodness `(P + M,)`, the first P rows positive; target = P. Class mode: goodness `(N, C)`; target = labels.
+Pair mode: goodness `(P + M,)`, the first P rows positive; target = Pairs(P). Class mode: goodness `(N, C)`; target =
+Labels(label).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_ff.objectives.goodness import Mode
+from lightning_ff.target import Pairs, Target
 from lightning_ff.validate import check_number
 
 
@@ -68,7 +70,7 @@ class LocalLoss(nn.Module):
     def bind(self, unit: float) -> None:
         """Learn the scale of the goodness: its value for an activation of ones. Called once, before training."""
 
-    def forward(self, goodness: Tensor, target: Tensor | int) -> Tensor:
+    def forward(self, goodness: Tensor, target: Target) -> Tensor:
         """Map goodness and target (see the top of this file) to a scalar."""
         raise TypeError(f"{type(self).__name__} must override forward(goodness, target)")
 
@@ -82,9 +84,12 @@ class PairLoss(LocalLoss):
         """Map goodness of positives `(P,)` and of negatives `(M,)` to a scalar."""
         raise TypeError(f"{type(self).__name__} must override pair(positive, negative)")
 
-    def forward(self, goodness: Tensor, target: Tensor | int) -> Tensor:
-        positives = int(target)
-        return self.pair(goodness[:positives], goodness[positives:])
+    def forward(self, goodness: Tensor, target: Target) -> Tensor:
+        if not isinstance(target, Pairs):
+            raise TypeError(
+                f"{type(self).__name__} is a pair-mode loss: its target is Pairs(positives), not {target!r}"
+            )
+        return self.pair(goodness[: target.positives], goodness[target.positives :])
 
 
 class ThresholdLoss(PairLoss):

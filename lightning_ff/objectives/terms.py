@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_ff.target import Target, rows
 from lightning_ff.validate import check_number
 
 
@@ -16,7 +17,7 @@ class Term(nn.Module):
     def build(self, shape: torch.Size) -> None:
         """Create buffers for an activation of `shape` (without the batch axis)."""
 
-    def forward(self, x: Tensor, h: Tensor, target: Tensor | int) -> Tensor:
+    def forward(self, x: Tensor, h: Tensor, target: Target) -> Tensor:
         """Map input `(N, ...)`, activation `(N, ...)` and the loss's target to a scalar that includes its weight."""
         raise TypeError(f"{type(self).__name__} must override forward(x, h, target)")
 
@@ -56,9 +57,8 @@ class PeerNormalization(Term):
     def build(self, shape: torch.Size) -> None:
         self.register_buffer("running_mean", torch.full((shape.numel(),), 0.5))
 
-    def forward(self, x: Tensor, h: Tensor, target: Tensor | int) -> Tensor:
-        rows = h[:target] if isinstance(target, int) else h
-        batch_mean = rows.flatten(1).float().mean(0)
+    def forward(self, x: Tensor, h: Tensor, target: Target) -> Tensor:
+        batch_mean = rows(h, target).flatten(1).float().mean(0)
         mean = torch.lerp(batch_mean, self.running_mean.to(batch_mean.dtype), self.momentum)
         if self.training:
             self.running_mean.copy_(mean.detach())
@@ -83,7 +83,8 @@ class ActivationPenalty(Term):
 
     Example::
 
-        >>> ActivationPenalty(0.5)(torch.zeros(1), torch.tensor([[1.0, -3.0]]), 1)
+        >>> from lightning_ff.target import Pairs
+        >>> ActivationPenalty(0.5)(torch.zeros(1), torch.tensor([[1.0, -3.0]]), Pairs(1))
         tensor(2.)
     """
 
@@ -95,7 +96,7 @@ class ActivationPenalty(Term):
         self.weight = weight
         self.reduction = reduction
 
-    def forward(self, x: Tensor, h: Tensor, target: Tensor | int) -> Tensor:
+    def forward(self, x: Tensor, h: Tensor, target: Target) -> Tensor:
         size = h.float().abs()
         return self.weight * (size.sum() if self.reduction == "sum" else size.mean())
 

@@ -7,7 +7,7 @@ optimizer: counters, checkpoints, learning-rate monitor and finder all work.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -16,73 +16,68 @@ from torch.optim import Optimizer
 
 
 class BlockOptimizers(Optimizer):
-    """Facade over named optimizers: `step()` steps every one that learned since the last step.
+    """Facade over named optimizers: `step()` steps every one that holds gradients, or those that are named.
 
     Args:
         optimizers: Name of the block to its optimizer, in order.
 
     Attributes:
-        inner: The optimizers by name.
-        learned: Names of those with new gradients; the learning loop fills it, `step` and `zero_grad` use it. Empty,
-            as in torch's checkpoint tools or a loop of your own, it stands for all that hold gradients.
-        latest: Names of those whose gradients the last backward was for.
+        by_block: The optimizers by name.
 
     Raises:
         ValueError: two optimizers hold the same parameter.
     """
 
-    latest: Sequence[str] = ()
-
     def __init__(self, optimizers: dict[str, Optimizer]) -> None:
-        self.inner = dict(optimizers)
-        self.learned: dict[str, None] = {}
-        _check_disjoint(self.inner)
-        first = next(iter(self.inner.values()))
-        super().__init__([p for o in self.inner.values() for g in o.param_groups for p in g["params"]], first.defaults)
-        for name, optimizer in self.inner.items():
+        self.by_block = dict(optimizers)
+        _check_disjoint(self.by_block)
+        first = next(iter(self.by_block.values()))
+        super().__init__(
+            [p for o in self.by_block.values() for g in o.param_groups for p in g["params"]], first.defaults
+        )
+        for name, optimizer in self.by_block.items():
             for i, group in enumerate(optimizer.param_groups):
                 group["name"] = name if len(optimizer.param_groups) == 1 else f"{name}/{i}"
         state: defaultdict[Tensor, Any] = defaultdict(dict)
-        for optimizer in self.inner.values():
+        for optimizer in self.by_block.values():
             state.update(optimizer.state)
         self.state = state
-        self.param_groups = [group for optimizer in self.inner.values() for group in optimizer.param_groups]
+        self.param_groups = [group for optimizer in self.by_block.values() for group in optimizer.param_groups]
         self._share()
 
     def _share(self) -> None:
         groups = iter(self.param_groups)
-        for optimizer in self.inner.values():
+        for optimizer in self.by_block.values():
             optimizer.__setstate__(
                 {"state": self.state, "param_groups": [next(groups) for _ in optimizer.param_groups]}
             )
 
     def parameters(self, name: str) -> list[Tensor]:
-        """Parameters of one inner optimizer."""
-        return [p for group in self.inner[name].param_groups for p in group["params"]]
+        """Parameters of one of the optimizers."""
+        return [p for group in self.by_block[name].param_groups for p in group["params"]]
 
     def name_of(self, optimizer: Optimizer) -> str | None:
-        """Name of an inner optimizer; None for the facade itself."""
-        return next((name for name, inner in self.inner.items() if inner is optimizer), None)
+        """Name of one of the optimizers; None for the facade itself."""
+        return next((name for name, own in self.by_block.items() if own is optimizer), None)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Step every optimizer that learned."""
+    def step(self, closure: Callable[[], Any] | None = None, names: Iterable[str] | None = None) -> Any:
+        """Step the named optimizers; None, as in torch's own tools, steps those that hold gradients."""
         result = None
         if closure is not None:
             with torch.enable_grad():
                 result = closure()
-        for name in self._learners():
-            self.inner[name].step()
+        for name in self._holding() if names is None else names:
+            self.by_block[name].step()
         return result
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drop the gradients of every optimizer that learned."""
-        for name in self._learners():
-            self.inner[name].zero_grad(set_to_none)
-        self.learned.clear()
+    def zero_grad(self, set_to_none: bool = True, names: Iterable[str] | None = None) -> None:
+        """Drop the gradients of the named optimizers; None drops all."""
+        for name in self.by_block if names is None else names:
+            self.by_block[name].zero_grad(set_to_none)
 
-    def _learners(self) -> list[str]:
-        return list(self.learned) or [n for n in self.inner if any(p.grad is not None for p in self.parameters(n))]
+    def _holding(self) -> list[str]:
+        return [n for n in self.by_block if any(p.grad is not None for p in self.parameters(n))]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Refused, once the facade is made: no inner optimizer would step the new group."""
@@ -100,11 +95,11 @@ class BlockOptimizers(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """State for a copy or a pickle: torch's own would leave the inner optimizers out."""
-        return {**super().__getstate__(), "inner": self.inner, "learned": self.learned}
+        return {**super().__getstate__(), "by_block": self.by_block}
 
     def __repr__(self) -> str:
         rows = "\n".join(
-            f"  {name}: {type(o).__name__}(lr={o.param_groups[0]['lr']})" for name, o in self.inner.items()
+            f"  {name}: {type(o).__name__}(lr={o.param_groups[0]['lr']})" for name, o in self.by_block.items()
         )
         return f"{type(self).__name__}(\n{rows}\n)"
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from lightning_ff._torch import combined_schedulers
 from lightning_ff.optim.block_optimizers import BlockOptimizers
 
 
 class BlockSchedulers:
-    """One learning-rate scheduler per inner optimizer behind one object; each counts only its own steps.
+    """One learning-rate scheduler per block's optimizer behind one object; each counts only its own steps.
 
     Args:
         optimizer: The facade.
@@ -23,17 +24,17 @@ class BlockSchedulers:
 
     def __init__(self, optimizer: BlockOptimizers, schedulers: dict[str, LRScheduler]) -> None:
         self.optimizer = optimizer
-        self.inner = schedulers
+        self.by_block = schedulers
 
     @property
     def on_plateau(self) -> bool:
         """Whether `step` wants the value of a metric."""
-        return any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in self.inner.values())
+        return any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in self.by_block.values())
 
     def step(self, metric: float | Tensor | None = None, names: Iterable[str] | None = None) -> None:
         """Step the named schedulers, or all; those that react to a plateau need the metric."""
-        for name in self.inner if names is None else names:
-            scheduler = self.inner[name]
+        for name in self.by_block if names is None else names:
+            scheduler = self.by_block[name]
             if isinstance(scheduler, ReduceLROnPlateau):
                 assert metric is not None
                 scheduler.step(float(metric))
@@ -45,13 +46,19 @@ class BlockSchedulers:
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """State of every inner scheduler by name."""
-        return {name: scheduler.state_dict() for name, scheduler in self.inner.items()}
+        """State of every scheduler by name."""
+        return {name: scheduler.state_dict() for name, scheduler in self.by_block.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the state of every inner scheduler."""
+        """Load the state of every scheduler."""
         for name, state in state_dict.items():
-            self.inner[name].load_state_dict(state)
+            self.by_block[name].load_state_dict(state)
+
+    def set_length(self, length: Callable[[str], int]) -> None:
+        """Tell schedulers that end with the run how many steps of theirs it has, by the optimizer's name."""
+        for name, scheduler in self.by_block.items():
+            for cosine, begins in _open_cosines(scheduler):
+                cosine.total = max(1, length(name) - begins)
 
 
 class CosineToEnd(LRScheduler):
@@ -91,3 +98,31 @@ class CosineToEnd(LRScheduler):
         progress = min(1.0, max(0.0, self.last_epoch - start) / (self.total - start))
         factor = self.end + (1 - self.end) * (1 + math.cos(math.pi * progress)) / 2
         return [rate * factor for rate in self.base_lrs]
+
+
+def _open_cosines(scheduler: object, begins: int = 0) -> Iterator[tuple[CosineToEnd, int]]:
+    """Schedulers that follow the run's length, inside torch's combining ones too, with the step each begins at."""
+    if isinstance(scheduler, CosineToEnd) and scheduler.total is None:
+        yield scheduler, begins
+    for each, start in combined_schedulers(scheduler):
+        yield from _open_cosines(each, begins + start)
+
+
+def run_length(
+    epochs: float, steps: float, batches: float, accumulate: int, interval: Literal["epoch", "step"]
+) -> int | None:
+    """Number of scheduler steps in a run; None where its limits leave that open.
+
+    Args:
+        epochs: Limit of epochs, infinite for none.
+        steps: Limit of optimizer steps, infinite for none.
+        batches: Batches of an epoch, infinite where that is not known.
+        accumulate: Batches per optimizer step.
+        interval: Schedulers step after every "epoch" or every optimizer "step".
+    """
+    per_epoch = math.ceil(batches / accumulate) if math.isfinite(batches) else math.inf
+    if interval == "step":
+        length = min(steps, epochs * per_epoch)
+    else:
+        length = epochs if math.isinf(per_epoch) else min(epochs, steps / per_epoch)
+    return None if math.isinf(length) else max(1, math.ceil(length))

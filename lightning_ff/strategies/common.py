@@ -1,8 +1,8 @@
-"""What strategies for local learning have in common: equal starts, equal statistics, and nobody waits for the dead."""
+"""What strategies for local learning have in common: equal starts and statistics, stop sync, failure detection."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from lightning_ff._lightning import Stops
+from lightning_ff._lightning import StopRequests, callbacks_of
 from lightning_ff.learner import LocalLearner
-from lightning_ff.strategies.lifeline import Lifeline
-from lightning_ff.strategies.meeting import Meeting
+from lightning_ff.stage import Stage
+from lightning_ff.strategies.failure_detector import FailureDetector
 from lightning_ff.strategies.reduction import Average
-from lightning_ff.sweep import Placement
+from lightning_ff.strategies.stop_sync import StopSync
 
 if TYPE_CHECKING:
     from lightning.pytorch.strategies import ParallelStrategy as Base
@@ -37,8 +37,8 @@ def register(name: str, strategy: type, **arguments: Any) -> None:
 class LocalStrategy(Base):
     """Put before a strategy of Lightning: what data parallelism needs around the blocks."""
 
-    _stops: Stops
-    _lifeline: Lifeline | None = None
+    _requests: StopRequests
+    _detector: FailureDetector | None = None
     _statistics: Mapping[str, list[Tensor]] = MappingProxyType({})  # by block
     _peers: Any = None  # group of the processes that hold the same blocks; None is all
 
@@ -53,7 +53,7 @@ class LocalStrategy(Base):
         return self.lightning_module
 
     @property
-    def copies(self) -> int:
+    def replicas(self) -> int:
         """Number of processes that hold the same blocks, and share out the batch."""
         return self.world_size
 
@@ -64,16 +64,31 @@ class LocalStrategy(Base):
 
     @override
     def setup(self, trainer: Trainer) -> None:
-        self._stops = Stops(trainer)
+        self._requests = StopRequests(trainer)
         super().setup(trainer)
-        self.learner.network.placement = Meeting(self._stops, self.root_device)
+        callbacks = callbacks_of(trainer)
+        sync = StopSync(self._requests, self.root_device, self.check_order)
+        callbacks[:] = [*(each for each in callbacks if not isinstance(each, StopSync)), sync]
 
     @override
     def setup_environment(self) -> None:
         super().setup_environment()
-        if self.world_size > 1 and self._lifeline is None:
+        if self.world_size > 1 and self._detector is None:
             assert self.cluster_environment is not None
-            self._lifeline = Lifeline(self.cluster_environment.main_address)
+            self._detector = FailureDetector(self.cluster_environment.main_address)
+
+    def reduce_gradients(self, names: Sequence[str]) -> None:
+        """See `lightning_ff.learner.strategy`: nothing, where the base does it."""
+
+    def gather_values(self, values: dict[str, Any]) -> dict[str, Any]:
+        """See `lightning_ff.learner.strategy`: every process has all blocks."""
+        return values
+
+    def compare_labels(self, label: Tensor) -> None:
+        """See `lightning_ff.learner.strategy`: processes read other samples."""
+
+    def check_order(self) -> None:
+        """Raise where one process of a pipeline has read other samples."""
 
     def begin_equal(self) -> None:
         """Give every process the first one's weights and statistics."""
@@ -82,17 +97,17 @@ class LocalStrategy(Base):
 
     @override
     def on_exception(self, exception: BaseException) -> None:
-        if self._lifeline is not None:
-            self._lifeline.failed(exception)
+        if self._detector is not None:
+            self._detector.failed(exception)
         super().on_exception(exception)
 
     @override
     def teardown(self) -> None:
-        if self._lifeline is not None:
-            self._lifeline.close()
-            self._lifeline = None
+        if self._detector is not None:
+            self._detector.close()
+            self._detector = None
         if isinstance(self.lightning_module, LocalLearner):
-            self.learner.network.placement = Placement()
+            self.learner.network.stage = Stage()
         super().teardown()
 
     @override
@@ -104,7 +119,7 @@ class LocalStrategy(Base):
         **kwargs: Any,
     ) -> Any:
         result = super().optimizer_step(optimizer, closure, model, **kwargs)
-        if self.learner.facade.name_of(optimizer) is None:
+        if self.learner.local_optimizers.name_of(optimizer) is None:
             self._average_statistics()
         return result
 
@@ -112,14 +127,15 @@ class LocalStrategy(Base):
     def on_train_start(self) -> None:
         super().on_train_start()
         learner = self.learner
-        mine = {learner.network.names[k]: learner.blocks[k] for k in learner.placement.mine(len(learner.blocks))}
+        network = learner.network
+        mine = {name: network.blocks[k] for k, name in enumerate(network.names) if network.stage.owns(k)}
         found = {name: _statistics(block) for name, block in mine.items() if _changes(name, block, learner)}
         self._statistics = {name: buffers for name, buffers in found.items() if buffers}
 
     @torch.no_grad()
     def _average_statistics(self) -> None:
         """Running means become equal in all processes that hold the same blocks."""
-        if self._statistics and self.copies > 1:
+        if self._statistics and self.replicas > 1:
             buffers = [*chain.from_iterable(self._statistics.values())]
             Average(self._peers).start(buffers).into(buffers)
 
@@ -140,7 +156,7 @@ class LocalStrategy(Base):
 
 def _changes(name: str, block: nn.Module, learner: LocalLearner) -> bool:
     """Whether a block runs in training mode at all: it has an optimizer, or no weights."""
-    return name in learner.facade.inner or next(block.parameters(), None) is None
+    return name in learner.local_optimizers.by_block or next(block.parameters(), None) is None
 
 
 def _statistics(block: nn.Module) -> list[Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Literal
@@ -79,7 +79,6 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         self.compression, self.timeout = compression, timeout
         self._averages: dict[str, Average] = {}
         self._in_flight: dict[str, list[Tensor]] = {}
-        self._holding = False
         self._moving: dict[str, tuple[list[Tensor], Average]] = {}  # running statistics of blocks that learn
 
     @override
@@ -88,12 +87,10 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         self.begin_equal()
 
     @override
-    def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
-        loss = super().backward(closure_loss, optimizer, *args, **kwargs)
-        if not self._holding and self.copies > 1:
-            for name in self._owned(optimizer):
-                self._reduce(name, [p for p in self.learner.facade.parameters(name) if p.requires_grad])
-        return loss
+    def reduce_gradients(self, names: Sequence[str]) -> None:
+        """Launch the all-reduce of the gradients of these optimizers' blocks."""
+        for name in names if self.replicas > 1 else ():
+            self._reduce(name, [p for p in self.learner.local_optimizers.parameters(name) if p.requires_grad])
 
     def _reduce(self, name: str, parameters: list[Tensor]) -> None:
         """Launch the all-reduce of a block's gradients, and of its running statistics."""
@@ -107,19 +104,11 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         for parameter in parameters:
             parameter.grad = None  # its memory, still in the cache, is the next block's
 
-    def _owned(self, optimizer: Optimizer | None) -> list[str]:
-        """Blocks whose gradients are complete with this backward."""
-        name = None if optimizer is None else self.learner.facade.name_of(optimizer)
-        return [*self.learner.facade.latest] if name is None else [name]
-
     @contextmanager
     @override
     def block_backward_sync(self) -> Iterator[None]:
-        self._holding = True
-        try:
-            yield
-        finally:
-            self._holding = False
+        """Nothing to hold: gradients are reduced when the learner asks for it."""
+        yield
 
     @override
     def optimizer_step(
@@ -129,7 +118,7 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         model: LightningModule | nn.Module | None = None,
         **kwargs: Any,
     ) -> Any:
-        name = self.learner.facade.name_of(optimizer)
+        name = self.learner.local_optimizers.name_of(optimizer)
         for each in [*self._in_flight] if name is None else [name]:
             self._wait(each)
         return super().optimizer_step(optimizer, closure, model, **kwargs)
@@ -149,7 +138,7 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
     @override
     def on_train_start(self) -> None:
         super().on_train_start()
-        learns = self.learner.facade.inner if self.copies > 1 else ()
+        learns = self.learner.local_optimizers.by_block if self.replicas > 1 else ()
         self._moving = {
             name: (buffers, Average(self._peers)) for name, buffers in self._statistics.items() if name in learns
         }

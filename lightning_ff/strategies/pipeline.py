@@ -9,16 +9,17 @@ import lightning.pytorch.callbacks
 import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, RandomSampler
 from typing_extensions import override
 
-from lightning_ff._lightning import leave_samplers
+from lightning_ff._lightning import callbacks_of, leave_samplers
 from lightning_ff.strategies.balance import balanced, costs, ranges
 from lightning_ff.strategies.ddp import LocalDDPStrategy
 from lightning_ff.strategies.groups import Groups
-from lightning_ff.strategies.link import Link
-from lightning_ff.strategies.stage import SameOrder, Stage
+from lightning_ff.strategies.p2p import P2P
+from lightning_ff.strategies.pipeline_stage import PipelineStage, SameOrder
 from lightning_ff.validate import check_int, check_ints
 
 
@@ -77,13 +78,13 @@ class LocalPipelineStrategy(LocalDDPStrategy):
 
     @property
     @override
-    def copies(self) -> int:
+    def replicas(self) -> int:
         return self.world_size // self.stages
 
     @property
     @override
     def distributed_sampler_kwargs(self) -> dict[str, Any]:
-        return {"num_replicas": self.copies, "rank": self.global_rank // self.stages}
+        return {"num_replicas": self.replicas, "rank": self.global_rank // self.stages}
 
     @override
     def setup_environment(self) -> None:
@@ -95,29 +96,29 @@ class LocalPipelineStrategy(LocalDDPStrategy):
             )
         with isolate_rng(include_cuda=False):  # Lightning seeds again here, and one process does not
             super().setup_environment()
-        self._groups.make(self.stages, self.copies, self.process_group_backend, self.timeout)
+        self._groups.make(self.stages, self.replicas, self.process_group_backend, self.timeout)
         self._peers = self._groups.peers
 
     @override
     def setup(self, trainer: Trainer) -> None:
         check(self, trainer)
-        if self.copies == 1:
+        if self.replicas == 1:
             leave_samplers(trainer)
         self._failed = False
         super().setup(trainer)
-        self._place()
+        self._assign()
 
-    def _place(self) -> None:
+    def _assign(self) -> None:
         """Give every process its blocks, and links to its neighbours."""
-        learner = self.learner
         split = [self.blocks]
         if self.global_rank == 0 and self.blocks is None:
-            split = [balanced(costs(learner.network), self.stages)]
+            split = [balanced(costs(self.learner.network), self.stages)]
         dist.broadcast_object_list(split, 0)
-        self._link = Link(self._groups.before, self._groups.after, self.root_device)
+        self._p2p = P2P(self._groups.before, self._groups.after, self.root_device)
         stage = self.global_rank % self.stages
         owned = ranges(split[0] or [])
-        learner.network.placement = Stage(learner, owned, stage, self._link, self._stops, self._groups.pipeline)
+        network = self.learner.network
+        network.stage = PipelineStage(network, owned, stage, self._p2p, self._groups.pipeline)
         if stage + 1 < self.stages:  # the last process judges, and the others' metrics are reduced with its
             warnings.filterwarnings("ignore", "The ``compute`` method of metric MulticlassAccuracy was called before")
         # schedulers of all blocks step in every process, so that checkpoints have them; optimizers only where they are
@@ -137,33 +138,48 @@ class LocalPipelineStrategy(LocalDDPStrategy):
     @override
     def on_train_end(self) -> None:
         super().on_train_end()
-        self._stage.whole()  # type: ignore[union-attr]
-        self._ended = self.optimizer_state(self.learner.facade)
+        assert self._stage is not None
+        self._stage.broadcast_weights()
+        self._ended = self.optimizer_state(self.learner.local_optimizers)
 
     @property
-    def _stage(self) -> Stage | None:
+    def _stage(self) -> PipelineStage | None:
         """This process's part; None before the run and once it is over, when every process has everything."""
         if self.lightning_module is None:
             return None
-        placement = self.learner.network.placement
-        return placement if isinstance(placement, Stage) else None
+        stage = self.learner.network.stage
+        return stage if isinstance(stage, PipelineStage) else None
+
+    @override
+    def gather_values(self, values: dict[str, Any]) -> dict[str, Any]:
+        return values if self._stage is None else self._stage.gather_values(values)
+
+    @override
+    def compare_labels(self, label: Tensor) -> None:
+        if self._stage is not None:
+            self._stage.compare_labels(label)
+
+    @override
+    def check_order(self) -> None:
+        if self._stage is not None:
+            self._stage.check_order()
 
     @override
     def lightning_module_state_dict(self) -> dict[str, Any]:
         if self._stage is not None:
-            self._stage.whole()
+            self._stage.broadcast_weights()
         return super().lightning_module_state_dict()
 
     @override
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         if self._stage is None:
             return self._ended or super().optimizer_state(optimizer)
-        return self._stage.optimizer_state(super().optimizer_state(optimizer))
+        return self._stage.optimizer_state(super().optimizer_state(optimizer), self.learner.local_optimizers)
 
     @override
     def teardown(self) -> None:
         if self._stage is not None:
-            self._link.close(0.5 if self._failed else 10.0)
+            self._p2p.close(0.5 if self._failed else 10.0)
         self._groups.end()
         super().teardown()
 
@@ -172,9 +188,9 @@ def check(strategy: LocalPipelineStrategy, trainer: Trainer) -> None:
     """Refuse what would need all blocks in one process."""
     learner, count = strategy.learner, strategy.stages
     blocks = len(learner.blocks)
-    if learner.objective != "local":
+    if learner.segments != "local":
         raise ValueError(
-            f"segments={learner.objective!r} makes all blocks one segment, which ff_pipeline cannot cut: use "
+            f"segments={learner.segments!r} makes all blocks one segment, which ff_pipeline cannot cut: use "
             "strategy='ff_ddp'"
         )
     if blocks < count:
@@ -193,8 +209,8 @@ def check(strategy: LocalPipelineStrategy, trainer: Trainer) -> None:
             f"negatives={negatives} need the scores of all blocks before the first one learns: use WrongLabel(), or "
             "strategy='ff_ddp'"
         )
-    watching = [type(each).__name__ for each in trainer.callbacks if getattr(each, "needs_all_blocks", False)]  # type: ignore[attr-defined]
+    watching = [type(each).__name__ for each in callbacks_of(trainer) if getattr(each, "needs_all_blocks", False)]
     averaging = getattr(lightning.pytorch.callbacks, "WeightAveraging", ())  # Lightning 2.6 has it
-    watching += [type(each).__name__ for each in trainer.callbacks if isinstance(each, averaging)]  # type: ignore[attr-defined]
+    watching += [type(each).__name__ for each in callbacks_of(trainer) if isinstance(each, averaging)]
     if watching:
         raise ValueError(f"{watching[0]} looks at all blocks in one process: remove it, or use strategy='ff_ddp'")

@@ -67,14 +67,14 @@ def test_goodness_and_normalisation_of_channels_that_come_last(kernel_size: int)
     h = LAST[0](x)
     want = F.conv2d(h, weight, offset, padding=kernel_size // 2).square().mean((2, 3))  # type: ignore[arg-type]
     torch.testing.assert_close(net(x), want)
-    torch.testing.assert_close(net.handed_over(x)[0], F.layer_norm(h.permute(0, 2, 3, 1), (8,), eps=1e-8))
+    torch.testing.assert_close(net.normalized_features(x)[0], F.layer_norm(h.permute(0, 2, 3, 1), (8,), eps=1e-8))
 
 
 @pytest.mark.parametrize("kind", ["layer", "l2", "rms"])
 def test_normalisation_over_all_features_does_not_depend_on_the_layout(kind: str) -> None:
     x = torch.rand(5, 3, 9, 9)
     a, b = network(LAST, (3, 9, 9), kind), network(LAST[0], (3, 9, 9), kind)
-    torch.testing.assert_close(a.handed_over(x)[0].permute(0, 3, 1, 2), b.handed_over(x)[0])
+    torch.testing.assert_close(a.normalized_features(x)[0].permute(0, 3, 1, 2), b.normalized_features(x)[0])
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_ff.callbacks.cache import OutputCache
+from lightning_ff.sweep.store import OutputCache
 
 
 @pytest.mark.parametrize("memory", [1.0, 0.0])

@@ -28,7 +28,7 @@ from lightning_ff import (
     WindowSchedule,
 )
 from lightning_ff.blocks import ConvNet
-from lightning_ff.callbacks.windows import Windows
+from lightning_ff.sweep import Windows
 from tests.sweep_runs import CLASSES, STEPS, data, learner, loader, weights
 
 QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
@@ -192,7 +192,7 @@ def test_rates_decay_over_a_blocks_own_epochs() -> None:
 
     class Rates(Callback):
         def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
-            rates.append([o.param_groups[0]["lr"] for o in pl_module.facade.inner.values()])
+            rates.append([o.param_groups[0]["lr"] for o in pl_module.local_optimizers.by_block.values()])
 
     model = learner(scheduler=CosineToEnd, optimizer=partial(torch.optim.Adam, lr=1.0))
     fit(model, GreedySchedule(epochs=[2, 4, 1]), Rates())
@@ -206,7 +206,7 @@ def test_blocks_that_have_not_begun_have_no_say(tmp_path: Path) -> None:
 
     class Look(Callback):
         def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-            waiting.append(set(pl_module.network.waiting))
+            waiting.append(set(pl_module.network.untrained))
 
     model = learner(readout=SoftmaxReadout())
     keep = ModelCheckpoint(tmp_path, filename="first", every_n_epochs=1, save_top_k=-1)
@@ -219,7 +219,7 @@ def test_blocks_that_have_not_begun_have_no_say(tmp_path: Path) -> None:
     copy = type(copy).load_from_checkpoint(sorted(tmp_path.glob("*.ckpt"))[-1])
     assert torch.equal(copy(x), model(x))
     fit(model, GreedySchedule(epochs=1))
-    assert model.network.waiting == set()
+    assert model.network.untrained == set()
     torch.testing.assert_close(model(x), sum(s.softmax(1) for s in model.block_scores(x)))
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lightning_ff import AllWrongLabels, ForwardForward, PixelOverlay
-from lightning_ff.checks import held_out
 from lightning_ff.data import Digits
+from lightning_ff.learner.checks import held_out
 
 
 def labels(loader: Any) -> Tensor:

@@ -128,7 +128,7 @@ def test_a_checkpoint_made_from_python_is_plain_data_and_learns_on_alike(
     assert torch.equal(loaded(images), model(images))
     for each in (model, loaded):
         trainer(max_epochs=3).fit(each, digits())
-    assert str(loaded.facade) == str(model.facade)
+    assert str(loaded.local_optimizers) == str(model.local_optimizers)
     assert same(loaded, model)
 
 
@@ -177,7 +177,7 @@ def test_an_optimizer_without_a_name_has_to_be_given_again(
         trainer(max_epochs=1).fit(loaded, digits())
     again = reload(tmp_path / "a.ckpt", **{argument: given})
     trainer(max_epochs=1).fit(again, digits())
-    assert again.facade.inner["block01"].param_groups[0]["lr"] == 0.25
+    assert again.local_optimizers.by_block["block01"].param_groups[0]["lr"] == 0.25
 
 
 class Squares(Goodness):

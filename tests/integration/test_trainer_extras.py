@@ -147,10 +147,10 @@ def test_a_copy_is_the_same_and_independent(
     before, twin = weights(model), clone(model)
     assert same(twin, model)
     if fitted:
-        assert str(twin.facade) == str(model.facade)
-        ours = {id(p) for group in twin.facade.param_groups for p in group["params"]}
+        assert str(twin.local_optimizers) == str(model.local_optimizers)
+        ours = {id(p) for group in twin.local_optimizers.param_groups for p in group["params"]}
         assert ours == {id(p) for p in twin.parameters()}
-        assert all(inner.state is twin.facade.state for inner in twin.facade.inner.values())
+        assert all(inner.state is twin.local_optimizers.state for inner in twin.local_optimizers.by_block.values())
     trainer(max_epochs=1).fit(twin, digits())
     assert same(model, before)
     trainer(max_epochs=1).fit(model, digits())
@@ -234,4 +234,4 @@ def test_plain_values_modules_and_properties_are_set_as_on_any_module(learner: A
     assert model.new_lr == 0.25
     assert "lr" not in model.__dict__
     model.negatives = None
-    assert model.negatives is model.own_negatives is None
+    assert model.negatives is model.sampling.own is None

@@ -40,5 +40,5 @@ def test_the_finder_sets_the_rate_of_the_next_fit(tmp_path: object) -> None:
     assert suggested is not None
     assert model.lr == suggested != 0.01
     trainer.fit(model, data)
-    rates = [group["lr"] for group in model.facade.param_groups]
+    rates = [group["lr"] for group in model.local_optimizers.param_groups]
     assert rates == [suggested, 0.5, suggested]

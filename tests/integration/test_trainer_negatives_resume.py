@@ -95,7 +95,7 @@ def state(model: Any, callbacks: list[Callback], runner: Any) -> dict[str, Any]:
     return {
         "weights": {name: value.clone() for name, value in model.state_dict().items()},
         "optimizers": [optimizer.state_dict()["state"] for optimizer in runner.optimizers],
-        "own": model.own_negatives.state_dict(),
+        "own": model.sampling.own.state_dict(),
         "installed": model.negatives.state_dict(),
         "sampler": repr(model.negatives),
         "callbacks": [callback.state_dict() for callback in callbacks],

@@ -151,7 +151,9 @@ def test_optimizers_by_name_and_wildcard(learner: Any, digits: Any, trainer: Any
         block_optimizers={"block*": partial(SGD, lr=0.5), "block01": partial(RMSprop, lr=0.125)},
     )
     trainer(max_steps=1).fit(model, digits())
-    found = {name: (type(inner), inner.param_groups[0]["lr"]) for name, inner in model.facade.inner.items()}
+    found = {
+        name: (type(inner), inner.param_groups[0]["lr"]) for name, inner in model.local_optimizers.by_block.items()
+    }
     assert found == {
         "block00": (SGD, 0.5),
         "block01": (RMSprop, 0.125),

@@ -68,7 +68,7 @@ def test_max_steps_counts_optimizer_steps(
     runner.fit(model, digits())
     assert runner.global_step == 10
     assert len(tally.batches) == batches
-    assert model.facade.state[next(model.parameters())]["step"] == 10
+    assert model.local_optimizers.state[next(model.parameters())]["step"] == 10
 
 
 def test_limits_of_batches(learner: Any, digits: Any, trainer: Any, tally: Any) -> None:

@@ -339,4 +339,4 @@ def test_any_network_can_be_described(command: Command, tmp_path: Path) -> None:
     images = torch.rand(3, 1, 8, 8)
     assert torch.equal(loaded(images), cli.model(images))
     assert loaded.blocks[1].loss.threshold == 0.7  # type: ignore[union-attr]
-    assert cli.model.facade.inner.keys() == {"block01"}
+    assert cli.model.local_optimizers.by_block.keys() == {"block01"}

@@ -137,7 +137,7 @@ def test_every_part_may_come_from_a_file(command: Command) -> None:
     assert len(learner.network.readout.linear) == 2
     terms = [[(type(term), term.weight, term.momentum) for term in block.terms] for block in learner.blocks]
     assert terms == [[(PeerNormalization, 0.05, 0.9), (PeerNormalization, 0.03, 0.5)]] * 2
-    optimizers = {name: (type(o), o.param_groups[0]["lr"]) for name, o in learner.facade.inner.items()}
+    optimizers = {name: (type(o), o.param_groups[0]["lr"]) for name, o in learner.local_optimizers.by_block.items()}
     # two epochs have halved each rate twice
     assert optimizers == {"block00": (SGD, 0.005), "block01": (AdamW, 0.001), "readout": (Adam, 0.025)}
     (scheduler,) = {type(s) for s in cli.trainer.lr_scheduler_configs[0].scheduler.inner.values()}
@@ -151,7 +151,7 @@ def test_optimizer_and_scheduler_by_short_name_on_the_command_line(command: Comm
     optimizer = ("--model.optimizer=SGD", "--model.optimizer.lr=0.01")
     scheduler = ("--model.scheduler=StepLR", "--model.scheduler.step_size=1", "--model.scheduler.gamma=0.25")
     cli = command("fit", *MODEL, *TINY, *optimizer, *scheduler)
-    rates = {name: (type(o), o.param_groups[0]["lr"]) for name, o in cli.model.facade.inner.items()}
+    rates = {name: (type(o), o.param_groups[0]["lr"]) for name, o in cli.model.local_optimizers.by_block.items()}
     assert rates == {"block00": (SGD, 0.0025), "block01": (SGD, 0.0025)}
 
 
@@ -162,7 +162,7 @@ def test_a_plateau_scheduler_waits_for_its_metric(command: Command) -> None:
     file = described("plateau.yaml", {"scheduler": plateau, "scheduler_monitor": "val/acc"}, max_epochs=3)
     cli = command("fit", "--config", file, "--model.optimizer=SGD", "--model.optimizer.lr=0.1")
     assert isinstance(cli.trainer.lr_scheduler_configs[0].scheduler.inner["block00"], ReduceLROnPlateau)
-    assert [group["lr"] for group in cli.model.facade.param_groups] == pytest.approx([0.001, 0.001])
+    assert [group["lr"] for group in cli.model.local_optimizers.param_groups] == pytest.approx([0.001, 0.001])
 
 
 def test_number_of_classes_and_shape_come_from_the_data(command: Command, own_parts: str) -> None:

@@ -120,7 +120,7 @@ def test_a_trial_of_the_sweep_runs_as_wandb_starts_it(
     (tmp_path / "examples").symlink_to(examples)
     cli = command(*line[2:], "--trainer.fast_dev_run=1", "--trainer.log_every_n_steps=1")
     assert cli.model.blocks[0].loss.alpha == choice["model.init_args.loss.init_args.alpha"]
-    rates = {group["initial_lr"] for group in cli.model.facade.param_groups}
+    rates = {group["initial_lr"] for group in cli.model.local_optimizers.param_groups}
     assert rates == {choice["model.init_args.optimizer.init_args.lr"]}
     assert [shape[0].numel() for shape in cli.model.network.shapes] == yaml.safe_load(choice["model.init_args.widths"])
     assert cli.config.fit.seed_everything == choice["seed_everything"]

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from lightning_ff.callbacks.summary import block_table
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lightning_ff import AuxiliaryGoodness, LastReadout, ScalableForwardForward, Schedule
-from lightning_ff.callbacks.summary import block_table
 from tests.methods.class_runs import (
     ADAM,
     CLASSES,
@@ -187,7 +187,7 @@ def test_the_models_own_classifier(head: Any, scored: int, trained: bool) -> Non
 def test_learning_rates_fall_with_depth() -> None:
     model = learner(lr_decay=0.5, block_optimizers={"block01": partial(torch.optim.SGD, lr=1.0)})
     fit(model, steps=1)
-    rates = [group["lr"] for group in model.facade.param_groups]
+    rates = [group["lr"] for group in model.local_optimizers.param_groups]
     assert rates == pytest.approx([1e-2, 0.5, 1e-2 / 4, 1e-2 / 8])
 
 

@@ -24,7 +24,7 @@ def test_frozen_blocks_stay_and_have_no_say() -> None:
     assert all(torch.equal(now[name], start[name]) for name in now if name.startswith(("stem", "first")))
     assert not torch.equal(now["second.conv1.weight"], start["second.conv1.weight"])
     assert model.network.scored == ["block02", "block03"]
-    assert list(model.facade.inner) == ["block02", "block03"]
+    assert list(model.local_optimizers.by_block) == ["block02", "block03"]
     readout = model.network.readout
     assert isinstance(readout, MeanReadout)
     assert readout.blocks == [0]  # of the two that answer, the one that is no classifier

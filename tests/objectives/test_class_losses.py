@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from lightning_ff.objectives import CrossEntropy, LogSumExpMargin, log_sum_exp_loss
+from lightning_ff.target import Labels, Pairs
 
 GOODNESS = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3
 LABEL = torch.tensor([0, 3, 1, 1, 2, 0])
@@ -18,7 +19,7 @@ def test_cross_entropy_is_the_log_sum_exp_form(temperature: float) -> None:
     own = scaled[torch.arange(6), LABEL]
     expected = -(own - scaled.exp().sum(1).log()).mean()
     torch.testing.assert_close(log_sum_exp_loss(GOODNESS, LABEL, temperature), expected)
-    torch.testing.assert_close(CrossEntropy(temperature)(GOODNESS, LABEL), expected)
+    torch.testing.assert_close(CrossEntropy(temperature)(GOODNESS, Labels(LABEL)), expected)
     torch.testing.assert_close(F.cross_entropy(scaled, LABEL), expected)
 
 
@@ -28,14 +29,14 @@ def test_the_margin_leaves_the_true_class_out(temperature: float) -> None:
     for row, label in zip(GOODNESS / temperature, LABEL.tolist(), strict=True):
         others = torch.stack([row[c] for c in range(4) if c != label])
         total = total + others.exp().sum().log() - row[label]
-    torch.testing.assert_close(LogSumExpMargin(temperature)(GOODNESS, LABEL), total / 6)
+    torch.testing.assert_close(LogSumExpMargin(temperature)(GOODNESS, Labels(LABEL)), total / 6)
 
 
 def test_two_classes_are_a_logistic_loss() -> None:
     goodness, label = GOODNESS[:, :2], LABEL.clamp(max=1)
     sign = 1 - 2 * label
     expected = F.softplus(sign * (goodness[:, 1] - goodness[:, 0])).mean()
-    torch.testing.assert_close(CrossEntropy()(goodness, label), expected)
+    torch.testing.assert_close(CrossEntropy()(goodness, Labels(label)), expected)
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy, LogSumExpMargin])
@@ -43,4 +44,4 @@ def test_bad_input(loss: type[CrossEntropy]) -> None:
     with pytest.raises(ValueError, match="temperature=0: must be above 0"):
         loss(temperature=0)
     with pytest.raises(TypeError, match=f"{loss.__name__} is a class-mode loss"):
-        loss()(GOODNESS, 3)
+        loss()(GOODNESS, Pairs(3))

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from lightning_ff.labels import AppendOneHot
 from lightning_ff.negatives import AllWrongLabels
 from lightning_ff.objectives import CrossEntropy, LocalLoss, PairLoss, SymBa, ThresholdLoss, symba_loss, threshold_loss
+from lightning_ff.target import Labels, Pairs
 
 
 def goodness(n: int, seed: int = 0, scale: float = 3.0) -> Tensor:
@@ -60,7 +61,7 @@ def test_symba_pairs_an_image_with_all_its_own_wrong_labels() -> None:
     sampler = AllWrongLabels()
     rows = torch.cat((sampler.positives(image, label, learner), sampler(image, label, torch.arange(6), learner)))
     assert rows.shape == (30, 6)
-    assert float(SymBa(alpha=4.0)(rows[:, 0], 6)) == pytest.approx(math.log(2))
+    assert float(SymBa(alpha=4.0)(rows[:, 0], Pairs(6))) == pytest.approx(math.log(2))
 
 
 def test_each_side_is_a_mean_whatever_its_number() -> None:
@@ -69,7 +70,7 @@ def test_each_side_is_a_mean_whatever_its_number() -> None:
         gradients, values = [], []
         for copies in (1, 4):
             positive, negative = goodness(5, 1).requires_grad_(), goodness(5, 2).requires_grad_()
-            value = loss(torch.cat((positive, negative.repeat(copies))), 5)
+            value = loss(torch.cat((positive, negative.repeat(copies))), Pairs(5))
             value.backward()
             assert positive.grad is not None
             assert negative.grad is not None
@@ -88,8 +89,8 @@ def test_threshold_loss_takes_any_numbers() -> None:
 @pytest.mark.parametrize("loss", [ThresholdLoss(2.0), SymBa(1.5)], ids=str)
 def test_gradients_have_the_right_sign_and_value(loss: PairLoss) -> None:
     g = goodness(10, 3).requires_grad_()
-    assert torch.autograd.gradcheck(lambda g: loss(g, 5), (g,))
-    loss(g, 5).backward()
+    assert torch.autograd.gradcheck(lambda g: loss(g, Pairs(5)), (g,))
+    loss(g, Pairs(5)).backward()
     assert g.grad is not None
     assert bool((g.grad[:5] < 0).all())
     assert bool((g.grad[5:] > 0).all())
@@ -97,7 +98,7 @@ def test_gradients_have_the_right_sign_and_value(loss: PairLoss) -> None:
 
 def test_the_gradient_of_the_threshold_loss_is_the_probability_of_being_wrong() -> None:
     g = goodness(8, 4).requires_grad_()
-    ThresholdLoss(0.5)(g, 4).backward()
+    ThresholdLoss(0.5)(g, Pairs(4)).backward()
     probability = torch.sigmoid(g.detach() - 0.5)
     torch.testing.assert_close(g.grad, torch.cat((probability[:4] - 1, probability[4:])) / 4)
 
@@ -106,11 +107,11 @@ def test_the_gradient_of_the_threshold_loss_is_the_probability_of_being_wrong() 
 def test_huge_goodness_neither_overflows_nor_loses_its_gradient(size: float) -> None:
     for loss in (ThresholdLoss(2.0), SymBa(4.0)):
         right = torch.tensor([size, 0.0], requires_grad=True)
-        assert float(loss(right, 1).detach()) == pytest.approx(
+        assert float(loss(right, Pairs(1)).detach()) == pytest.approx(
             softplus(-2.0) if isinstance(loss, ThresholdLoss) else 0.0
         )
         wrong = torch.tensor([0.0, size], requires_grad=True)
-        value = loss(wrong, 1)
+        value = loss(wrong, Pairs(1))
         assert float(value.detach()) == pytest.approx(size * (4 if isinstance(loss, SymBa) else 1), rel=1e-3)
         value.backward()
         assert wrong.grad is not None
@@ -121,7 +122,7 @@ def test_huge_goodness_neither_overflows_nor_loses_its_gradient(size: float) -> 
 def test_silent_positives_under_a_high_threshold_do_not_overflow() -> None:
     """The sum of squares of a wide layer has a threshold of thousands, and a silent sample lies that far below it."""
     g = torch.zeros(2, requires_grad=True)
-    value = ThresholdLoss(1e4)(g, 1)
+    value = ThresholdLoss(1e4)(g, Pairs(1))
     value.backward()
     assert float(value.detach()) == 1e4
     assert g.grad is not None
@@ -130,41 +131,41 @@ def test_silent_positives_under_a_high_threshold_do_not_overflow() -> None:
 
 def test_classes_split_the_goodness_at_the_number_of_positives() -> None:
     g = goodness(9)
-    assert torch.equal(ThresholdLoss(1.5)(g, 3), threshold_loss(g[:3], g[3:], 1.5))
-    assert torch.equal(SymBa(2.5)(g, 3), symba_loss(g[:3], g[3:], 2.5))
-    assert torch.equal(SymBa()(g, 3), symba_loss(g[:3], g[3:], 4.0))
+    assert torch.equal(ThresholdLoss(1.5)(g, Pairs(3)), threshold_loss(g[:3], g[3:], 1.5))
+    assert torch.equal(SymBa(2.5)(g, Pairs(3)), symba_loss(g[:3], g[3:], 2.5))
+    assert torch.equal(SymBa()(g, Pairs(3)), symba_loss(g[:3], g[3:], 4.0))
 
 
 def test_an_open_threshold_is_bound_to_the_unit_and_a_given_one_stays() -> None:
     g = goodness(6)
     loss, fixed = ThresholdLoss(), ThresholdLoss(2.0)
     with pytest.raises(RuntimeError, match="give a number to use the loss alone"):
-        loss(g, 3)
+        loss(g, Pairs(3))
     for objective in (loss, fixed):
         objective.bind(7.0)
-    assert torch.equal(loss(g, 3), threshold_loss(g[:3], g[3:], 7.0))
-    assert torch.equal(fixed(g, 3), threshold_loss(g[:3], g[3:], 2.0))
+    assert torch.equal(loss(g, Pairs(3)), threshold_loss(g[:3], g[3:], 7.0))
+    assert torch.equal(fixed(g, Pairs(3)), threshold_loss(g[:3], g[3:], 2.0))
     assert (loss.threshold, fixed.threshold) == (None, 2.0)
     zero = ThresholdLoss(0.0)
     zero.bind(7.0)
-    assert torch.equal(zero(g, 3), threshold_loss(g[:3], g[3:], 0.0))
+    assert torch.equal(zero(g, Pairs(3)), threshold_loss(g[:3], g[3:], 0.0))
 
 
 def test_symba_does_not_depend_on_a_common_shift() -> None:
     g = goodness(8)
-    torch.testing.assert_close(SymBa()(g + 50.0, 4), SymBa()(g, 4))
+    torch.testing.assert_close(SymBa()(g + 50.0, Pairs(4)), SymBa()(g, Pairs(4)))
 
 
 def test_cross_entropy_of_class_goodness() -> None:
     g, y = goodness(21).view(7, 3).requires_grad_(), torch.tensor([0, 1, 2, 2, 1, 0, 1])
-    loss = CrossEntropy()(g, y)
+    loss = CrossEntropy()(g, Labels(y))
     values = g.detach()
     torch.testing.assert_close(loss.detach(), (values.logsumexp(1) - values[torch.arange(7), y]).mean())
     loss.backward()
     torch.testing.assert_close(g.grad, (values.softmax(1) - F.one_hot(y, 3)) / 7)
     assert CrossEntropy().mode == "class"
-    with pytest.raises(TypeError, match="its target is the labels"):
-        CrossEntropy()(values, 3)
+    with pytest.raises(TypeError, match="its target is Labels"):
+        CrossEntropy()(values, Pairs(3))
 
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0])
@@ -187,6 +188,6 @@ def test_the_bases_name_what_to_override() -> None:
 
     assert (Mine.mode, MyPair.mode) == ("class", "pair")
     with pytest.raises(TypeError, match=r"Mine must override forward\(goodness, target\)"):
-        Mine()(goodness(2), 1)
+        Mine()(goodness(2), Pairs(1))
     with pytest.raises(TypeError, match=r"MyPair must override pair\(positive, negative\)"):
-        MyPair()(goodness(2), 1)
+        MyPair()(goodness(2), Pairs(1))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_ff.objectives import ActivationPenalty, PeerNormalization, Term, peer_normalization
+from lightning_ff.target import Labels, Pairs
 
 
 def made(weight: float = 0.03, momentum: float = 0.9, shape: tuple[int, ...] = (6,)) -> PeerNormalization:
@@ -21,7 +22,8 @@ def activation(seed: int, *shape: int) -> Tensor:
 
 
 def apply(term: Term, h: Tensor, target: Tensor | int) -> Tensor:
-    return term(torch.zeros(len(h), 1), h, target)
+    typed = Pairs(target) if isinstance(target, int) else Labels(target)
+    return term(torch.zeros(len(h), 1), h, typed)
 
 
 def test_the_function_is_the_variance_of_the_means() -> None:

@@ -22,9 +22,9 @@ from lightning_ff import (
     LinearReadout,
     LocalPipelineStrategy,
     MeanReadout,
-    Placement,
     RandomShift,
     SparsityMonitor,
+    Stage,
     SwitchNegatives,
 )
 from lightning_ff.strategies.balance import balanced, ranges
@@ -218,9 +218,9 @@ class SaveLate(Callback):
         self.file = file
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        placement, pl_module.network.placement = pl_module.network.placement, Placement()  # type: ignore[union-attr]
+        stage, pl_module.network.stage = pl_module.network.stage, Stage()  # type: ignore[union-attr]
         trainer.save_checkpoint(self.file)
-        pl_module.network.placement = placement  # type: ignore[union-attr, assignment]
+        pl_module.network.stage = stage  # type: ignore[union-attr, assignment]
 
 
 def test_half_precision_validates() -> None:

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch.distributed as dist
 
-_BYE, _LOST, _FAILED = b"B", b"L", b"F"
+_CLOSED, _LOST, _FAILED = b"B", b"L", b"F"
 _LINE = 512
 
 
-class Lifeline:
+class FailureDetector:
     """Star of connections around the first process, watched by a thread in each.
 
     A process that ends without a goodbye was killed; what is left of the job says so, and ends `grace` seconds later at
@@ -34,15 +34,15 @@ class Lifeline:
         self.rank = dist.get_rank()
         self._peers: dict[socket.socket, int] = {}
         self._ending = threading.Event()
-        self._heard_of = threading.Event()
+        self._failure_seen = threading.Event()
         self._lock = threading.Lock()
         self._timer = threading.Timer(grace, os._exit, (1,))
         self._timer.daemon = True
-        self._meet(address)
-        self._thread = threading.Thread(target=self._watch, name="lifeline", daemon=True)
+        self._connect(address)
+        self._thread = threading.Thread(target=self._watch, name="failure-detector", daemon=True)
         self._thread.start()
 
-    def _meet(self, address: str) -> None:
+    def _connect(self, address: str) -> None:
         """Connect all processes to the first; a token keeps strangers out."""
         listener = socket.create_server(("", 0)) if self.rank == 0 else None
         offer: list[Any] = [None if listener is None else (listener.getsockname()[1], secrets.token_bytes(16))]
@@ -58,10 +58,10 @@ class Lifeline:
             while len(self._peers) < dist.get_world_size() - 1:
                 peer, _ = listener.accept()
                 peer.settimeout(10)
-                said = _exactly(peer, 20)
+                message = _exactly(peer, 20)
                 peer.settimeout(None)
-                if said[:16] == token:
-                    self._peers[peer] = int.from_bytes(said[16:], "big")
+                if message[:16] == token:
+                    self._peers[peer] = int.from_bytes(message[16:], "big")
                 else:
                     peer.close()
             listener.close()
@@ -73,60 +73,60 @@ class Lifeline:
                 waiting.register(peer, selectors.EVENT_READ)
             while waiting.get_map():
                 for key, _ in waiting.select():
-                    if not self._heard(key.fileobj):  # type: ignore[arg-type]
+                    if not self._handle(key.fileobj):  # type: ignore[arg-type]
                         waiting.unregister(key.fileobj)
 
-    def _heard(self, peer: socket.socket) -> bool:
+    def _handle(self, peer: socket.socket) -> bool:
         """Act on what a process says, or that it is gone; returns whether to listen on."""
         try:
-            said = peer.recv(_LINE)
+            message = peer.recv(_LINE)
         except OSError:
-            said = b""
-        if self._ending.is_set() or said[:1] == _BYE:
+            message = b""
+        if self._ending.is_set() or message[:1] == _CLOSED:
             return False
-        if said[:1] in (_LOST, _FAILED):
-            self._end(said)
+        if message[:1] in (_LOST, _FAILED):
+            self._end(message)
         else:
             self._end(_LOST + f"rank {self._peers[peer]} was killed, or its machine is gone".encode(), peer)
         return False
 
-    def _end(self, said: bytes, gone: socket.socket | None = None) -> None:
+    def _end(self, message: bytes, gone: socket.socket | None = None) -> None:
         """Tell the others, say it here, and end this process soon."""
         self._ending.set()
-        self._tell(said, gone)
-        text = said[1:].decode(errors="replace")
+        self._notify(message, gone)
+        text = message[1:].decode(errors="replace")
         print(f"rank {self.rank}: {text}: ending; the last checkpoint is whole", file=sys.stderr, flush=True)
         self._timer.start()
-        self._heard_of.set()
+        self._failure_seen.set()
 
-    def _tell(self, said: bytes, but: socket.socket | None = None) -> None:
+    def _notify(self, message: bytes, but: socket.socket | None = None) -> None:
         with self._lock:
             for peer in self._peers:
                 if peer is not but:
                     try:
-                        peer.sendall(said[:_LINE])
+                        peer.sendall(message[:_LINE])
                     except OSError:  # it has ended before
                         continue
 
     def failed(self, error: BaseException) -> None:
         """Tell the others of an error here, which they would otherwise wait for.
 
-        If it only follows from the end of another process, that is said first.
+        If it only follows from the end of another process, that is message first.
         """
-        if not self._heard_of.wait(1.0) and not self._ending.is_set():
+        if not self._failure_seen.wait(1.0) and not self._ending.is_set():
             self._ending.set()
-            said = " ".join(str(error).split())
-            self._tell(_FAILED + f"rank {self.rank} failed with {type(error).__name__}: {said}".encode())
+            message = " ".join(str(error).split())
+            self._notify(_FAILED + f"rank {self.rank} failed with {type(error).__name__}: {message}".encode())
 
     def close(self) -> None:
         """Say goodbye: from now on others may end, and whoever caught the error here goes on."""
         self._ending.set()
         self._timer.cancel()
-        self._tell(_BYE)
+        self._notify(_CLOSED)
 
 
 def _exactly(peer: socket.socket, size: int) -> bytes:
-    said = b""
-    while len(said) < size and (more := peer.recv(size - len(said))):
-        said += more
-    return said
+    message = b""
+    while len(message) < size and (more := peer.recv(size - len(message))):
+        message += more
+    return message

@@ -1,16 +1,106 @@
-"""Activations kept by sample, in memory or, above a limit, in a file."""
+"""Outputs of frozen blocks, kept by sample, in memory or, above a limit, in a file.
+
+Shapes: N samples; G rows of each (a positive and its negatives; one in class mode).
+"""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+from math import isfinite
 from pathlib import Path
+from typing import NamedTuple
 from weakref import finalize
 
 import torch
 from torch import Tensor
 
 from lightning_ff.blocks.local_block import Activation
+from lightning_ff.sweep.schedule import Windows
+
+
+class _Key(NamedTuple):
+    """What kept outputs are the input of, and for what they hold: these frozen blocks, this version of the inputs."""
+
+    block: int
+    fixed_since: int
+    version: int
+
+
+class KeptOutputs:
+    """Input of the first block that learns, by sample; it begins anew when a block before it has learned.
+
+    Args:
+        windows: Which blocks learn when.
+        memory: Bound in MiB on what is kept in memory; more goes to a temporary file.
+
+    Attributes:
+        batches: Batches of an epoch, by which memory is reserved.
+    """
+
+    batches: float = 1
+
+    def __init__(self, windows: Windows, memory: float) -> None:
+        self.windows = windows
+        self.memory = memory
+        self._kept: tuple[_Key, OutputCache] | None = None
+        self._earlier: tuple[_Key, OutputCache] | None = None
+
+    def get(self, index: Tensor, epoch: int, version: int) -> tuple[int, Activation] | None:
+        """Index of a block and its input `(G N, ...)` for samples `(N,)`; None where one of them is missing.
+
+        It is the first block that learns, or an earlier one whose input is still known.
+        """
+        self._open(len(index), epoch, version)
+        for entry in (self._kept, self._earlier):
+            if entry is not None and (rows := entry[1].get(index)) is not None:
+                return entry[0].block, _unstack(rows)
+        return None
+
+    def put(self, index: Tensor, x: Activation) -> None:
+        """Keep the input `(G N, ...)` of the first block that learns for samples `(N,)`."""
+        assert self._kept is not None
+        self._kept[1].put(index, _stack(x, len(index)))
+
+    def _open(self, samples: int, epoch: int, version: int) -> None:
+        """Make room where what is kept is of other blocks or inputs; what still holds serves until all have come."""
+        first = self.windows.first(epoch)
+        key = _Key(first, self.windows.fixed_since(first, epoch), version)
+        if self._kept is not None and self._kept[0] == key:
+            return
+        if self._earlier is not None:
+            self._earlier[1].close()
+        self._earlier, self._kept = self._kept, None
+        if self._earlier is not None and not self._holds(self._earlier[0], key, epoch):
+            self._earlier[1].close()
+            self._earlier = None
+        batches = int(self.batches) if isfinite(self.batches) else 1
+        self._kept = key, OutputCache(samples * batches, self.memory)
+
+    def _holds(self, old: _Key, new: _Key, epoch: int) -> bool:
+        """Whether what was kept for an earlier block is still what it would be."""
+        fixed = self.windows.fixed_since(old.block, epoch) == old.fixed_since
+        return old.block < new.block and old.version == new.version and fixed
+
+    def close(self) -> None:
+        """Free what is kept."""
+        for entry in (self._kept, self._earlier):
+            if entry is not None:
+                entry[1].close()
+        self._kept = self._earlier = None
+
+
+def _stack(x: Activation, samples: int) -> Activation:
+    """Rows by sample `(N, G, ...)` of G groups of N rows."""
+    if isinstance(x, Tensor):
+        return x.view(-1, samples, *x.shape[1:]).transpose(0, 1)
+    return tuple(entry.view(-1, samples, *entry.shape[1:]).transpose(0, 1) for entry in x)
+
+
+def _unstack(rows: Activation) -> Activation:
+    if isinstance(rows, Tensor):
+        return rows.transpose(0, 1).flatten(0, 1)
+    return tuple(entry.transpose(0, 1).flatten(0, 1) for entry in rows)
 
 
 class OutputCache:

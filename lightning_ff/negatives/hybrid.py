@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_ff.hashing import hash_bits, host_hash
-from lightning_ff.negatives import Learner, NegativeSampler
+from lightning_ff.negatives.base import NegativeContext, NegativeSampler
 from lightning_ff.validate import check_int
 
 _BITS = 62
@@ -77,12 +77,12 @@ class HybridImages(NegativeSampler):
             raise ValueError(f"blurs={blurs}: must be at least 1")
         self.blurs = blurs
 
-    def forward(self, x: Tensor, y: Tensor, index: Tensor, learner: Learner) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor, index: Tensor, context: NegativeContext) -> Tensor:
         if x.dim() != 4:
             raise ValueError(f"negatives=HybridImages needs images (N, C, H, W), got inputs of shape {tuple(x.shape)}")
-        epoch = learner.current_epoch
+        epoch = context.epoch
         mask = blurred_masks(index, x.shape[2], x.shape[3], self.blurs, self.seed, epoch).unsqueeze(1)
-        return learner.labels(torch.where(mask, x, self._partner(x, epoch, learner.batch_number)), y)
+        return context.labels(torch.where(mask, x, self._partner(x, epoch, context.batch)), y)
 
     def _partner(self, x: Tensor, epoch: int, batch_number: int) -> Tensor:
         if len(x) == 1:

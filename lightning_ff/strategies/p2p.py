@@ -34,8 +34,8 @@ class Message(NamedTuple):
     numbers: list[int]
 
 
-class Link:
-    """One process's ends of the pipeline: `send` to the next process and `receive` from the one before.
+class P2P:
+    """One process's ends of the pipeline: `send` to the next process and `recv` from the one before.
 
     A thread receives what comes while the process computes, `depth` messages ahead; sends go out in the background. The
     order of messages is that of sending.
@@ -49,8 +49,8 @@ class Link:
 
     def __init__(self, before: Any, after: Any, device: torch.device, depth: int = 2) -> None:
         self.before, self.after, self.device, self.depth = before, after, device, depth
-        self._flying: deque[tuple[list[Any], list[Tensor]]] = deque()
-        self._come: Queue[Message | BaseException | None] = Queue(depth)
+        self._in_flight: deque[tuple[list[Any], list[Tensor]]] = deque()
+        self._received: Queue[Message | BaseException | None] = Queue(depth)
         if before is not None:
             self._thread = threading.Thread(target=self._listen, name="pipeline", daemon=True)
             self._thread.start()
@@ -66,17 +66,17 @@ class Link:
         self._post(header, [tensor for tensor, _ in dense])
 
     def _post(self, header: list[int], tensors: list[Tensor]) -> None:
-        while len(self._flying) >= self.depth:
-            for work in self._flying.popleft()[0]:
+        while len(self._in_flight) >= self.depth:
+            for work in self._in_flight.popleft()[0]:
                 work.wait()
         first = torch.tensor([*header, *[0] * (_HEADER - len(header))]).to(self.device)
         parts = [first, *(tensor for tensor in tensors if tensor.numel())]
         peer = dist.get_rank() + 1
-        self._flying.append(([dist.isend(part, peer, group=self.after) for part in parts], parts))
+        self._in_flight.append(([dist.isend(part, peer, group=self.after) for part in parts], parts))
 
-    def receive(self) -> Message:
+    def recv(self) -> Message:
         """The next message."""
-        message = self._come.get()
+        message = self._received.get()
         if isinstance(message, BaseException):
             raise RuntimeError("the process before this one in the pipeline is gone") from message
         if message is None:
@@ -93,18 +93,18 @@ class Link:
                 torch.cuda.set_device(self.device)
                 self._stream = torch.cuda.Stream(self.device)
                 with torch.cuda.stream(self._stream):
-                    self._take_all()
+                    self._recv_all()
             else:
-                self._take_all()
+                self._recv_all()
         except BaseException as error:
-            self._come.put(error)
+            self._received.put(error)
 
-    def _take_all(self) -> None:
-        while (message := self._take()) is not None:
-            self._come.put(message)
-        self._come.put(None)
+    def _recv_all(self) -> None:
+        while (message := self._recv()) is not None:
+            self._received.put(message)
+        self._received.put(None)
 
-    def _take(self) -> Message | None:
+    def _recv(self) -> Message | None:
         peer = dist.get_rank() - 1
         header = torch.empty(_HEADER, dtype=torch.int64, device=self.device)
         dist.recv(header, peer, group=self.before)
@@ -112,28 +112,28 @@ class Link:
         if tensors == _END:
             return None
         numbers, rest = rest[:count], rest[count:]
-        come = []
+        tensors_in = []
         for _ in range(tensors):
             kind, behind, dims, *rest = rest
             shape, rest = rest[:dims], rest[dims:]
             tensor = torch.empty(shape, dtype=_TYPES[kind], device=self.device)
             if tensor.numel():
                 dist.recv(tensor, peer, group=self.before)
-            come.append(tensor.movedim(-1, 1) if behind else tensor)
-        return Message(come, numbers)
+            tensors_in.append(tensor.movedim(-1, 1) if behind else tensor)
+        return Message(tensors_in, numbers)
 
     def close(self, patience: float) -> None:
         """Say that nothing more comes, and wait until what was sent has gone and the process before has said so too."""
         if self.after is not None:
             with suppress(RuntimeError):  # the next process is gone
                 self._post([_END, 0], [])
-                for works, _ in self._flying:
+                for works, _ in self._in_flight:
                     for work in works:
                         work.wait()
-            self._flying.clear()
+            self._in_flight.clear()
         if self.before is not None:
             with suppress(Empty):
-                while self._come.get(timeout=patience) is not None:
+                while self._received.get(timeout=patience) is not None:
                     continue
             self._thread.join(patience)
 

@@ -8,19 +8,19 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 from typing_extensions import override
 
-from lightning_ff.learner import LocalLearner
+from lightning_ff.network import LocalNetwork
+from lightning_ff.optim import BlockOptimizers
 
 
-def block_table(learner: LocalLearner) -> str:
-    """The blocks of a learner as a text table; optimizers appear once they are configured."""
-    network = learner.network
+def block_table(network: LocalNetwork, optimizers: BlockOptimizers | None = None) -> str:
+    """The blocks of a network as a text table, with the optimizer of each."""
     outputs = [str(tuple(shape[0])) for shape in network.shapes]
     rows = [("block", "layers", "output", "parameters", "optimizer")]
-    for name, block, output in zip(network.names, learner.blocks, outputs, strict=True):
-        rows.append((name, block.title or _kinds(block.layers), output, *_learning(learner, name, block)))
+    for name, block, output in zip(network.names, network.stack, outputs, strict=True):
+        rows.append((name, block.title or _kinds(block.layers), output, *_learning(optimizers, name, block)))
     readout = network.readout
     rows.append(
-        ("readout", type(readout).__name__, f"({network.num_classes},)", *_learning(learner, "readout", readout))
+        ("readout", type(readout).__name__, f"({network.num_classes},)", *_learning(optimizers, "readout", readout))
     )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
@@ -31,9 +31,9 @@ def _kinds(layers: nn.Module) -> str:
     return ", ".join(kinds) or type(layers).__name__
 
 
-def _learning(learner: LocalLearner, name: str, module: nn.Module) -> tuple[str, str]:
+def _learning(optimizers: BlockOptimizers | None, name: str, module: nn.Module) -> tuple[str, str]:
     """Number of parameters, and the optimizer of those that learn."""
-    optimizer = learner.facade.inner.get(name) if hasattr(learner, "facade") else None
+    optimizer = None if optimizers is None else optimizers.by_block.get(name)
     rate = f"{type(optimizer).__name__}(lr={optimizer.param_groups[0]['lr']:g})" if optimizer is not None else "-"
     return f"{sum(p.numel() for p in module.parameters()):,}", rate
 
@@ -49,6 +49,8 @@ class BlockSummary(RichModelSummary):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if isinstance(pl_module, LocalLearner):
+        network = getattr(pl_module, "network", None)
+        if isinstance(network, LocalNetwork):
             total = sum(p.numel() for p in pl_module.parameters())
-            rank_zero_info(f"\n{block_table(pl_module)}\n{total:,} parameters in all")
+            table = block_table(network, getattr(pl_module, "local_optimizers", None))
+            rank_zero_info(f"\n{table}\n{total:,} parameters in all")

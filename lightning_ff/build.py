@@ -1,0 +1,158 @@
+"""Building what depends on shapes: a dry run of the blocks on zeros, with checks of what each of them gives.
+
+Shapes: N samples, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from lightning_ff._torch import version
+from lightning_ff.blocks.channels import channel_axis, watching
+from lightning_ff.blocks.local_block import Activation, LocalBlock, first
+from lightning_ff.objectives import Mode, Term
+from lightning_ff.validate import check_type
+
+Shapes = tuple[torch.Size, ...]
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode for a module, put back afterwards submodule by submodule."""
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def as_blocks(blocks: Iterable[LocalBlock]) -> list[LocalBlock]:
+    """The blocks as a list.
+
+    Raises:
+        TypeError: an entry is no :class:`~lightning_ff.LocalBlock`.
+    """
+    check_type("blocks", blocks, Iterable, "give a list of LocalBlock")
+    listed = list(blocks)
+    for i, block in enumerate(listed):
+        check_type(f"blocks[{i}]", block, LocalBlock, "wrap the layers, LocalBlock(layers, goodness, loss)")
+    return listed
+
+
+def mode_of(blocks: Sequence[LocalBlock]) -> Mode:
+    """The one mode of all goodness functions.
+
+    Raises:
+        ValueError: there is none, or there are two.
+    """
+    modes = {block.goodness.mode for block in blocks if block.goodness is not None}
+    if len(modes) != 1:
+        found = f"goodness of modes {sorted(modes)}" if modes else "no goodness at all"
+        raise ValueError(f"blocks have {found}: give every block one of the same mode, 'pair' or 'class'")
+    return modes.pop()
+
+
+@torch.no_grad()
+def dry_run(
+    blocks: Mapping[str, LocalBlock], x: Activation, input_shape: Sequence[int], num_classes: int, as_it_is: bool
+) -> list[Shapes]:
+    """Send zeros through, and build what depends on shapes: goodness, loss scales and terms.
+
+    Args:
+        blocks: The blocks by name, in order.
+        x: Input of the first block, one sample.
+        input_shape: Shape of one input as the user gives it, for messages.
+        num_classes: C.
+        as_it_is: The first block gets the input without a label or a normalisation.
+
+    Returns:
+        Output shapes of every block, without the batch axis.
+    """
+    shapes = []
+    for name, block in blocks.items():
+        with watching(block.layers) as seen:
+            h = _try(name, block, x, tuple(input_shape), as_it_is)
+        shape = first(h).shape[1:]
+        block.place_channels(first(h), channel_axis(first(h).shape, seen))
+        if block.goodness is not None:
+            _measure(name, block, shape, num_classes)
+        for term in cast(Iterable[Term], block.terms):
+            term.build(shape)
+        shapes.append(tuple(entry.shape[1:] for entry in ((h,) if isinstance(h, Tensor) else h)))
+        x = block.hand_over(h)
+    return shapes
+
+
+def _try(name: str, block: LocalBlock, x: Activation, input_shape: tuple[int, ...], as_it_is: bool) -> Activation:
+    """A block's output for an input of the dry run, which it must leave as it is."""
+    entries = (x,) if isinstance(x, Tensor) else x
+    before = [version(entry) for entry in entries]
+    try:
+        with evaluating(block):
+            h, _ = block(x, measure=False)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} cannot take its input of shape {tuple(first(x).shape[1:])} "
+            f"(input_shape={input_shape}): {_tokens(block, x, as_it_is) or error}"
+        ) from error
+    if not all(isinstance(entry, Tensor) for entry in (h if isinstance(h, tuple) and h else [h])):
+        raise ValueError(
+            f"{name} gives a {type(h).__name__}, and a block gives a tensor (N, ...) or a tuple of tensors, the "
+            "activation first: wrap what gives it in a module that returns the tensor alone"
+        )
+    if before != [version(entry) for entry in entries]:
+        raise ValueError(
+            f"{name} changes its input in place, which is the activation of the block before or the data: let it "
+            "begin with an operation that does not, such as nn.ReLU(inplace=False)"
+        )
+    return h
+
+
+def _tokens(block: LocalBlock, x: Activation, as_it_is: bool) -> str | None:
+    """What to do where a block fails on its input and runs on whole numbers, as an embedding does."""
+    if not (isinstance(x, Tensor) and x.is_floating_point()):
+        return None
+    try:
+        with evaluating(block):
+            block(x.long(), measure=False)
+    except Exception:
+        return None
+    wrap = ", or wrap the embedding in a module that gets them as floats and calls x.long()" if as_it_is else ""
+    what = f"it takes whole numbers, and its input is of type {x.dtype}"
+    return f"{what}; embed tokens before, outside the network{wrap}"
+
+
+def _measure(name: str, block: LocalBlock, shape: torch.Size, num_classes: int) -> None:
+    """Build a block's goodness for its output's shape, tell the loss its scale, and check what it gives."""
+    assert block.goodness is not None
+    h = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    block.goodness.build(block.standard(h).shape[1:], num_classes)
+    try:
+        with evaluating(block):
+            g = block.measure(h)
+        if block.loss is not None and block.goodness.mode == "pair":
+            block.loss.bind(block.unit(shape))
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(
+            f"goodness={block.goodness} of {name} cannot take an activation of shape {tuple(shape)}: {error}"
+        ) from error
+    wanted = (2,) if block.goodness.mode == "pair" else (2, num_classes)
+    if tuple(g.shape) != wanted:
+        raise ValueError(
+            f"goodness={block.goodness} of {name} maps 2 samples of {tuple(shape)} to {tuple(g.shape)}: "
+            f"{block.goodness.mode} mode needs {wanted}, "
+            + ("one number per sample" if len(wanted) == 1 else "one number per sample and class")
+        )
+    if block.goodness.mode == "pair" and block.goodness_from == "normalized" and torch.allclose(g[0], g[1]):
+        raise ValueError(
+            f"goodness_from='normalized' of {name}: with normalization={block.normalization} every activation has "
+            f"the same goodness={block.goodness}, so nothing could be learned; use goodness_from='raw'"
+        )

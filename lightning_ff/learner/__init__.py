@@ -1,0 +1,7 @@
+"""LocalLearner, and the parts that it has."""
+
+from lightning_ff.learner.learner import LocalLearner
+from lightning_ff.learner.resume import CorruptCheckpoint
+from lightning_ff.learner.summary import BlockSummary
+
+__all__ = ["BlockSummary", "CorruptCheckpoint", "LocalLearner"]

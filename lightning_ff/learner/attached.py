@@ -1,0 +1,172 @@
+"""What a learner does around its training steps, where no hook of a subclass can leave it out.
+
+A subclass may override a hook of `LightningModule` without `super()`. So this is done by a callback, which the learner
+adds to its Trainer as soon as it has one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelSummary
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_info
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from lightning_ff._lightning import callbacks_of, datamodule_of, resumes_in_epoch, trainer_of
+from lightning_ff.learner import checks, schedulers
+from lightning_ff.learner.resume import ResumeState, WholeFileIO
+from lightning_ff.learner.sampling import Sampling
+from lightning_ff.learner.summary import BlockSummary
+from lightning_ff.learner.train_log import TrainLog
+from lightning_ff.negatives import load_state
+from lightning_ff.network import LocalNetwork
+from lightning_ff.optim import BlockOptimizers
+from lightning_ff.sweep import Sweep
+from lightning_ff.sweep.finite import check_weights
+
+
+class Parts(Protocol):
+    """The parts and arguments of a learner that are needed here."""
+
+    network: LocalNetwork
+    local_optimizers: BlockOptimizers
+    sweep: Sweep
+    sampling: Sampling
+    train_log: TrainLog
+    resume_state: ResumeState
+    held_out: tuple[int, ...]
+    scheduler_interval: Literal["epoch", "step"]
+    scheduler_monitor: str | None
+    gradient_clip_val: float | None
+    gradient_clip_algorithm: Literal["norm", "value"]
+    accumulate_grad_batches: int
+    chosen: set[str]
+    updates: bool
+
+
+class Attached(Callback):
+    """Set-up, clipping, schedulers, fitted readouts and contents of checkpoints of a learner.
+
+    Args:
+        learner: The learner; with another module the callback does nothing.
+    """
+
+    def __init__(self, learner: Parts) -> None:
+        self.learner = learner
+
+    def _serves(self, module: object) -> bool:
+        return module is self.learner
+
+    def attach(self, trainer: Trainer) -> None:
+        """Add this callback to a Trainer, a summary of blocks, and a reader of checkpoints that checks them."""
+        callbacks = callbacks_of(trainer)
+        callbacks[:] = [each for each in callbacks if not isinstance(each, Attached)] + [self]
+        for i, callback in enumerate(callbacks):
+            if isinstance(callback, ModelSummary) and not isinstance(callback, BlockSummary):
+                callbacks[i] = BlockSummary()
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeFileIO()
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check what needs the data, and take from it what is open."""
+        if not self._serves(pl_module):
+            return
+        network, data = self.learner.network, datamodule_of(trainer)
+        checks.check_negatives(self.learner.sampling.current, network)
+        self.learner.held_out = checks.held_out(data, network.num_classes)
+        if network.labels is not None and not bool(network.labels.known):
+            maximum = getattr(data, "input_max", None)
+            if maximum is None:
+                rank_zero_info("labels are written with 1.0: these data name no input_max, and on_value=None")
+            network.labels.fix(1.0 if maximum is None else float(maximum))
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._serves(pl_module):
+            return
+        self.learner.train_log.clear()
+        if not trainer.ckpt_path:
+            self.learner.resume_state.clear()
+            self.learner.network.untrained = set()
+        sampler = self.learner.sampling.current
+        if sampler is not None:
+            self.learner.sampling.install(sampler, self.learner.network, pl_module.device)
+            rank_zero_info(f"negatives: {sampler}")
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._serves(pl_module):
+            return
+        sweep = self.learner.sweep
+        sweep.epoch = trainer.current_epoch
+        schedulers.set_length(trainer, sweep, self.learner.accumulate_grad_batches, self.learner.scheduler_interval)
+        checks.check_readout(self.learner.network.readout, trainer)
+        self.learner.resume_state.restore(pl_module, resumes_in_epoch(trainer))
+
+    @override
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Clip the gradients of each block that steps."""
+        bound, optimizers = self.learner.gradient_clip_val, self.learner.local_optimizers
+        if not self._serves(pl_module) or bound is None:
+            return
+        name = optimizers.name_of(optimizer)
+        for block in optimizers.by_block if name is None else [name]:
+            if self.learner.gradient_clip_algorithm == "norm":
+                torch.nn.utils.clip_grad_norm_(optimizers.parameters(block), bound)
+            else:
+                torch.nn.utils.clip_grad_value_(optimizers.parameters(block), bound)
+
+    @override
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fit the readout, and step the schedulers that wait for a metric."""
+        if not self._serves(pl_module) or trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        self.learner.network.readout.fit(lambda counts: trainer.strategy.reduce(counts, reduce_op="sum"))
+        names = schedulers.learning(self.learner.sweep)
+        schedulers.step_on_plateau(trainer, self.learner.scheduler_monitor, trainer.callback_metrics, names)
+
+    @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._serves(pl_module):
+            self.learner.train_log.check()
+
+    @override
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._serves(pl_module):
+            self.save(pl_module, checkpoint)
+
+    @override
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._serves(pl_module):
+            self.load(pl_module, checkpoint)
+
+    def save(self, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Complete a checkpoint, unless that is done; nothing is saved when a loss or weight is not finite."""
+        if "rng" in checkpoint:
+            return
+        learner = self.learner
+        learner.train_log.check()
+        check_weights(learner.network.owners)
+        for name in learner.chosen:  # a subclass that chooses an argument itself cannot be given it when it is loaded
+            checkpoint.get(module.CHECKPOINT_HYPER_PARAMS_KEY, {}).pop(name, None)
+        if learner.sampling.own is not None and (held := learner.sampling.own.state_dict()):
+            checkpoint["negatives"] = held
+        if learner.network.untrained:
+            checkpoint["waiting"] = sorted(learner.network.untrained)
+        accumulates = not learner.updates and module.trainer.world_size == 1
+        learner.resume_state.save(checkpoint, module, module.device, accumulates)
+
+    def load(self, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take from a checkpoint what `save` has put there; random state and gradients for a resumed run alone."""
+        learner, trainer = self.learner, trainer_of(module)
+        resumes = trainer is not None and trainer.state.fn == "fit"
+        learner.network.untrained = set(checkpoint.get("waiting", ()))
+        if learner.sampling.own is not None and "negatives" in checkpoint:
+            load_state(learner.sampling.own, checkpoint["negatives"], strict=resumes)
+        if resumes:
+            learner.resume_state.load(checkpoint)

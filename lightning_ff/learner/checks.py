@@ -1,0 +1,208 @@
+"""Checks of a learner's arguments and surroundings: every message names argument, value and remedy."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from lightning_ff._lightning import callbacks_of, one_backward
+from lightning_ff.labels import Unlabelled
+from lightning_ff.negatives import NegativeSampler, check_sampler
+from lightning_ff.network import LocalNetwork
+from lightning_ff.readouts import Readout
+from lightning_ff.sweep import Objective, make_segments
+from lightning_ff.validate import check_int, check_number, check_type
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "backward": ("per_block", "summed"),
+    "step": ("batch", "block"),
+    "scheduler_interval": ("epoch", "step"),
+    "gradient_clip_algorithm": ("norm", "value"),
+}
+
+
+def check_choices(**arguments: str) -> None:
+    """Check arguments that are one of a few words."""
+    for name, value in arguments.items():
+        if value not in _CHOICES[name]:
+            raise ValueError(f"{name}={value!r}: choose one of {', '.join(map(repr, _CHOICES[name]))}")
+
+
+def check_parts(network: Any, **given: Any) -> None:
+    """Check that a learner's parts are what their annotations say."""
+    check_type(
+        "network", network, LocalNetwork, "wrap the blocks, LocalNetwork(blocks, input_shape, num_classes, readout)"
+    )
+    if given["negatives"] is not None:
+        check_type("negatives", given["negatives"], NegativeSampler, "give an instance, such as WrongLabel()")
+    if given["augment"] is not None:
+        check_type("augment", given["augment"], torch.nn.Module, "give a module, such as RandomShift(1)")
+    if given.get("block_optimizers") is not None:
+        remedy = "give factories by name of the block, such as {'block00': torch.optim.SGD}"
+        check_type("block_optimizers", given["block_optimizers"], Mapping, remedy)
+        for name in given["block_optimizers"]:
+            check_type("a name in block_optimizers", name, str, remedy)
+
+
+def check_modes(step: str, backward: str, refresh_output: bool, segments: Objective, network: LocalNetwork) -> None:
+    """Check the segments, and the ways to step and to run backward against each other."""
+    make_segments(network, segments)
+    if step == "block" and backward == "summed":
+        raise ValueError("step='block' needs a backward per block: use backward='per_block', or step='batch'")
+    if refresh_output and (step != "block" or segments != "local"):
+        raise ValueError(
+            f"refresh_output=True with step={step!r} and segments={segments!r}: blocks must have "
+            "stepped before the next one runs, so use step='block' and segments='local'"
+        )
+
+
+def check_numbers(lr_decay: Any, gradient_clip_val: Any, accumulate_grad_batches: Any) -> None:
+    """Check the numbers around a step."""
+    check_number("lr_decay", lr_decay, "must be above 0; 1 leaves all rates as they are", above=0)
+    if gradient_clip_val is not None:
+        check_type("gradient_clip_val", gradient_clip_val, Real, "give a number, or None for no clipping")
+    check_int("accumulate_grad_batches", accumulate_grad_batches)
+    if gradient_clip_val is not None and not gradient_clip_val > 0:
+        raise ValueError(f"gradient_clip_val={gradient_clip_val}: must be above 0, or None for no clipping")
+    if accumulate_grad_batches < 1:
+        raise ValueError(f"accumulate_grad_batches={accumulate_grad_batches}: must be at least 1")
+
+
+def check_objectives(network: LocalNetwork, segments: str) -> None:
+    """Check that every block that is asked for its goodness and loss has them."""
+    for k, block in enumerate(network.stack):
+        last = k == len(network.blocks) - 1
+        if not (last or (block.trainable and segments != "last")):
+            continue
+        if block.goodness is None or block.loss is None:
+            missing = "goodness" if block.goodness is None else "loss"
+            raise ValueError(
+                f"{network.names[k]} has {missing}=None, which segments={segments!r} needs: give the block one"
+            )
+
+
+def check_factories(
+    optimizer: Any, block_optimizers: Mapping[str, Any], scheduler: Any, interval: str, monitor: str | None
+) -> None:
+    """Check that optimizers and schedulers are given as what makes them."""
+    given = {f"block_optimizers[{name!r}]": made for name, made in block_optimizers.items()}
+    for name, made in {"optimizer": optimizer, **given}.items():
+        if not callable(made):
+            raise TypeError(f"{name}={made!r}: give a factory, such as functools.partial(torch.optim.Adam, lr=0.001)")
+    if scheduler is not None:
+        if not callable(scheduler):
+            raise TypeError(f"scheduler={scheduler!r}: give a factory, such as lightning_ff.CosineToEnd")
+        return
+    if monitor is not None:
+        raise ValueError(_idle("scheduler_monitor", monitor))
+    if interval != "epoch":
+        raise ValueError(_idle("scheduler_interval", interval))
+
+
+def _idle(name: str, value: str) -> str:
+    return f"{name}={value!r} with scheduler=None acts on nothing: give a scheduler, or leave it out"
+
+
+def check_negatives(negatives: NegativeSampler | None, network: LocalNetwork) -> None:
+    """Check at `setup()` that the sampler fits the mode, and the readout the label encoding."""
+    if network.mode == "class":
+        if negatives is not None:
+            raise ValueError(f"negatives={negatives}: class mode has no negatives, leave the argument out")
+        return
+    if negatives is None:
+        remedy = "WrongLabel()"
+        if isinstance(network.labels, Unlabelled):
+            remedy = f"HybridImages() for images (C, H, W), which input_shape={network.input_shape} is not"
+        raise ValueError(f"negatives=None: pair mode needs a sampler, such as {remedy}")
+    check_sampler(negatives, network)
+    if isinstance(network.labels, Unlabelled) and network.readout.needs == "scores":
+        raise ValueError(
+            f"readout={network.readout} scans candidate labels, and labels=Unlabelled writes none: use LinearReadout"
+        )
+
+
+def held_out(data: object, num_classes: int) -> tuple[int, ...]:
+    """Classes that a data module keeps out of training, so that no negative is labelled with one."""
+    classes = tuple(getattr(data, "held_out_classes", ()))
+    if num_classes - len(classes) < 2:
+        raise ValueError(f"held_out={list(classes)} leaves fewer than 2 of {num_classes} classes to train on")
+    return classes
+
+
+def check_trainer(trainer: Trainer, backward: str, step: str, segments: str, blocks: int) -> None:
+    """Check Trainer flags before Lightning refuses them without naming the remedy."""
+    if trainer.gradient_clip_val:
+        raise ValueError(
+            f"Trainer(gradient_clip_val={trainer.gradient_clip_val}) does not act on several optimizers: remove it and "
+            f"give the learner gradient_clip_val={trainer.gradient_clip_val}, which clips each block"
+        )
+    if trainer.accumulate_grad_batches != 1:
+        raise ValueError(
+            f"Trainer(accumulate_grad_batches={trainer.accumulate_grad_batches}) does not act here: remove it and give "
+            f"the learner accumulate_grad_batches={trainer.accumulate_grad_batches}"
+        )
+    if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks_of(trainer)):
+        raise ValueError(
+            "StochasticWeightAveraging replaces the scheduler and the backward of automatic optimisation, which this "
+            "learner does not use: remove it, or use lightning.pytorch.callbacks.EMAWeightAveraging (Lightning 2.6)"
+        )
+    if one_backward(trainer.strategy) and backward == "per_block" and segments == "local" and blocks > 1:
+        raise ValueError(
+            "strategy='ddp' expects all gradients from one backward, and backward='per_block' runs one per block: use "
+            "strategy='ff_ddp', which reduces each block's when they are there, or give the learner backward='summed'"
+        )
+    if trainer.precision == "16-mixed" and step == "block":
+        raise ValueError(
+            "step='block' with precision='16-mixed' would update the loss scale once per block: use step='batch' or "
+            "precision='bf16-mixed'"
+        )
+
+
+def check_given_again(learner: type[LightningModule], given: dict[str, Any]) -> None:
+    """Check that a network given as an object is given again, since a checkpoint holds only its weights."""
+    network = inspect.signature(learner).parameters.get("network")
+    if network is not None and network.default is network.empty and "network" not in given:
+        raise ValueError(
+            f"{learner.__name__} got network=... as an object, of which a checkpoint holds only the weights: give it "
+            "again, load_from_checkpoint(path, network=...)"
+        )
+
+
+def check_readout(readout: Readout, trainer: Trainer) -> None:
+    """Say so at the start of a fit where the readout is fitted to validation data, and there are none."""
+    batches = trainer.num_val_batches  # empty until they are loaded, which may be in a later epoch
+    none = not trainer.enable_validation or (bool(batches) and not sum(batches))
+    if type(readout).fit is not Readout.fit and none:
+        rank_zero_warn(
+            f"readout={type(readout).__name__} is fitted on validation data, of which this run has none, and stays as "
+            "it is (new, it is the mean of all blocks): give trainer.fit a validation loader, or choose another "
+            "readout, such as MeanReadout()"
+        )
+
+
+def check_one_loader(stage: str, dataloader_idx: int) -> None:
+    """Check that metrics of one stage come from one loader."""
+    if dataloader_idx:
+        raise ValueError(
+            f"{stage} has several loaders, which would be mixed in one {stage}/acc: join the data sets "
+            "(torch.utils.data.ConcatDataset), or run trainer.validate or trainer.test once for each"
+        )
+
+
+def check_labels(label: Tensor, num_classes: int, batch_idx: int) -> None:
+    """Check the range of labels: every batch on the CPU, elsewhere the first one, since it asks the device."""
+    if label.is_cpu or batch_idx == 0:
+        low, high = (int(v) for v in torch.aminmax(label))
+        if low < 0 or high >= num_classes:
+            raise ValueError(
+                f"labels lie in [{low}, {high}] but num_classes={num_classes}: number the classes from 0 or raise "
+                "num_classes"
+            )

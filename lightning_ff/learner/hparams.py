@@ -1,0 +1,83 @@
+"""The arguments of a learner as plain data, so that checkpoints load weights-only."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import nn
+
+from lightning_ff.spec import NotDescribable, describe, is_spec, part
+
+
+def remember(module: LightningModule, ignore: list[str]) -> set[str]:
+    """Save the arguments of the constructor that calls this, as plain data.
+
+    Args:
+        module: What is being constructed.
+        ignore: Arguments that are not saved.
+
+    Returns:
+        Names of arguments that a subclass chooses itself: they cannot be given when a checkpoint is loaded.
+    """
+    frame = inspect.currentframe()
+    assert frame is not None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is an instance of `nn.Module`.*")
+        module.save_hyperparameters(ignore=ignore, frame=frame.f_back)
+        if "_instantiator" in module.hparams:  # from the command line every argument is plain data
+            module.save_hyperparameters(frame=frame.f_back)
+    plain = {key: _plain(key, value) for key, value in module.hparams.items()}
+    if plain:
+        module.save_hyperparameters(plain, frame=frame.f_back)
+    given = plain.keys() if "_instantiator" in plain else _given(module, frame.f_back)
+    return {key for key in plain if key not in given}
+
+
+def remember_instead(module: LightningModule, name: str, value: Any, fixed: set[str]) -> None:
+    """Save another value for an argument of the constructor, where it has that argument."""
+    if name in module.hparams and name not in fixed:
+        module.hparams[name] = _plain(name, value)
+
+
+def _given(module: LightningModule, frame: FrameType | None) -> set[str]:
+    """Names of the arguments of the outermost constructor, whose frame is `frame` or one around it."""
+    names: set[str] = set()
+    while frame is not None and frame.f_code.co_name == "__init__":
+        inside = inspect.getargvalues(frame)
+        if not inside.args or inside.locals[inside.args[0]] is not module:
+            break
+        names = {*inside.args[1:], *(inside.locals[inside.keywords] if inside.keywords else ())}
+        frame = frame.f_back
+    return names
+
+
+def _check_rebuilds(found: Any, model: nn.Module) -> None:
+    """Whether a network is again as it is, made from its description; it may have been changed since it was made."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            again = repr(part(found))
+        except Exception as error:
+            raise NotDescribable(f"{type(model).__name__} cannot be made again ({error})") from None
+    if again != repr(model):
+        raise NotDescribable(f"{type(model).__name__} was changed after it was made")
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Plain data for an argument; what cannot be described says so when it is asked for after loading."""
+    if isinstance(value, Mapping) and not is_spec(value):
+        return {str(key): _plain(f"{name}[{key!r}]", entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(f"{name}[{i}]", entry) for i, entry in enumerate(value)]
+    try:
+        found = describe(value)
+        if name == "model" and isinstance(value, nn.Module):
+            _check_rebuilds(found, value)
+        return found
+    except NotDescribable as error:
+        return {"class_path": "lightning_ff.spec.missing", "init_args": {"what": f"{name}: {error}"}}

@@ -1,0 +1,403 @@
+"""LocalLearner: Lightning's hooks, each a line or two to the part that does the work.
+
+Shapes: N samples, P positives, M negatives, C classes, K blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from typing_extensions import Self, override
+
+from lightning_ff._lightning import ends_interval
+from lightning_ff.batch import unpack, unpack_image
+from lightning_ff.blocks.local_block import LocalBlock
+from lightning_ff.labels import LabelEncoding
+from lightning_ff.learner import checks, schedulers
+from lightning_ff.learner.attached import Attached
+from lightning_ff.learner.evaluator import Evaluator, predict
+from lightning_ff.learner.hparams import remember, remember_instead
+from lightning_ff.learner.resume import ResumeState, check_file
+from lightning_ff.learner.sampling import Sampling
+from lightning_ff.learner.strategy import blockwise, hold_reductions, mean_values
+from lightning_ff.learner.train_log import TrainLog, logged, step_outputs
+from lightning_ff.negatives import NegativeContext, NegativeSampler, default_sampler, pairs
+from lightning_ff.network import LocalNetwork
+from lightning_ff.optim import BlockOptimizers, default_rate, make_optimizers
+from lightning_ff.readouts import Readout
+from lightning_ff.spec import factory, part
+from lightning_ff.sweep import KeptOutputs, Objective, Schedule, Start, Sweep, SweepResult
+from lightning_ff.sweep.finite import check_losses
+from lightning_ff.target import Labels, Pairs, Target
+
+_SAMPLES = 32  # of all processes together, for the accuracy in training
+
+
+class LocalLearner(LightningModule):
+    """Trains a :class:`~lightning_ff.network.LocalNetwork` block by block, each block from its own loss.
+
+    Args:
+        network: The blocks and how they predict.
+        segments: What is differentiated. "local": every block its own loss. The others make the whole network one
+            segment, as controls: "sum_of_losses" (deep supervision), "loss_of_sum" (one loss on the summed goodness),
+            "last" (the last block's loss: plain backprop).
+        backward: "per_block" frees each segment's graph before the next is built; "summed" runs one backward on the
+            sum of the losses: equal weights, more memory.
+        step: "batch" steps every optimizer after the sweep; "block" steps each as soon as its gradients are there and
+            frees them: least memory. Equal weights.
+        refresh_output: Run a block again after its step, so that the next one gets the output of the new weights: one
+            more forward pass. Needs step="block" and segments="local"; running statistics are left alone by it.
+        optimizer: Factory of one optimizer per block, called with the block's parameters.
+        scheduler: Factory of one learning-rate scheduler per optimizer.
+        scheduler_interval: When schedulers step: after every "epoch" or every optimizer "step".
+        scheduler_monitor: Metric for a scheduler that reacts to a plateau; such a one steps after validation. None is
+            "val/loss".
+        lr_decay: The rate of block k is multiplied by `lr_decay**k`: below 1, deeper blocks learn slower.
+        block_optimizers: Other optimizer factories by name of the block ("block00", "readout"); wildcards are allowed.
+        gradient_clip_val: Bound on the gradients of each block.
+        gradient_clip_algorithm: The bound is on their "norm" or on each "value".
+        accumulate_grad_batches: Batches per optimizer step; gradients are averaged.
+        negatives: Negative sampler (pair mode); None chooses wrong labels, or hybrid images where no label is written.
+        augment: Module applied to training images as a whole batch, on the device.
+
+    Raises:
+        ValueError: an argument does not fit; the message names it.
+        TypeError: an argument is not what its annotation says.
+    """
+
+    def __init__(
+        self,
+        network: LocalNetwork,
+        segments: Objective = "local",
+        backward: Literal["per_block", "summed"] = "per_block",
+        step: Literal["batch", "block"] = "batch",
+        refresh_output: bool = False,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = Adam,
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
+        scheduler_monitor: str | None = None,
+        lr_decay: float = 1.0,
+        block_optimizers: dict[str, Callable[[Iterable[nn.Parameter]], Optimizer]] | None = None,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: Literal["norm", "value"] = "norm",
+        accumulate_grad_batches: int = 1,
+        negatives: NegativeSampler | None = None,
+        augment: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.chosen = remember(self, ignore=["network", "blocks"])
+        checks.check_choices(
+            backward=backward,
+            step=step,
+            scheduler_interval=scheduler_interval,
+            gradient_clip_algorithm=gradient_clip_algorithm,
+        )
+        negatives, augment = part(negatives), part(augment)
+        checks.check_parts(network, negatives=negatives, augment=augment, block_optimizers=block_optimizers)
+        checks.check_modes(step, backward, refresh_output, segments, network)
+        checks.check_numbers(lr_decay, gradient_clip_val, accumulate_grad_batches)
+        self.automatic_optimization = False
+        self.network = network
+        self.segments: Objective = segments
+        self.backward_mode: Literal["per_block", "summed"] = backward
+        self.step_mode: Literal["batch", "block"] = step
+        self.refresh_output = refresh_output
+        self.optimizer = factory(optimizer)
+        self.scheduler = factory(scheduler)
+        self.scheduler_interval: Literal["epoch", "step"] = scheduler_interval
+        self.scheduler_monitor = scheduler_monitor
+        self.lr_decay = lr_decay
+        self.block_optimizers = {name: factory(made) for name, made in (block_optimizers or {}).items()}
+        self.gradient_clip_val = gradient_clip_val
+        self.gradient_clip_algorithm: Literal["norm", "value"] = gradient_clip_algorithm
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self.augment = augment
+        checks.check_factories(
+            self.optimizer, self.block_optimizers, self.scheduler, scheduler_interval, scheduler_monitor
+        )
+        checks.check_objectives(network, segments)
+        self.sampling = Sampling(default_sampler(network) if negatives is None else negatives)
+        self.schedule = Schedule()
+        self.store: KeptOutputs | None = None
+        self.held_out: tuple[int, ...] = ()
+        self.new_lr: float | None = None
+        self.example_input_array = torch.zeros(1, *network.input_shape)
+        self.evaluator = Evaluator(network.num_classes, network.scored)
+        self.train_log = TrainLog()
+        self.resume_state = ResumeState()
+        self.updates = True  # whether this batch ends with a step
+        self.attached = Attached(self)
+
+    # What users and callbacks ask
+
+    @property
+    def blocks(self) -> list[LocalBlock]:
+        """The blocks, in order."""
+        return self.network.stack
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.network.num_classes
+
+    @property
+    def labels(self) -> LabelEncoding:
+        """The label encoding (pair mode)."""
+        assert self.network.labels is not None
+        return self.network.labels
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of `optimizer`; a new value counts from the next `fit`, so `Tuner(trainer).lr_find` works."""
+        return default_rate(self.optimizer) if self.new_lr is None else self.new_lr
+
+    @lr.setter
+    def lr(self, rate: float) -> None:
+        self.new_lr = rate
+
+    @property
+    def negatives(self) -> NegativeSampler | None:
+        """The sampler that makes negatives now; an assigned one is the learner's own."""
+        assigned = self._modules.pop("negatives", None)  # torch registers a module that is assigned
+        if isinstance(assigned, NegativeSampler):
+            self.sampling.replace(assigned)
+        return self.sampling.current
+
+    @negatives.setter
+    def negatives(self, sampler: NegativeSampler | None) -> None:
+        self.sampling.replace(sampler)
+
+    def install_negatives(self, sampler: NegativeSampler) -> None:
+        """Use a sampler of a callback, which saves what it holds; the next fit begins with the learner's own again."""
+        self.sampling.install(sampler, self.network, self.device)
+
+    def exchange_readout(self, readout: Readout) -> None:
+        """Combine the blocks' outputs in another way, after training too; one that learns begins untrained."""
+        self.network.exchange_readout(readout)
+        remember_instead(self, "readout", readout, self.chosen)
+        self.renew_metrics()
+
+    def renew_metrics(self) -> None:
+        """Make the metrics anew, for another readout or other classes."""
+        self.evaluator = Evaluator(self.num_classes, self.network.scored).to(self.device)
+
+    def deploy(self) -> nn.Module:
+        """A plain module of the trained blocks, normalisation and readout, for torch.export, ONNX or your loop."""
+        return self.network.deploy()
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Eval mode for the network, put back afterwards module by module."""
+        return self.network.evaluating()
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        """Class scores `(N, C)` of inputs `(N, *input_shape)`, in eval mode."""
+        with self.evaluating():
+            return self.network(x)
+
+    @torch.no_grad()
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Activation of every block `(N, ...)`, for inputs `(N, *input_shape)` with the neutral label."""
+        with self.evaluating():
+            return self.network.features(x)
+
+    @torch.no_grad()
+    def block_scores(self, x: Tensor) -> list[Tensor]:
+        """Class scores `(N, C)` of each block on its own."""
+        with self.evaluating():
+            return self.network.block_scores(x)
+
+    # Training
+
+    @override
+    def configure_optimizers(self) -> Any:
+        self.local_optimizers: BlockOptimizers = make_optimizers(
+            self.network.owners, self.optimizer, self.block_optimizers, self.new_lr, self.lr_decay
+        )
+        self.sweep = Sweep(
+            self.network,
+            self.local_optimizers,
+            self.segments,
+            self.schedule,
+            self.store,
+            self._backward,
+            self._step,
+            self.backward_mode,
+            self.step_mode,
+            self.refresh_output,
+        )
+        if self.scheduler is None:
+            return {"optimizer": self.local_optimizers}
+        interval, validates = self.scheduler_interval, self.trainer.enable_validation
+        made = schedulers.make_schedulers(
+            self.local_optimizers, self.scheduler, interval, self.scheduler_monitor, validates
+        )
+        return {"optimizer": self.local_optimizers, "lr_scheduler": {"scheduler": made, "interval": interval}}
+
+    @override
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        image, label, index = unpack(batch)
+        checks.check_labels(label, self.num_classes, batch_idx)
+        self.updates = (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch
+        self.sweep.epoch = self.current_epoch
+        self.sweep.version = None if self.augment is not None else self.sampling.version()
+        with hold_reductions(self.trainer.strategy, not self.updates):
+            start = self.sweep.start(label, index)
+            if start is None:
+                image = image if self.augment is None else self.augment(image)
+                start = Start(*self.inputs(image, label, index, batch_idx))
+            x, target, block, features = start
+            result = self.sweep(x, target, image, label, index, block, features, self.updates)
+        self._end_step()
+        self._log_training(result, image, label)
+        return step_outputs(result, target)
+
+    def inputs(
+        self, image: Tensor, label: Tensor, index: Tensor | None = None, batch_idx: int = 0
+    ) -> tuple[Tensor, Target]:
+        """Input of the first block, and the target: positives stacked on negatives, or the images and labels."""
+        self.network.check_input(image)
+        if self.negatives is None:
+            return self.network.normalize(image), Labels(label)
+        with torch.no_grad():
+            positive, negative = pairs(self.negatives, image, label, index, self.context(batch_idx))
+            return self.network.normalize(torch.cat((positive, negative))), Pairs(len(positive))
+
+    def context(self, batch_idx: int) -> NegativeContext:
+        """What a negative sampler is told of a batch."""
+        return NegativeContext(self.network, self.current_epoch, batch_idx, self.global_rank, self.held_out)
+
+    def _backward(self, loss: Tensor, names: list[str]) -> None:
+        """Backward through the strategy, told whose gradients these are."""
+        share, strategy = self.accumulate_grad_batches, self.trainer.strategy
+        optimizer = self.local_optimizers.by_block[names[0]] if len(names) == 1 else self.local_optimizers
+        strategy.backward(loss / share if share > 1 else loss, optimizer)
+        if self.updates:
+            blockwise(strategy).reduce_gradients(names)
+
+    def _step(self, names: list[str]) -> None:
+        """Step optimizers through the strategy; those of a whole batch count as one step of the Trainer."""
+        if self.step_mode == "batch":
+            cast(LightningOptimizer, self.optimizers()).step(names=names)
+            return
+        for name in names:
+            self.trainer.strategy.optimizer_step(self.local_optimizers.by_block[name], _nothing)
+
+    def _end_step(self) -> None:
+        """Count the step of blocks that have stepped on their own, and step the schedulers."""
+        if self.updates and self.step_mode == "block":
+            cast(LightningOptimizer, self.optimizers()).step(names=[])
+        if not self.trainer.lr_scheduler_configs:
+            return
+        names = schedulers.learning(self.sweep)
+        if self.updates:
+            schedulers.step_schedulers(self.trainer, "step", names)
+        if self.trainer.is_last_batch:
+            # Not in on_train_epoch_end: a resumed run skips it after a checkpoint of the epoch's last batch, and under
+            # max_steps it comes twice after a checkpoint of the epoch's end.
+            schedulers.step_schedulers(self.trainer, "epoch", names)
+
+    def _log_training(self, result: SweepResult, image: Tensor, label: Tensor) -> None:
+        """Add the losses of a batch; at a log interval, log their means and the accuracy on a few samples."""
+        self.train_log.add(result.losses)
+        if not ends_interval(self.trainer):
+            return
+        strategy = blockwise(self.trainer.strategy)
+        accuracy = self._accuracy(image, label, max(1, _SAMPLES // strategy.replicas))
+        losses = strategy.gather_values(self.train_log.means())
+        means = mean_values(self.trainer.strategy, {**losses, "acc": accuracy}, self.device)
+        check_losses(means)
+        for name, value in logged(means).items():
+            self.log(name, value, prog_bar=name in ("train/loss", "train/acc"))
+
+    @torch.no_grad()
+    def _accuracy(self, image: Tensor, label: Tensor, samples: int) -> float:
+        return float((self(image[:samples]).argmax(1) == label[:samples]).float().mean())
+
+    # Evaluation
+
+    @override
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        return self._evaluate("val", batch, batch_idx, dataloader_idx)
+
+    @override
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        return self._evaluate("test", batch, batch_idx, dataloader_idx)
+
+    def _evaluate(self, stage: str, batch: Any, batch_idx: int, dataloader_idx: int) -> Tensor:
+        checks.check_one_loader(stage, dataloader_idx)
+        image, label, _ = unpack(batch)
+        checks.check_labels(label, self.num_classes, batch_idx)
+        self.network.check_input(image)
+        blockwise(self.trainer.strategy).compare_labels(label)
+        outputs = self.network.stage.gather_outputs(self.network.outputs(image))
+        loss = self.evaluator.update(stage, self.network, outputs, label)
+        fits = self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
+        if fits and outputs is not None:
+            self.network.readout.observe(outputs, label)
+        samples = 0 if outputs is None else len(label)
+        for name, metric in self.evaluator.metrics(stage).items():
+            bar = name == f"{stage}/acc"
+            self.log(name, metric, on_step=False, on_epoch=True, prog_bar=bar, batch_size=samples)
+        return loss
+
+    @override
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Labels `(N,)`, scores `(N, C)` and goodness of a batch, see `lightning_ff.learner.evaluator.predict`."""
+        image, index = unpack_image(batch)
+        self.network.check_input(image)
+        answer: dict[str, Tensor] = self.network.stage.broadcast(predict(self.network, image))
+        return answer if index is None else {"index": index, **answer}
+
+    # The Trainer, and checkpoints; `Attached` does what no override of a hook may leave out
+
+    @property
+    def trainer(self) -> Trainer:
+        """The Trainer that the learner is attached to."""
+        return super().trainer
+
+    @trainer.setter
+    def trainer(self, trainer: Trainer | None) -> None:
+        LightningModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
+        if trainer is None:
+            return
+        self.attached.attach(trainer)
+        if self.negatives is not None and trainer.state.fn == "fit":
+            self.sampling.reset()
+        if trainer.state.fn == "fit":
+            checks.check_trainer(trainer, self.backward_mode, self.step_mode, self.segments, len(self.blocks))
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.attached.save(self, checkpoint)
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.attached.load(self, checkpoint)
+
+    @override
+    def on_validation_model_zero_grad(self) -> None:
+        """No gradient is dropped: those that are being accumulated survive a validation in between."""
+
+    @classmethod
+    @override
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """Load weights and arguments; a network given as an object has to be given again (`network=...`)."""
+        check_file(checkpoint_path)
+        try:
+            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        except TypeError:  # of a missing argument; checkpoints of the command line hold the network's description
+            checks.check_given_again(cls, kwargs)
+            raise
+
+
+def _nothing() -> None:
+    """The closure of a step whose gradients are there already."""

@@ -1,0 +1,114 @@
+"""Making one optimizer per block from factories."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from lightning_ff.optim.block_optimizers import BlockOptimizers
+
+Factory = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+_FUSED_DEVICES = ("cuda", "mps", "xpu")
+# They have a kernel on all of these and on the CPU, and make their state at the first step.
+_FUSED_OPTIMIZERS = (Adam, AdamW, SGD)
+
+
+def make_optimizers(
+    owners: Mapping[str, nn.Module],
+    default: Factory,
+    by_name: Mapping[str, Factory] | None = None,
+    lr: float | None = None,
+    lr_decay: float = 1.0,
+) -> BlockOptimizers:
+    """One optimizer for each module that has trainable parameters, behind one facade.
+
+    Args:
+        owners: Blocks and a readout by name, in order, see `LocalNetwork.owners`.
+        default: Factory of an optimizer, called with a module's parameters.
+        by_name: Other factories by name; wildcards are allowed, and the last one that fits counts.
+        lr: Learning rate in place of the one that `default` sets.
+        lr_decay: The rate of block k is multiplied by `lr_decay**k`.
+
+    Raises:
+        ValueError: nothing is trainable, a name fits none of the owners, or an optimizer evaluates the loss several
+            times in a step.
+        TypeError: a factory makes something else.
+    """
+    by_name = by_name or {}
+    trainable = {name: [p for p in m.parameters() if p.requires_grad] for name, m in owners.items()}
+    trainable = {name: parameters for name, parameters in trainable.items() if parameters}
+    if not trainable:
+        raise ValueError("no block has a trainable parameter: unfreeze at least one")
+    for pattern in by_name:
+        if not any(fnmatchcase(name, pattern) for name in trainable):
+            raise ValueError(
+                f"block_optimizers has {pattern!r}: it fits none of those with trainable parameters, "
+                f"{', '.join(trainable)}"
+            )
+    made = {}
+    for k, name in enumerate(owners):
+        if name in trainable:
+            optimizer = _make(name, trainable[name], default, by_name, lr)
+            _scale_rates(optimizer, 1.0 if name == "readout" else lr_decay**k)
+            made[name] = _fuse(optimizer)
+    return BlockOptimizers(made)
+
+
+def _make(
+    name: str, parameters: list[nn.Parameter], default: Factory, by_name: Mapping[str, Factory], lr: float | None
+) -> Optimizer:
+    own = [made for pattern, made in by_name.items() if fnmatchcase(name, pattern)]
+    optimizer = (own[-1] if own else default)(parameters)
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(
+            f"the optimizer factory of {name} made {optimizer!r}: give one of torch.optim, such as "
+            "functools.partial(torch.optim.Adam, lr=0.001)"
+        )
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise ValueError(
+            f"the optimizer of {name} is {type(optimizer).__name__}, which evaluates the loss several times in a step, "
+            "and a sweep runs once: use one that does not, such as torch.optim.Adam"
+        )
+    if lr is not None and not own:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+    return optimizer
+
+
+def _scale_rates(optimizer: Optimizer, factor: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["lr"] * factor
+
+
+def default_rate(factory: Factory) -> float:
+    """Learning rate that a factory sets."""
+    return float(factory([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"])
+
+
+def _fuse(optimizer: Optimizer) -> Optimizer:
+    """One fused kernel per step where torch has one and the factory left the choice open."""
+    for group in optimizer.param_groups if type(optimizer) in _FUSED_OPTIMIZERS else []:
+        open_choice = group.get("fused", False) is None and group.get("foreach") is None
+        if open_choice and all(_fusible(p) for p in group["params"]) and not _is_sharded_sgd(optimizer):
+            group["fused"] = not group.get("differentiable", False)
+    return optimizer
+
+
+def _is_sharded_sgd(optimizer: Optimizer) -> bool:
+    """Whether it is SGD on shared-out weights, for which torch has no fused kernel."""
+    parameters = (p for group in optimizer.param_groups for p in group["params"])
+    return isinstance(optimizer, torch.optim.SGD) and any(hasattr(p, "device_mesh") for p in parameters)
+
+
+def _fusible(parameter: Tensor) -> bool:
+    if parameter.is_cpu:
+        # fused SGD moves only the last few half-precision weights on the CPU, up to torch 2.11 at least
+        return parameter.dtype in (torch.float32, torch.float64)
+    return parameter.is_floating_point() and parameter.device.type in _FUSED_DEVICES

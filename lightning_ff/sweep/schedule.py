@@ -1,0 +1,101 @@
+"""Schedules: which segments learn in which epoch. They are pure: an answer depends on the arguments alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from typing_extensions import override
+
+from lightning_ff.sweep.segments import Segment
+from lightning_ff.validate import check_ints, check_type
+
+Window = tuple[int, int]
+
+
+class Schedule:
+    """Which segments learn; this one: all of them, in every epoch."""
+
+    def learns(self, segment: Segment, epoch: int) -> bool:
+        """Whether a segment learns in an epoch."""
+        return True
+
+    def epochs(self, segment: Segment) -> int | None:
+        """Number of epochs in which a segment learns, which its scheduler decays over; None: all."""
+        return None
+
+
+class Windows(Schedule):
+    """Every segment learns in windows of epochs of its own.
+
+    Args:
+        windows: For each segment its windows `[first epoch, end)`, in order.
+
+    Raises:
+        ValueError: they are empty or overlap, or no segment has one.
+        TypeError: they are no lists of pairs of whole numbers.
+
+    Example::
+
+        >>> windows = Windows([[(0, 2)], [(2, 6)]])
+        >>> windows.learning(1), windows.learning(2), windows.first(2), windows.fixed_since(1, 2)
+        ([0], [1], 1, 2)
+    """
+
+    def __init__(self, windows: Sequence[Sequence[Window]]) -> None:
+        self.windows = checked_windows(windows)
+
+    @property
+    def length(self) -> int:
+        """Number of epochs until the last window ends."""
+        return max(end for of_segment in self.windows for _, end in of_segment)
+
+    @override
+    def learns(self, segment: Segment, epoch: int) -> bool:
+        return segment.index in self.learning(epoch)
+
+    @override
+    def epochs(self, segment: Segment) -> int:
+        return sum(end - first for first, end in self.windows[segment.index])
+
+    def learning(self, epoch: int) -> list[int]:
+        """Indices of the segments that learn in an epoch."""
+        return [k for k, own in enumerate(self.windows) if any(first <= epoch < end for first, end in own)]
+
+    def first(self, epoch: int) -> int:
+        """Index of the first segment that learns in an epoch, 0 where none does."""
+        return next(iter(self.learning(epoch)), 0)
+
+    def fixed_since(self, index: int, epoch: int) -> int:
+        """Epoch since which the segments before this one are as they are."""
+        ends = (end for own in self.windows[:index] for _, end in own)
+        return max((end for end in ends if end <= epoch), default=0)
+
+    def not_begun(self, epoch: int) -> set[int]:
+        """Indices of segments that have a window, and none that has begun."""
+        return {k for k, own in enumerate(self.windows) if own and epoch < own[0][0]}
+
+
+def checked_windows(windows: Any) -> list[list[Window]]:
+    """Windows by segment as `(first epoch, end)`.
+
+    Raises:
+        ValueError: they are empty or overlap, or no segment has one.
+        TypeError: they are no lists of pairs of whole numbers.
+    """
+    check_type("windows", windows, Sequence, "give a list of windows for each block, such as [[(0, 5)], [(5, 10)]]")
+    checked: list[list[Window]] = []
+    for k, of_block in enumerate(windows):
+        check_type(f"windows[{k}]", of_block, Sequence, "give a list of windows, such as [(0, 5)]")
+        done: list[Window] = []
+        for window in of_block:
+            check_ints(f"windows[{k}]", window, "give windows as two epochs, such as [(0, 5)]")
+            if len(window) != 2 or not (done[-1][1] if done else 0) <= window[0] < window[1]:
+                raise ValueError(
+                    f"windows[{k}]={list(of_block)}: give (first epoch, end) with end after first, one after another"
+                )
+            done.append((int(window[0]), int(window[1])))
+        checked.append(done)
+    if not any(checked):
+        raise ValueError(f"windows={list(windows)}: let at least one block learn")
+    return checked

@@ -1,0 +1,85 @@
+"""Segments: consecutive blocks with one loss and one backward.
+
+Shapes: P positives, M negatives, N samples, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from lightning_ff.blocks.local_block import LocalBlock
+from lightning_ff.network import LocalNetwork
+from lightning_ff.objectives import LocalLoss
+from lightning_ff.target import Target
+
+Objective = Literal["local", "sum_of_losses", "loss_of_sum", "last"]
+JointLoss = Callable[[Sequence[LocalBlock], Sequence[Tensor], Target], Tensor]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive blocks with one loss and one backward.
+
+    Attributes:
+        index: Index among the segments.
+        blocks: Indices of its blocks in the network.
+        name: The block's name for a segment of one block, else "network".
+    """
+
+    index: int
+    blocks: tuple[int, ...]
+    name: str
+
+
+def make_segments(network: LocalNetwork, objective: Objective) -> list[Segment]:
+    """One segment per block for local learning, else one for the whole network.
+
+    Raises:
+        ValueError: there is no such objective.
+    """
+    if objective == "local":
+        return [Segment(k, (k,), name) for k, name in enumerate(network.names)]
+    if objective not in get_args(Objective):
+        raise ValueError(f"segments={objective!r}: choose 'local', 'sum_of_losses', 'loss_of_sum' or 'last'")
+    return [Segment(0, tuple(range(len(network.blocks))), "network")]
+
+
+def make_loss(network: LocalNetwork, objective: Objective) -> JointLoss:
+    """The loss of a segment, from its blocks that have a goodness, that goodness `(P + M,)` or `(N, C)`, the target."""
+    if objective == "loss_of_sum":
+        return _loss_of_sum(network)
+    return _last_loss if objective == "last" else _sum_of_losses
+
+
+def own_loss(block: LocalBlock) -> LocalLoss:
+    """The loss of a block that learns."""
+    assert block.loss is not None
+    return block.loss
+
+
+def _sum_of_losses(blocks: Sequence[LocalBlock], goodness: Sequence[Tensor], target: Target) -> Tensor:
+    losses = [own_loss(block)(g, target) for block, g in zip(blocks, goodness, strict=True)]
+    return sum(losses[1:], losses[0])
+
+
+def _last_loss(blocks: Sequence[LocalBlock], goodness: Sequence[Tensor], target: Target) -> Tensor:
+    return own_loss(blocks[-1])(goodness[-1], target)
+
+
+def _loss_of_sum(network: LocalNetwork) -> JointLoss:
+    """The last block's loss for the goodness summed over all blocks, with a threshold that fits the sum."""
+    loss = copy(own_loss(network.stack[-1]))  # shares what it learns, and keeps a threshold of its own
+    if network.mode == "pair":
+        measuring = [(b, s[0]) for b, s in zip(network.stack, network.shapes, strict=True) if b.goodness is not None]
+        loss.bind(sum(block.unit(shape) for block, shape in measuring))
+
+    def joint(blocks: Sequence[LocalBlock], goodness: Sequence[Tensor], target: Target) -> Tensor:
+        return loss(torch.stack(list(goodness)).sum(0), target)
+
+    return joint

@@ -1,0 +1,341 @@
+"""Sweep: the one training loop. Each segment learns from its own loss, with no gradient between segments.
+
+Shapes: N samples, P positives, M negatives, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_ff.blocks.local_block import Activation, LocalBlock, detach, first
+from lightning_ff.network import LocalNetwork
+from lightning_ff.optim import BlockOptimizers
+from lightning_ff.sweep.schedule import Schedule
+from lightning_ff.sweep.segments import Objective, Segment, make_loss, make_segments
+from lightning_ff.sweep.store import KeptOutputs
+from lightning_ff.target import Labels, Pairs, Target, rows
+
+BackwardFn = Callable[[Tensor, list[str]], object]
+StepFn = Callable[[list[str]], object]
+
+
+class Start(NamedTuple):
+    """Where a sweep starts.
+
+    Attributes:
+        x: Input of a block, encoded and normalised.
+        target: Positives or labels.
+        block: Index of that block.
+        features: Normalised outputs of the blocks before, where a readout learns from the sweep.
+    """
+
+    x: Activation
+    target: Target
+    block: int = 0
+    features: Sequence[Tensor] = ()
+
+
+@dataclass
+class SweepResult:
+    """What a sweep gives, detached.
+
+    Attributes:
+        losses: Loss of every segment that learned, and of the readout, by name.
+        goodness: Goodness of every block that measured it, by name: `(P + M,)` or `(N, C)`.
+    """
+
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    goodness: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class _Batch:
+    """A batch on its way through the segments; `pending` are losses that wait for one backward on their sum."""
+
+    x: Activation
+    target: Target
+    image: Tensor | None
+    label: Tensor | None
+    index: Tensor | None
+    features: list[Tensor]
+    updates: bool
+    result: SweepResult = field(default_factory=SweepResult)
+    pending: dict[Tensor, list[str]] = field(default_factory=dict)
+
+    @property
+    def positives(self) -> int | None:
+        return self.target.positives if isinstance(self.target, Pairs) else None
+
+
+class Sweep:
+    """Train a network on a batch: forward, loss, backward and step of each segment in turn.
+
+    Args:
+        network: The network; `network.stage` says which of its blocks are in this process.
+        optimizers: One optimizer per block, by the block's name.
+        segments: What is differentiated: "local" (each block its own loss), or one segment of all blocks:
+            "sum_of_losses", "loss_of_sum", "last".
+        schedule: Which segments learn in which epoch; None: all, always.
+        store: Keeps outputs of frozen blocks; None computes them again for every batch.
+        backward_fn: Called with a loss and the names of the optimizers whose gradients it gives; None is
+            `loss.backward()`.
+        step_fn: Called with the names of the optimizers that have gradients, at the end of a batch even if there are
+            none (step="batch"); None steps them.
+        backward: "per_block" frees each segment's graph before the next is built; "summed" runs one backward on the
+            sum of the losses: equal weights, more memory.
+        step: "batch" steps once after the sweep; "block" steps each block as soon as its gradients are there.
+        refresh_output: Run a block again after its step, so that the next one gets the output of the new weights.
+
+    Attributes:
+        epoch: The epoch that the schedule goes by; set it before the first batch of an epoch.
+        version: A number that stays as long as every sample keeps its inputs; None where they change, so that nothing
+            is kept.
+
+    Example::
+
+        >>> from functools import partial
+        >>> from lightning_ff import ForwardForward, Pairs
+        >>> from lightning_ff.optim import make_optimizers
+        >>> network = ForwardForward(num_classes=2, input_shape=(4,), widths=[8, 8]).network
+        >>> sweep = Sweep(network, make_optimizers(network.owners, partial(torch.optim.SGD, lr=0.1)))
+        >>> sorted(sweep(torch.rand(6, 4), Pairs(3)).losses)
+        ['block00', 'block01']
+    """
+
+    def __init__(
+        self,
+        network: LocalNetwork,
+        optimizers: BlockOptimizers,
+        segments: Objective = "local",
+        schedule: Schedule | None = None,
+        store: KeptOutputs | None = None,
+        backward_fn: BackwardFn | None = None,
+        step_fn: StepFn | None = None,
+        backward: Literal["per_block", "summed"] = "per_block",
+        step: Literal["batch", "block"] = "batch",
+        refresh_output: bool = False,
+    ) -> None:
+        self.network = network
+        self.optimizers = optimizers
+        self.segments = make_segments(network, segments)
+        self.loss = make_loss(network, segments)
+        self.schedule = Schedule() if schedule is None else schedule
+        self.store = store
+        self.backward_fn = _backward if backward_fn is None else backward_fn
+        self.step_fn = self._step if step_fn is None else step_fn
+        self.backward_mode = backward
+        self.step_mode = step
+        self.refresh_output = refresh_output
+        self.epoch = 0
+        self.version: int | None = 0
+        self._unstepped: dict[str, None] = {}  # optimizers with gradients, over the batches of one step
+
+    def __call__(
+        self,
+        x: Activation,
+        target: Target,
+        image: Tensor | None = None,
+        label: Tensor | None = None,
+        index: Tensor | None = None,
+        block: int = 0,
+        features: Sequence[Tensor] = (),
+        update: bool = True,
+    ) -> SweepResult:
+        """Learn from a batch.
+
+        Args:
+            x: Input of the first block, encoded and normalised, or of the block that `block` names.
+            target: `Pairs(P)` for inputs `(P + M, ...)`, or `Labels(label)` for inputs `(N, ...)`.
+            image: Plain inputs `(N, ...)`; a readout that learns from the neutral view needs them.
+            label: Classes `(N,)`; a readout that learns needs them.
+            index: Indices of the samples in the data set `(N,)`; outputs are kept by them.
+            block: Index of the block that `x` is the input of.
+            features: Normalised outputs of the blocks before it, where a readout learns from the sweep.
+            update: Step the optimizers; without it gradients accumulate.
+
+        Returns:
+            Detached losses and goodness.
+        """
+        batch = _Batch(x, target, image, label, index, [*features], update)
+        route, needs_output = self._route(block)
+        for segment, learns in route:
+            if block < segment.blocks[0]:
+                self._keep(segment, batch)
+            h = self._run_segment(segment, learns, batch)
+            if needs_output or segment is not route[-1][0]:
+                self._hand_over(segment, h, learns, batch)
+        if not self.network.stage.is_last:
+            self.network.stage.send_forward(batch.x, target, batch.features, label)
+        if self.reads_out:
+            self._learn_readout(batch)
+        self._finish(batch)
+        return batch.result
+
+    def start(self, label: Tensor, index: Tensor | None) -> Start | None:
+        """Where a batch starts other than at the data: what the stage before has sent, or kept outputs; else None."""
+        stage = self.network.stage
+        if not stage.is_first:
+            received = stage.recv_forward(label)
+            assert received.target is not None
+            return Start(received.x, received.target, features=received.features)
+        if self.store is None or index is None or self.version is None:
+            return None
+        if (found := self.store.get(index, self.epoch, self.version)) is None:
+            return None
+        block, x = found
+        return Start(x, Labels(label) if self.network.mode == "class" else Pairs(len(label)), block)
+
+    def learns(self, segment: Segment) -> bool:
+        """Whether a segment learns now."""
+        return self.schedule.learns(segment, self.epoch) and bool(self.names(segment))
+
+    def names(self, segment: Segment) -> list[str]:
+        """Names of the optimizers of a segment's blocks; blocks without trainable parameters have none."""
+        return [name for k in segment.blocks if (name := self.network.names[k]) in self.optimizers.by_block]
+
+    @property
+    def reads_out(self) -> bool:
+        """Whether the readout has parameters and learns beside the blocks."""
+        return "readout" in self.optimizers.by_block
+
+    @property
+    def _reads_sweep(self) -> bool:
+        """Whether the readout learns from the features of the sweep itself."""
+        return self.reads_out and (self.network.mode == "class" or self.network.readout.view == "positive")
+
+    def _route(self, block: int) -> tuple[list[tuple[Segment, bool]], bool]:
+        """Segments that run here, with whether they learn, and whether the last output is needed."""
+        stage = self.network.stage
+        route = [
+            (segment, self.learns(segment))
+            for segment in self.segments
+            if segment.blocks[0] >= block and stage.owns(segment.blocks[0])
+        ]
+        needs_output = self._reads_sweep or not stage.is_last
+        while route and not needs_output and not route[-1][1]:
+            route.pop()
+        return route, needs_output
+
+    # A segment
+
+    def _run_segment(self, segment: Segment, learns: bool, batch: _Batch) -> Activation:
+        """Forward, loss and backward of a segment; returns its output."""
+        with torch.set_grad_enabled(learns):
+            h, goodness, terms = self._forward(segment, learns, batch)
+            if not learns:
+                return h
+            measuring = [block for k in segment.blocks if (block := self._block(k)).goodness is not None]
+            loss = sum(terms, self.loss(measuring, goodness, batch.target))
+        batch.result.losses[segment.name] = loss.detach()
+        self._learn(loss, self.names(segment), batch)
+        return h
+
+    def _forward(self, segment: Segment, learns: bool, batch: _Batch) -> tuple[Activation, list[Tensor], list[Tensor]]:
+        """Run the blocks of a segment; returns the last activation, their goodness and their terms."""
+        goodness: list[Tensor] = []
+        terms: list[Tensor] = []
+        for k in segment.blocks:
+            block = self._block(k)
+            self._set_mode(block, segment, k, learns)
+            h, g = block(batch.x, positives=batch.positives, measure=learns)
+            if g is not None:
+                batch.result.goodness[self.network.names[k]] = g.detach()
+                goodness.append(g)
+            if learns:
+                terms += [term(first(batch.x), first(h), batch.target) for term in block.terms]
+            if k != segment.blocks[-1]:
+                batch.x = block.hand_over(h)
+                self._collect(batch)
+        return h, goodness, terms
+
+    def _set_mode(self, block: LocalBlock, segment: Segment, k: int, learns: bool) -> None:
+        """Train mode for blocks that learn, and for blocks without weights in the epochs of their segment."""
+        has_optimizer = self.network.names[k] in self.optimizers.by_block
+        weightless = not has_optimizer and next(block.parameters(), None) is None
+        trains = learns if has_optimizer else weightless and self.schedule.learns(segment, self.epoch)
+        if block.training != trains or (not trains and block.in_train_mode):
+            block.train(trains)
+
+    @torch.no_grad()
+    def _hand_over(self, segment: Segment, h: Activation, learns: bool, batch: _Batch) -> None:
+        """Make the detached output of a segment the input of the next one."""
+        block, h = self._block(segment.blocks[-1]), detach(h)
+        if self.refresh_output and learns and batch.updates:
+            h = block.refresh(batch.x, batch.positives)
+        batch.x = block.hand_over(h)
+        self._collect(batch)
+
+    def _keep(self, segment: Segment, batch: _Batch) -> None:
+        """Keep the input of the first segment that learns."""
+        if self.store is None or batch.index is None or self.version is None:
+            return
+        if segment.index == self.store.windows.first(self.epoch):
+            self.store.put(batch.index, batch.x)
+
+    def _collect(self, batch: _Batch) -> None:
+        """Keep what a block hands on, where the readout learns from the sweep."""
+        if self._reads_sweep:
+            batch.features.append(rows(first(batch.x).detach(), batch.target))
+
+    def _block(self, k: int) -> LocalBlock:
+        return self.network.blocks[k]  # type: ignore[return-value]
+
+    # Learning
+
+    def _learn(self, loss: Tensor, names: list[str], batch: _Batch) -> None:
+        """The backward of a segment or readout, and its step where blocks step on their own."""
+        if self.backward_mode == "summed":
+            batch.pending[loss] = names
+            return
+        self._run_backward(loss, names)
+        if self.step_mode == "block" and batch.updates:
+            self._update(names)
+
+    def _run_backward(self, loss: Tensor, names: list[str]) -> None:
+        self._unstepped.update(dict.fromkeys(names))
+        self.backward_fn(loss, names)
+
+    def _learn_readout(self, batch: _Batch) -> None:
+        """The readout's backward on detached features of its view."""
+        network = self.network
+        features: list[Tensor] | None = batch.features
+        if not self._reads_sweep:
+            assert batch.image is not None
+            with torch.no_grad(), network.evaluating():
+                features = network.stage.gather_outputs(network.normalized_features(batch.image))
+        if features is None or not network.stage.is_last:
+            return
+        assert batch.label is not None
+        loss = F.cross_entropy(network.readout([h.detach() for h in features]).float(), batch.label)
+        batch.result.losses["readout"] = loss.detach()
+        self._learn(loss, ["readout"], batch)
+
+    def _finish(self, batch: _Batch) -> None:
+        """The one backward on the sum where losses wait for it, and the step at the end of a batch."""
+        if batch.pending:
+            names = [name for of_loss in batch.pending.values() for name in of_loss]
+            loss = torch.stack(list(batch.pending)).sum()
+            batch.pending.clear()
+            self._run_backward(loss, names)
+        if batch.updates and (self._unstepped or self.step_mode == "batch"):
+            self._update(list(self._unstepped))
+
+    def _update(self, names: list[str]) -> None:
+        """Step optimizers that have gradients, and drop these."""
+        self.step_fn(names)
+        self.optimizers.zero_grad(names=names)
+        for name in names:
+            self._unstepped.pop(name)
+
+    def _step(self, names: list[str]) -> None:
+        self.optimizers.step(names=names)
+
+
+def _backward(loss: Tensor, names: list[str]) -> None:
+    loss.backward()
