@@ -1,0 +1,39 @@
+"""Every number of many small runs is the one that was recorded by `python -m tests.goldens.record`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.goldens.cases import CASES
+from tests.goldens.found import differences
+from tests.goldens.record import FILE, compute, environment
+
+# Advice of Lightning's for another use of checkpoints, and the callback that a resumed run lacks.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization"),
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create the checkpoint"),
+]
+RECORDED: dict[str, Any] = json.loads(FILE.read_text())
+
+
+def test_every_case_is_recorded() -> None:
+    assert list(RECORDED["cases"]) == list(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_all_is_as_recorded(name: str) -> None:
+    recorded, found = RECORDED["cases"][name], compute(name)
+    assert_equal(recorded["structure"], found["structure"])
+    if not any(recorded["values"].values()):
+        return
+    if elsewhere := differences(RECORDED["environment"], environment()):
+        pytest.skip(f"numbers are comparable only where they were recorded: {'; '.join(elsewhere)}")
+    assert_equal(recorded["values"], found["values"])
+
+
+def assert_equal(recorded: Any, found: Any) -> None:
+    told = differences(recorded, found)
+    assert not told, "\n".join([f"{len(told)} entries differ", *told])
