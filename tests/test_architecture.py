@@ -40,11 +40,8 @@ OLD_NAMES = {
     "configure": 8,
     "evaluation": 8,
     "hybrid": 5,
-    "kinds": 1,
     "learner": 8,
     "negatives": 5,
-    "optim": 3,
-    "random": 1,
     "recording": 8,
     "stepping": 8,
     "sweep": 6,
@@ -63,16 +60,8 @@ CIRCLES: Known = {
 UPWARD: Known = {"network.py": {"sweep.py"}, "recording.py": {"callbacks/summary.py"}}
 NOT_PLAIN: Known = {"sweep.py": {"lightning.pytorch.Trainer"}}
 PRIVATE: Known = {
-    "blocks/assembly.py": {"_buffers", "_modules", "_non_persistent_buffers_set", "_parameters"},
-    "blocks/channels.py": {"_ConvNd", "_NormBase"},
     "blocks/local_block.py": {"_BatchNorm", "_DropoutNd", "_NormBase"},
-    "blocks/measure.py": {"_cdata"},
-    "blocks/recompute.py": {"_NormBase"},
-    "blocks/tracing.py": {"_buffers"},
-    "blocks/verify.py": {"_pytree"},
-    "configure.py": {"_milestones"},
-    "methods/cut_network.py": {"_buffers"},
-    "methods/scalable_forward_forward.py": {"_ConvNd"},
+    "configure.py": {"_milestones", "_schedulers"},
     "network.py": {"_version"},
 }
 LONG: Known = {}
