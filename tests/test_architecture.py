@@ -55,7 +55,6 @@ DOCUMENTED = {"_asdict", "_fields", "_make", "_replace"} | {"_exit", "_getframe"
 Known = dict[str, set[str]]
 CIRCLES: Known = {
     "callbacks/summary.py": {"checks.py configure.py evaluation.py learner.py recording.py stepping.py"},
-    "report/events.py": {"report/series.py report/wandb_file.py"},
 }
 UPWARD: Known = {"network.py": {"sweep.py"}, "recording.py": {"callbacks/summary.py"}}
 NOT_PLAIN: Known = {"sweep.py": {"lightning.pytorch.Trainer"}}
