@@ -36,7 +36,6 @@ LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}
 # Modules that the target does not have, with the layer that they count as until they are gone.
 OLD_NAMES = {
     "checks": 8,
-    "cli": 10,
     "configure": 8,
     "evaluation": 8,
     "hybrid": 5,
