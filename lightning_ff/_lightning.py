@@ -1,4 +1,4 @@
-"""The only home of private names of Lightning and torch; `tests/test_lightning_private.py` fails when one moves."""
+"""The only home of private names of Lightning; `tests/test_lightning_private.py` fails when one moves."""
 
 from __future__ import annotations
 

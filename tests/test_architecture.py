@@ -36,15 +36,11 @@ LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}
 # Modules that the target does not have, with the layer that they count as until they are gone.
 OLD_NAMES = {
     "checks": 8,
-    "cli": 10,
     "configure": 8,
     "evaluation": 8,
     "hybrid": 5,
-    "kinds": 1,
     "learner": 8,
     "negatives": 5,
-    "optim": 3,
-    "random": 1,
     "recording": 8,
     "stepping": 8,
     "sweep": 6,
@@ -58,21 +54,12 @@ DOCUMENTED = {"_asdict", "_fields", "_make", "_replace"} | {"_exit", "_getframe"
 Known = dict[str, set[str]]
 CIRCLES: Known = {
     "callbacks/summary.py": {"checks.py configure.py evaluation.py learner.py recording.py stepping.py"},
-    "report/events.py": {"report/series.py report/wandb_file.py"},
 }
 UPWARD: Known = {"network.py": {"sweep.py"}, "recording.py": {"callbacks/summary.py"}}
 NOT_PLAIN: Known = {"sweep.py": {"lightning.pytorch.Trainer"}}
 PRIVATE: Known = {
-    "blocks/assembly.py": {"_buffers", "_modules", "_non_persistent_buffers_set", "_parameters"},
-    "blocks/channels.py": {"_ConvNd", "_NormBase"},
     "blocks/local_block.py": {"_BatchNorm", "_DropoutNd", "_NormBase"},
-    "blocks/measure.py": {"_cdata"},
-    "blocks/recompute.py": {"_NormBase"},
-    "blocks/tracing.py": {"_buffers"},
-    "blocks/verify.py": {"_pytree"},
-    "configure.py": {"_milestones"},
-    "methods/cut_network.py": {"_buffers"},
-    "methods/scalable_forward_forward.py": {"_ConvNd"},
+    "configure.py": {"_milestones", "_schedulers"},
     "network.py": {"_version"},
 }
 LONG: Known = {}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node, Tracer
 from torch.fx.node import map_arg
 
+from lightning_ff._torch import share_members
 from lightning_ff.blocks.flow import Flow
 from lightning_ff.blocks.ops import gives_batch_size, is_fresh, is_opaque, written
 from lightning_ff.blocks.tracing import MODEL, Traced, path
@@ -133,10 +134,8 @@ def _view(traced: Traced) -> nn.Module:
     """The model's attributes and the extras in one place, without adding anything to the model."""
     view = nn.Module()
     view.training = traced.model.training
-    view._modules.update({MODEL: traced.model, **traced.model._modules})
-    view._parameters.update(traced.model._parameters)
-    view._buffers.update(traced.model._buffers)
-    view._non_persistent_buffers_set |= traced.model._non_persistent_buffers_set
+    view.add_module(MODEL, traced.model)
+    share_members(view, traced.model)
     for name, value in vars(traced.model).items():
         if isinstance(value, Tensor):
             view.register_buffer(name, value, persistent=False)

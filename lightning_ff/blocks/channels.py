@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 
-_FIRST = (_ConvNd, _NormBase, nn.GroupNorm)
+from lightning_ff._torch import ConvBase, NormBase
+
+_FIRST = (ConvBase, NormBase, nn.GroupNorm)
 _LAST = (nn.Linear, nn.LayerNorm, nn.MultiheadAttention, nn.Embedding)
 
 

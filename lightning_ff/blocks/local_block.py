@@ -7,9 +7,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
-from torch.nn.modules.dropout import _DropoutNd
 
+from lightning_ff._torch import BatchNormBase, DropoutBase, NormBase
 from lightning_ff.blocks.recompute import check_graph, recomputing, statistics_kept
 from lightning_ff.objectives import Goodness, LocalLoss, Term
 from lightning_ff.validate import check_type, copy_if_owned
@@ -94,8 +93,8 @@ class LocalBlock(nn.Module):
         self._moves: tuple[int, int] | None = None
         if recompute:
             check_graph(layers)
-        self._modal = [[m for m in layers.modules() if isinstance(m, (_NormBase, _DropoutNd))]]  # no submodules of it
-        self._splits = batch_stats == "separate" and any(isinstance(m, _BatchNorm) for m in layers.modules())
+        self._modal = [[m for m in layers.modules() if isinstance(m, (NormBase, DropoutBase))]]  # no submodules of it
+        self._splits = batch_stats == "separate" and any(isinstance(m, BatchNormBase) for m in layers.modules())
 
     def forward(
         self, x: Activation, positives: int | None = None, measure: bool = True

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.fx import GraphModule, Interpreter, Node
 
+from lightning_ff._torch import storage_key
 from lightning_ff.blocks.local_block import Activation
 from lightning_ff.blocks.tracing import untouched
 
@@ -75,11 +76,11 @@ def measure(
 def _run(block: GraphModule, x: Activation, called: str, input_shape: tuple[int, ...]) -> tuple[Any, int, int | None]:
     """What a block gives, how many bytes autograd keeps for that, and the positions of its last weight layer."""
     inputs = (x,) if isinstance(x, Tensor) else x
-    resident = {_key(t) for t in (*block.parameters(), *block.buffers())}
+    resident = {storage_key(t) for t in (*block.parameters(), *block.buffers())}
     saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        if (key := _key(tensor)) not in resident:
+        if (key := storage_key(tensor)) not in resident:
             saved[key] = tensor.untyped_storage().nbytes()
         return tensor
 
@@ -92,12 +93,6 @@ def _run(block: GraphModule, x: Activation, called: str, input_shape: tuple[int,
         reason = re.sub(r" but got Proxy\(\w+\)", "", str(error))  # an assertion of the model, recorded with its text
         raise ValueError(f"input_shape={input_shape} does not fit: {called}, which gets {shapes}: {reason}") from error
     return h, sum(saved.values()), watched.positions
-
-
-def _key(tensor: Tensor) -> int:
-    """The same for all tensors that share memory, those without any (on the meta device) too."""
-    key: int = tensor.untyped_storage()._cdata
-    return key
 
 
 class _Watched(Interpreter):

@@ -13,16 +13,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
-from torch.nn.modules.batchnorm import _NormBase
+
+from lightning_ff._torch import NormBase
 
 _HEADS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-_FOLLOWERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.GELU, nn.Sigmoid)
+_FOLLOWERS = (NormBase, nn.LayerNorm, nn.GroupNorm, nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.GELU, nn.Sigmoid)
 
 
 @contextmanager
 def statistics_kept(module: nn.Module) -> Iterator[None]:
     """Normalisation by the batch as in training, without an update of running statistics."""
-    tracking = [m for m in module.modules() if isinstance(m, _NormBase) and m.track_running_stats]
+    tracking = [m for m in module.modules() if isinstance(m, NormBase) and m.track_running_stats]
     for part in tracking:
         part.track_running_stats = False
     try:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node, Proxy, Tracer
 
+from lightning_ff._torch import buffers_of
+
 _DRAWN = (
     "it draws random numbers of a fixed shape, which would stay the same for ever; draw them like the activation "
     "(torch.randn_like), or in a module of its own"
@@ -80,7 +82,7 @@ def path(node: Node) -> str:
 def untouched(*modules: nn.Module) -> Iterator[None]:
     """Attributes, modes and buffers of modules, and the random state, are put back afterwards."""
     parts = {part: dict(vars(part)) for module in modules for part in module.modules()}
-    buffers = {part: dict(part._buffers) for part in parts}
+    buffers = {part: dict(buffers_of(part)) for part in parts}
     values = {b: b.detach().clone() for of_part in buffers.values() for b in of_part.values() if b is not None}
     devices = {p.device.index or 0 for module in modules for p in module.parameters() if p.is_cuda}
     with torch.random.fork_rng(sorted(devices)):
@@ -90,7 +92,7 @@ def untouched(*modules: nn.Module) -> Iterator[None]:
             for part, attributes in parts.items():
                 vars(part).clear()
                 vars(part).update(attributes)
-                part._buffers.update(buffers[part])
+                buffers_of(part).update(buffers[part])
             with torch.no_grad():
                 for buffer, value in values.items():
                     buffer.copy_(value)

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
+from lightning_ff._torch import tree_leaves
 from lightning_ff.blocks.measure import example
 from lightning_ff.blocks.tracing import untouched
 

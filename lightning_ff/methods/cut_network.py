@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 from typing_extensions import Self, override
 
+from lightning_ff._torch import buffers_of
 from lightning_ff.blocks import LocalBlock, Partition, partition
 from lightning_ff.learner import LocalLearner
 from lightning_ff.learner.hparams import remember_instead
@@ -113,7 +114,7 @@ class CutNetworkLearner(LocalLearner):
             for path, buffer in block.layers.named_buffers():
                 owner, _, field = path.rpartition(".")
                 try:
-                    held = model.get_submodule(owner)._buffers
+                    held = buffers_of(model.get_submodule(owner))
                 except AttributeError:  # the block's own, such as a constant
                     continue
                 if field in held:

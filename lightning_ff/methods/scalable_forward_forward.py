@@ -7,8 +7,8 @@ from copy import deepcopy
 from typing import Any, Literal
 
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
 
+from lightning_ff._torch import ConvBase
 from lightning_ff.blocks import LocalBlock, Normalize
 from lightning_ff.blocks.normalization import Normalization
 from lightning_ff.methods.cautions import check_extra, check_output, warn_of_one_block
@@ -98,7 +98,9 @@ class ScalableForwardForward(CutNetworkLearner):
 
 def _check_is_head(layer: nn.Module, name: str, cuts: object) -> None:
     """Whether the last block can be left out: one weight layer, or the last linear layers where cuts keep to them."""
-    weighted = [module for module in layer.modules() if isinstance(module, (_ConvNd, nn.Linear, nn.MultiheadAttention))]
+    weighted = [
+        module for module in layer.modules() if isinstance(module, (ConvBase, nn.Linear, nn.MultiheadAttention))
+    ]
     linear = isinstance(cuts, str) and all(type(module) is nn.Linear for module in weighted)
     if len(weighted) > 1 and not linear:
         raise ValueError(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lightning_ff.report.series import Metrics, Series
 
+EVENTS = "events.out.tfevents*"
 _SOURCE = "TensorBoard events"
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from lightning_ff.report.series import EVENTS, METRICS
+from lightning_ff.report.events import EVENTS
+from lightning_ff.report.readers import METRICS
 from lightning_ff.report.wandb_file import FILES, home_of
 
 CONFIG, HPARAMS = "config.yaml", "hparams.yaml"

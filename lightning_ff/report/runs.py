@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning_ff.report.files import CONFIG, HPARAMS, is_picture, read_pictures, read_yaml
+from lightning_ff.report.readers import METRICS, read_metrics
 from lightning_ff.report.representations import Representation, read_representation
-from lightning_ff.report.series import METRICS, Metrics, Series, read_metrics
+from lightning_ff.report.series import Metrics, Series
 
 _STAGES = ("test", "validate", "val")
 

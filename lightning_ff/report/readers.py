@@ -1,0 +1,46 @@
+"""Metrics of a run, from the files of whichever logger wrote them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from lightning_ff.report.events import EVENTS, read_events
+from lightning_ff.report.series import Metrics, Series
+from lightning_ff.report.wandb_file import find_wandb, read_wandb
+
+METRICS = "metrics.csv"
+
+
+def read_metrics(folder: Path) -> Metrics:
+    """Metrics of a run's folder, from a CSV file, TensorBoard's event files or the file of a W&B run."""
+    if (folder / METRICS).is_file():
+        return read_csv(folder / METRICS)
+    if any(folder.glob(EVENTS)):
+        return read_events(folder)
+    file = find_wandb(folder)
+    if file is not None:
+        return read_wandb(file)
+    return Metrics(notes=[f"no readable metrics: neither {METRICS} nor TensorBoard events nor the file of a W&B run"])
+
+
+def read_csv(file: Path) -> Metrics:
+    """Metrics of a CSVLogger; lines that a run which broke off left unfinished count as far as they go."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    text = file.read_text(encoding="utf-8", errors="replace").replace("\0", "")
+    for row in csv.DictReader(text.splitlines()):
+        step = number(row.get("step"))
+        for key, cell in row.items():
+            value = number(cell)
+            if step is not None and value is not None and key and key != "step":
+                points.setdefault(key, []).append((step, value))
+    series = {key: Series.of(pairs) for key, pairs in points.items()}
+    return Metrics(METRICS, series, notes=[] if series else [f"{METRICS} holds no values"])
+
+
+def number(text: object) -> float | None:
+    """A number, or None for anything else."""
+    try:
+        return float(text) if isinstance(text, str) and text.strip() else None
+    except ValueError:
+        return None
