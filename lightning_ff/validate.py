@@ -70,7 +70,7 @@ def copy_if_owned(part: Part) -> Part:
         >>> copy_if_owned(relu) is relu, copy_if_owned(relu) is relu
         (True, False)
     """
-    if getattr(part, "_owned", False):
+    if vars(part).get("_owned"):
         part = deepcopy(part)
-    part._owned = True  # type: ignore[assignment]
+    vars(part)["_owned"] = True
     return part

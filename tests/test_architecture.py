@@ -33,40 +33,18 @@ LAYERS = (
 PLAIN = 6  # the layers up to this one are plain torch
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}
 
-# Modules that the target does not have, with the layer that they count as until they are gone.
-OLD_NAMES = {
-    "checks": 8,
-    "configure": 8,
-    "evaluation": 8,
-    "hybrid": 5,
-    "learner": 8,
-    "negatives": 5,
-    "recording": 8,
-    "stepping": 8,
-    "sweep": 6,
-}
-
 HOMES = {"_lightning.py", "_torch.py"}  # where private names of others stand
 # Names with an underscore that the documentation of Python describes, so not private.
 DOCUMENTED = {"_asdict", "_fields", "_make", "_replace"} | {"_exit", "_getframe"}  # named tuples; os and sys
 
 # Known faults, which only shrink: by file, what a finding says after its line.
 Known = dict[str, set[str]]
-CIRCLES: Known = {
-    "callbacks/summary.py": {"checks.py configure.py evaluation.py learner.py recording.py stepping.py"},
-}
-UPWARD: Known = {"network.py": {"sweep.py"}, "recording.py": {"callbacks/summary.py"}}
-NOT_PLAIN: Known = {"sweep.py": {"lightning.pytorch.Trainer"}}
-PRIVATE: Known = {
-    "blocks/local_block.py": {"_BatchNorm", "_DropoutNd", "_NormBase"},
-    "configure.py": {"_milestones", "_schedulers"},
-    "network.py": {"_version"},
-}
+CIRCLES: Known = {}
+UPWARD: Known = {}
+NOT_PLAIN: Known = {}
+PRIVATE: Known = {}
 LONG: Known = {}
-FOR_TYPES: Known = {
-    "checks.py": {"lightning_ff.learner.LocalLearner"},
-    "configure.py": {"lightning_ff.learner.LocalLearner"},
-}
+FOR_TYPES: Known = {}
 
 Sources = dict[str, str]  # file's path within the package -> text
 Check = Callable[[Sources], list[str]]
@@ -168,7 +146,7 @@ def unit(path: str) -> str:
 def layer(path: str) -> int | None:
     """The layer of a file, counted from 1."""
     name = unit(path)
-    return next((i for i, names in enumerate(LAYERS, 1) if name in names.split()), OLD_NAMES.get(name))
+    return next((i for i, names in enumerate(LAYERS, 1) if name in names.split()), None)
 
 
 def upward(sources: Sources) -> list[str]:
@@ -273,11 +251,6 @@ def test_the_package_has_no_fault_but_the_known_ones(check: Check, known: Known)
             new.append(finding)
     assert not new, f"{check.__name__}: new faults in lightning_ff/:\n" + "\n".join(new)
     assert not gone, f"{check.__name__}: no longer a fault, remove it from the list: {sorted(gone)}"
-
-
-def test_old_names_are_of_files_that_are_still_there() -> None:
-    gone = sorted(OLD_NAMES.keys() - {unit(path) for path in package()})
-    assert not gone, f"no such module any more, remove it from OLD_NAMES: {gone}"
 
 
 CLEAN = {

@@ -55,6 +55,7 @@ class NegativePictures(Callback):
         self.done = True
         learner = pair_learner(pl_module, self)
         image, label, index = unpack(batch)
+        learner.batch_number = batch_idx
         check_labels(label, learner.num_classes, batch_idx)
         # copies and forked random numbers: the batch is learned as if it had not been drawn
         sampler, augment = deepcopy((learner.negatives, learner.augment))
@@ -62,7 +63,7 @@ class NegativePictures(Callback):
         with torch.no_grad(), torch.random.fork_rng([learner.device] if learner.device.type == "cuda" else []):
             image = image if augment is None else augment(image)
             learner.network.check_input(image)
-            sides = pairs(sampler, image, label, index, learner.context(batch_idx))
+            sides = pairs(sampler, image, label, index, learner.context)
         positive, negative = (side[: self.count] for side in sides)
         log_figure(trainer, "negatives", pairs_picture(positive, negative, learner.network.input_shape))
 

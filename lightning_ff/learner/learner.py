@@ -128,6 +128,7 @@ class LocalLearner(LightningModule):
         self.schedule = Schedule()
         self.store: KeptOutputs | None = None
         self.held_out: tuple[int, ...] = ()
+        self.batch_number = 0
         self.new_lr: float | None = None
         self.example_input_array = torch.zeros(1, *network.input_shape)
         self.evaluator = Evaluator(network.num_classes, network.scored)
@@ -228,23 +229,26 @@ class LocalLearner(LightningModule):
             self.segments,
             self.schedule,
             self.store,
-            self._backward,
-            self._step,
-            self.backward_mode,
-            self.step_mode,
-            self.refresh_output,
+            backward_fn=self._backward,
+            step_fn=self._step,
+            backward=self.backward_mode,
+            step=self.step_mode,
+            refresh_output=self.refresh_output,
         )
+        self._blockwise = blockwise(self.trainer.strategy)
         if self.scheduler is None:
             return {"optimizer": self.local_optimizers}
-        interval, validates = self.scheduler_interval, self.trainer.enable_validation
-        made = schedulers.make_schedulers(
-            self.local_optimizers, self.scheduler, interval, self.scheduler_monitor, validates
-        )
-        return {"optimizer": self.local_optimizers, "lr_scheduler": {"scheduler": made, "interval": interval}}
+        options = self.scheduler_interval, self.scheduler_monitor, self.trainer.enable_validation
+        made = schedulers.make_schedulers(self.local_optimizers, self.scheduler, *options)
+        return {
+            "optimizer": self.local_optimizers,
+            "lr_scheduler": {"scheduler": made, "interval": self.scheduler_interval},
+        }
 
     @override
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         image, label, index = unpack(batch)
+        self.batch_number = batch_idx
         checks.check_labels(label, self.num_classes, batch_idx)
         self.updates = (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch
         self.sweep.epoch = self.current_epoch
@@ -253,35 +257,36 @@ class LocalLearner(LightningModule):
             start = self.sweep.start(label, index)
             if start is None:
                 image = image if self.augment is None else self.augment(image)
-                start = Start(*self.inputs(image, label, index, batch_idx))
+                start = Start(*self.inputs(image, label, index))
             x, target, block, features = start
             result = self.sweep(x, target, image, label, index, block, features, self.updates)
-        self._end_step()
+        if self.updates and self.step_mode == "block":  # blocks have stepped on their own: count the step
+            cast(LightningOptimizer, self.optimizers()).step(names=[])
+        schedulers.step_after_batch(self.trainer, self.sweep, self.updates)
         self._log_training(result, image, label)
         return step_outputs(result, target)
 
-    def inputs(
-        self, image: Tensor, label: Tensor, index: Tensor | None = None, batch_idx: int = 0
-    ) -> tuple[Tensor, Target]:
+    def inputs(self, image: Tensor, label: Tensor, index: Tensor | None) -> tuple[Tensor, Target]:
         """Input of the first block, and the target: positives stacked on negatives, or the images and labels."""
         self.network.check_input(image)
         if self.negatives is None:
             return self.network.normalize(image), Labels(label)
         with torch.no_grad():
-            positive, negative = pairs(self.negatives, image, label, index, self.context(batch_idx))
+            positive, negative = pairs(self.negatives, image, label, index, self.context)
             return self.network.normalize(torch.cat((positive, negative))), Pairs(len(positive))
 
-    def context(self, batch_idx: int) -> NegativeContext:
-        """What a negative sampler is told of a batch."""
-        return NegativeContext(self.network, self.current_epoch, batch_idx, self.global_rank, self.held_out)
+    @property
+    def context(self) -> NegativeContext:
+        """What a negative sampler is told of the run."""
+        return NegativeContext(self.network, self.current_epoch, self.batch_number, self.global_rank, self.held_out)
 
     def _backward(self, loss: Tensor, names: list[str]) -> None:
-        """Backward through the strategy, told whose gradients these are."""
+        """Backward through the strategy, which then reduces the gradients of these optimizers over processes."""
         share, strategy = self.accumulate_grad_batches, self.trainer.strategy
         optimizer = self.local_optimizers.by_block[names[0]] if len(names) == 1 else self.local_optimizers
         strategy.backward(loss / share if share > 1 else loss, optimizer)
         if self.updates:
-            blockwise(strategy).reduce_gradients(names)
+            self._blockwise.reduce_gradients(names)
 
     def _step(self, names: list[str]) -> None:
         """Step optimizers through the strategy; those of a whole batch count as one step of the Trainer."""
@@ -291,28 +296,13 @@ class LocalLearner(LightningModule):
         for name in names:
             self.trainer.strategy.optimizer_step(self.local_optimizers.by_block[name], _nothing)
 
-    def _end_step(self) -> None:
-        """Count the step of blocks that have stepped on their own, and step the schedulers."""
-        if self.updates and self.step_mode == "block":
-            cast(LightningOptimizer, self.optimizers()).step(names=[])
-        if not self.trainer.lr_scheduler_configs:
-            return
-        names = schedulers.learning(self.sweep)
-        if self.updates:
-            schedulers.step_schedulers(self.trainer, "step", names)
-        if self.trainer.is_last_batch:
-            # Not in on_train_epoch_end: a resumed run skips it after a checkpoint of the epoch's last batch, and under
-            # max_steps it comes twice after a checkpoint of the epoch's end.
-            schedulers.step_schedulers(self.trainer, "epoch", names)
-
     def _log_training(self, result: SweepResult, image: Tensor, label: Tensor) -> None:
         """Add the losses of a batch; at a log interval, log their means and the accuracy on a few samples."""
         self.train_log.add(result.losses)
         if not ends_interval(self.trainer):
             return
-        strategy = blockwise(self.trainer.strategy)
-        accuracy = self._accuracy(image, label, max(1, _SAMPLES // strategy.replicas))
-        losses = strategy.gather_values(self.train_log.means())
+        accuracy = self._accuracy(image, label, max(1, _SAMPLES // self._blockwise.replicas))
+        losses = self._blockwise.gather_values(self.train_log.means())
         means = mean_values(self.trainer.strategy, {**losses, "acc": accuracy}, self.device)
         check_losses(means)
         for name, value in logged(means).items():
@@ -340,8 +330,7 @@ class LocalLearner(LightningModule):
         blockwise(self.trainer.strategy).compare_labels(label)
         outputs = self.network.stage.gather_outputs(self.network.outputs(image))
         loss = self.evaluator.update(stage, self.network, outputs, label)
-        fits = self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
-        if fits and outputs is not None:
+        if outputs is not None and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.network.readout.observe(outputs, label)
         samples = 0 if outputs is None else len(label)
         for name, metric in self.evaluator.metrics(stage).items():
@@ -370,9 +359,9 @@ class LocalLearner(LightningModule):
         if trainer is None:
             return
         self.attached.attach(trainer)
-        if self.negatives is not None and trainer.state.fn == "fit":
-            self.sampling.reset()
         if trainer.state.fn == "fit":
+            if self.negatives is not self.sampling.own:  # of a callback in the fit before
+                self.sampling.reset()
             checks.check_trainer(trainer, self.backward_mode, self.step_mode, self.segments, len(self.blocks))
 
     @override

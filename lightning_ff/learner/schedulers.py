@@ -84,7 +84,22 @@ def learning(sweep: Sweep) -> list[str]:
     return [name for segment in segments for name in sweep.names(segment)] + ["readout"] * sweep.reads_out
 
 
-def step_schedulers(trainer: Trainer, interval: Interval, names: Sequence[str]) -> None:
+def step_after_batch(trainer: Trainer, sweep: Sweep, updates: bool) -> None:
+    """Step the schedulers that count optimizer steps, and at the end of an epoch those that count epochs.
+
+    Not in on_train_epoch_end: a resumed run skips it after a checkpoint of the epoch's last batch, and under max_steps it
+    comes twice after a checkpoint of the epoch's end.
+    """
+    if not trainer.lr_scheduler_configs:
+        return
+    names = learning(sweep)
+    if updates:
+        _step(trainer, "step", names)
+    if trainer.is_last_batch:
+        _step(trainer, "epoch", names)
+
+
+def _step(trainer: Trainer, interval: Interval, names: Sequence[str]) -> None:
     """Step the schedulers of this interval, but for those that wait for a plateau."""
     for config in trainer.lr_scheduler_configs:
         scheduler: Any = config.scheduler
