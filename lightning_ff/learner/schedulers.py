@@ -87,7 +87,7 @@ def learning(sweep: Sweep) -> list[str]:
 def step_after_batch(trainer: Trainer, sweep: Sweep, updates: bool) -> None:
     """Step the schedulers that count optimizer steps, and at the end of an epoch those that count epochs.
 
-    Not in on_train_epoch_end: a resumed run skips it after a checkpoint of the epoch's last batch, and under max_steps it
+    Not in on_train_epoch_end: a resumed run skips it after a checkpoint of the last batch, and under max_steps it
     comes twice after a checkpoint of the epoch's end.
     """
     if not trainer.lr_scheduler_configs:
