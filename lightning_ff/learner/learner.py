@@ -355,7 +355,7 @@ class LocalLearner(LightningModule):
 
     @trainer.setter
     def trainer(self, trainer: Trainer | None) -> None:
-        LightningModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
+        vars(LightningModule)["trainer"].fset(self, trainer)
         if trainer is None:
             return
         self.attached.attach(trainer)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -284,7 +284,7 @@ class Sweep:
             batch.features.append(rows(first(batch.x).detach(), batch.target))
 
     def _block(self, k: int) -> LocalBlock:
-        return self.network.blocks[k]  # type: ignore[return-value]
+        return cast(LocalBlock, self.network.blocks[k])
 
     # Learning
 
