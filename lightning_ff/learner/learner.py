@@ -235,7 +235,6 @@ class LocalLearner(LightningModule):
             step=self.step_mode,
             refresh_output=self.refresh_output,
         )
-        self._blockwise = blockwise(self.trainer.strategy)
         if self.scheduler is None:
             return {"optimizer": self.local_optimizers}
         options = self.scheduler_interval, self.scheduler_monitor, self.trainer.enable_validation
@@ -327,7 +326,7 @@ class LocalLearner(LightningModule):
         image, label, _ = unpack(batch)
         checks.check_labels(label, self.num_classes, batch_idx)
         self.network.check_input(image)
-        blockwise(self.trainer.strategy).compare_labels(label)
+        self._blockwise.compare_labels(label)
         outputs = self.network.stage.gather_outputs(self.network.outputs(image))
         loss = self.evaluator.update(stage, self.network, outputs, label)
         if outputs is not None and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
@@ -359,6 +358,7 @@ class LocalLearner(LightningModule):
         if trainer is None:
             return
         self.attached.attach(trainer)
+        self._blockwise = blockwise(trainer.strategy)
         if trainer.state.fn == "fit":
             if self.negatives is not self.sampling.own:  # of a callback in the fit before
                 self.sampling.reset()
