@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from lightning_ff.blocks.local_block import Activation, LocalBlock, detach, first
 from lightning_ff.network import LocalNetwork
 from lightning_ff.optim import BlockOptimizers
-from lightning_ff.sweep.schedule import Schedule
+from lightning_ff.sweep.schedule import Schedule, check_schedule
 from lightning_ff.sweep.segments import Objective, Segment, make_loss, make_segments
 from lightning_ff.sweep.store import KeptOutputs
 from lightning_ff.target import Labels, Pairs, Target, rows
@@ -126,6 +126,7 @@ class Sweep:
         self.segments = make_segments(network, segments)
         self.loss = make_loss(network, segments)
         self.schedule = Schedule() if schedule is None else schedule
+        check_schedule(self.schedule)
         self.store = store
         self.backward_fn = _backward if backward_fn is None else backward_fn
         self.step_fn = self._step if step_fn is None else step_fn
