@@ -17,7 +17,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import Self, override
 
-from lightning_ff._lightning import ends_interval
+from lightning_ff._lightning import callbacks_of, ends_interval
 from lightning_ff.batch import unpack, unpack_image
 from lightning_ff.blocks.local_block import LocalBlock
 from lightning_ff.labels import LabelEncoding
@@ -363,6 +363,12 @@ class LocalLearner(LightningModule):
             if self.negatives is not self.sampling.own:  # of a callback in the fit before
                 self.sampling.reset()
             checks.check_trainer(trainer, self.backward_mode, self.step_mode, self.segments, len(self.blocks))
+
+    @override
+    def on_train_start(self) -> None:
+        if self.attached not in callbacks_of(self.trainer):  # Lightning's tuners run without the Trainer's callbacks
+            self.attached.attach(self.trainer)
+            self.attached.on_train_start(self.trainer, self)
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
