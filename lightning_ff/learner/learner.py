@@ -34,8 +34,9 @@ from lightning_ff.network import LocalNetwork
 from lightning_ff.optim import BlockOptimizers, default_rate, make_optimizers
 from lightning_ff.readouts import Readout
 from lightning_ff.spec import factory, part
-from lightning_ff.sweep import KeptOutputs, Objective, Schedule, Start, Sweep, SweepResult
+from lightning_ff.sweep import KeptOutputs, Objective, Schedule, Start, Sweep, SweepResult, make_segments
 from lightning_ff.sweep.finite import check_losses
+from lightning_ff.sweep.modes import check_modes
 from lightning_ff.target import Labels, Pairs, Target
 
 _SAMPLES = 32  # of all processes together, for the accuracy in training
@@ -94,15 +95,11 @@ class LocalLearner(LightningModule):
     ) -> None:
         super().__init__()
         self.chosen = remember(self, ignore=["network", "blocks"])
-        checks.check_choices(
-            backward=backward,
-            step=step,
-            scheduler_interval=scheduler_interval,
-            gradient_clip_algorithm=gradient_clip_algorithm,
-        )
+        checks.check_choices(scheduler_interval, gradient_clip_algorithm)
         negatives, augment = part(negatives), part(augment)
         checks.check_parts(network, negatives=negatives, augment=augment, block_optimizers=block_optimizers)
-        checks.check_modes(step, backward, refresh_output, segments, network)
+        make_segments(network, segments)
+        check_modes(segments, backward, step, refresh_output)
         checks.check_numbers(lr_decay, gradient_clip_val, accumulate_grad_batches)
         self.automatic_optimization = False
         self.network = network

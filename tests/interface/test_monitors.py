@@ -183,8 +183,8 @@ def test_picture_of_negatives_shows_the_first_batch_once(
     from lightning_ff.callbacks import pictures
 
     drawn: list[Any] = []
-    draw = pictures.pairs_picture
-    monkeypatch.setattr(pictures, "pairs_picture", lambda *sides: drawn.append(sides) or draw(*sides))
+    draw = pictures.pairs
+    monkeypatch.setattr(pictures, "pairs", lambda *sides: drawn.append(sides) or draw(*sides))
     before = Before()
     fit(small(), before, NegativePictures(count=4))
     image, label = before.batches[0]

@@ -165,3 +165,38 @@ def test_target_of_a_kept_batch() -> None:
     start = sweep.start(batch[1], batch[2])
     assert start is not None
     assert start.target == target == Pairs(len(batch[1]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"segments": "global"}, "segments='global': choose 'local'"),
+        ({"backward": "once"}, "backward='once': choose one of 'per_block', 'summed'"),
+        ({"step": "epoch"}, "step='epoch': choose one of 'batch', 'block'"),
+        ({"step": "block", "backward": "summed"}, "step='block' needs a backward per block"),
+        ({"refresh_output": True}, "refresh_output=True with step='batch'"),
+    ],
+    ids=str,
+)
+def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
+    model = learner()
+    with pytest.raises(ValueError, match=message):
+        Sweep(model.network, make_optimizers(model.network.owners, ADAM), **arguments)
+
+
+def test_optimizers_are_checked() -> None:
+    model = learner()
+    with pytest.raises(TypeError, match="(?s)optimizers=.* is a Adam: make them by make_optimizers"):
+        Sweep(model.network, ADAM(model.parameters()))  # type: ignore[arg-type]
+
+
+def test_what_a_readout_learns_from_is_checked() -> None:
+    batch = data(1)[0]
+    for view, message in (
+        ("neutral", "image=None: the readout learns"),
+        ("positive", "label=None: the readout learns"),
+    ):
+        model = learner(readout=LinearReadout(view=view))  # type: ignore[arg-type]
+        sweep = Sweep(model.network, make_optimizers(model.network.owners, ADAM))
+        with pytest.raises(ValueError, match=message):
+            sweep(*inputs(model, batch))
