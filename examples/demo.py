@@ -1,4 +1,4 @@
-"""The demo: train on digits, test the last checkpoint, say where everything lies.
+"""The demo: train on digits, test the last checkpoint, print the paths of all files.
 
 python examples/demo.py                                            # any option of `lightning-ff fit` may follow
 for seed in 0 1 2 3 4; do python examples/demo.py --seed_everything $seed --data.seed $seed; done

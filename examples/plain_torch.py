@@ -31,7 +31,7 @@ def build(data: Digits, widths: list[int], seed: int) -> ff.LocalNetwork:
 
 
 def train(network: ff.LocalNetwork, data: Digits, epochs: int, lr: float = 0.004) -> None:
-    """Every block takes its step from its own loss, with no gradient to the block before it."""
+    """Train every block from its own loss, with no gradient to the block before it."""
     sweep = ff.Sweep(network, make_optimizers(network.owners, partial(torch.optim.Adam, lr=lr)))
     loader = data.train_dataloader()
     for epoch in range(epochs):

@@ -1,4 +1,4 @@
-"""A torchvision model block by block: cutting, training, moving to other classes."""
+"""A torchvision model block by block: cutting, training, transfer to other classes."""
 
 # --8<-- [start:partition]
 from torchvision.models import resnet18

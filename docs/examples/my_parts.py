@@ -13,7 +13,7 @@ from lightning_ff.target import Target
 
 # --8<-- [start:goodness]
 class TopK(Goodness):
-    """Mean square of each sample's k strongest activities."""
+    """Mean square of the k largest activities of each sample."""
 
     def __init__(self, k: int = 10) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Margin(PairLoss):
         self.unit = unit
 
     def pair(self, positive: Tensor, negative: Tensor) -> Tensor:
-        # negatives come in whole groups, in the order of the positives
+        # the negatives are k groups in the order of the positives
         gap = positive - negative.view(-1, len(positive))
         return F.relu(self.margin * self.unit - gap).mean()
 
@@ -77,7 +77,7 @@ class ActivityL1(Term):
 
 # --8<-- [start:readout]
 class DepthWeighted(Readout):
-    """Sum of the blocks' scores, each block weighing `base` times the one before it."""
+    """Sum of the blocks' scores; the weight of each block is `base` times that of the one before it."""
 
     def __init__(self, base: float = 2.0) -> None:
         super().__init__()

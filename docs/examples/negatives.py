@@ -29,9 +29,9 @@ model = ForwardForward(
 trainer = Trainer(
     max_epochs=6,
     callbacks=[
-        # the pool is drawn anew in epochs 2 and 4
+        # the pool is drawn again in epochs 2 and 4
         RefreshNegatives(every_n_epochs=2),
-        # from that accuracy on a quarter of the batches gets hard negatives
+        # from this accuracy on, a quarter of the batches gets hard negatives
         MineNegatives(fraction=0.25, above=0.3, monitor="val/acc"),
         NegativePictures(count=10),
     ],

@@ -17,5 +17,5 @@ trainer.test(model, data)
 image, label, index = next(iter(data.test_dataloader()))
 scores = model(image)  # class scores (N, C)
 per_block = model.block_scores(image)  # (N, C) of each block on its own
-activations = model.features(image)  # of each block, for the neutral label
+activations = model.features(image)  # of each block, with the neutral label
 # --8<-- [end:use]

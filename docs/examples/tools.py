@@ -15,7 +15,7 @@ model = ForwardForward(10, (1, 8, 8), widths=[64, 64], labels=AppendOneHot())
 from lightning.pytorch.tuner import Tuner
 
 Tuner(Trainer(max_epochs=5)).lr_find(model, datamodule=data)
-print(model.lr)  # what the finder suggests, and the next fit uses
+print(model.lr)  # the suggestion of the finder, used by the next fit
 # --8<-- [end:lr]
 
 # --8<-- [start:export]

@@ -40,5 +40,5 @@ trainer.fit(model, data)
 path = last.best_model_path  # .../checkpoints/last.ckpt
 model = ForwardForward.load_from_checkpoint(path)
 longer = Trainer(max_epochs=6, callbacks=callbacks)
-longer.fit(model, data, ckpt_path=path)  # goes on with epoch 4
+longer.fit(model, data, ckpt_path=path)  # continues with epoch 4
 # --8<-- [end:load]

@@ -1,4 +1,4 @@
-"""Hinton's unsupervised variant: hybrid images as negatives, a linear readout beside the blocks."""
+"""Hinton's unsupervised variant: hybrid images as negatives, a linear readout on their features."""
 
 # --8<-- [start:all]
 from functools import partial

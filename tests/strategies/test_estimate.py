@@ -1,18 +1,23 @@
-"""The estimate of scaling against what it must be at its ends."""
+"""The estimate of scaling against closed forms in its limits, and the documentation's table of it."""
 
 from __future__ import annotations
 
+import re
 from math import inf
+from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.estimate import Job, backprop_ddp, ff_ddp, ff_pipeline, find_unused, period
+from tests.benchmarks.estimate import Job, backprop_ddp, ff_ddp, ff_pipeline, find_unused, step
+
+ESTIMATES = (ff_ddp, find_unused, backprop_ddp, ff_pipeline)
+PAGE = Path(__file__).parents[2] / "docs" / "processes.md"
 
 
 @pytest.mark.parametrize("processes", [8, 64, 512])
-def test_links_without_end_leave_the_computation(processes: int) -> None:
-    job = Job(near=inf, far=inf)
-    for estimate in (ff_ddp, find_unused, backprop_ddp, ff_pipeline):
+def test_infinitely_fast_links_leave_the_computation(processes: int) -> None:
+    job = Job(near=inf, far=inf, interval=10**9)
+    for estimate in ESTIMATES:
         assert estimate(job, processes) == pytest.approx(1.0)
 
 
@@ -20,24 +25,45 @@ def test_slow_links_leave_the_messages() -> None:
     job = Job(near=1e6, far=1e6)
     block, message = job.compute(2), job.average(64)
     assert message > 100 * block
-    assert ff_ddp(job, 64) == pytest.approx(block / message)
-    assert find_unused(job, 64) == pytest.approx(block / (32 * message), rel=0.01)
+    assert ff_ddp(job, 64) == pytest.approx(32 * block / (block + 32 * message))
+    assert find_unused(job, 64) == pytest.approx(32 * block / (block + 32 * 32 * message))
     assert backprop_ddp(job, 64) == pytest.approx(32 * 1.5 * block / (17 * block + 32 * message))
 
 
+def test_messages_as_long_as_blocks_leave_the_last_one() -> None:
+    job = Job()
+    alike = Job(far=job.far * job.average(64) / job.compute(2))
+    assert ff_ddp(alike, 64) == pytest.approx(32 / 33)
+
+
 def test_a_pipeline_sends_the_gradients_of_its_own_blocks_only() -> None:
-    job = Job(far=1e6)
+    job = Job(far=1e6, interval=10**9)
     assert ff_pipeline(job, 8) == pytest.approx(1.0)
     assert ff_pipeline(job, 512) / ff_ddp(job, 512) == pytest.approx(8 * (511 / 512) / (63 / 64), rel=0.02)
 
 
-def test_messages_as_long_as_blocks_cost_nothing() -> None:
-    job = Job()
-    alike = Job(far=job.far * job.average(64) / job.compute(2))
-    assert ff_ddp(alike, 64) == pytest.approx(1.0)
+@pytest.mark.parametrize(("interval", "want"), [(1, 1 / 8), (50, 50 / 57)])
+def test_a_pipeline_drains_and_fills_at_log_intervals(interval: int, want: float) -> None:
+    assert ff_pipeline(Job(interval=interval), 8) == pytest.approx(want)
 
 
-def test_one_block_waits_for_its_own_message() -> None:
-    assert period(1, 2.0, 3.0) == pytest.approx(5.0)
-    assert period(2, 2.0, 3.0) == pytest.approx(6.0)  # a link without a pause
-    assert period(2, 3.0, 2.0) == pytest.approx(6.0)  # blocks without a pause
+@pytest.mark.parametrize(
+    ("blocks", "block", "message", "want"),
+    [
+        (1, 2.0, 3.0, 5.0),
+        (2, 2.0, 3.0, 8.0),  # the link is busy from the first message on
+        (2, 3.0, 2.0, 8.0),  # the first message arrives while the second block runs
+        (3, 3.0, 0.0, 9.0),
+    ],
+)
+def test_the_step_waits_for_all_messages(blocks: int, block: float, message: float, want: float) -> None:
+    assert step(blocks, block, message) == pytest.approx(want)
+    assert step(blocks, block, message, start=1.5) == pytest.approx(1.5 + want)
+
+
+def test_the_documentation_shows_what_the_estimate_prints() -> None:
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", PAGE.read_text(), re.M)
+    assert len(rows) == 6
+    for processes, samples, *shown in rows:
+        found = [f"{estimate(Job(rows=int(samples)), int(processes)):.2f}" for estimate in ESTIMATES]
+        assert shown == found
