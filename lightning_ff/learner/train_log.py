@@ -51,16 +51,16 @@ class TrainLog:
 def logged(means: Mapping[str, float]) -> dict[str, float]:
     """Mean losses, and the accuracy "acc", by the name that they are logged under, with the sum of blocks' losses."""
     losses = {name: value for name, value in means.items() if name != "acc"}
-    total = sum(value for name, value in losses.items() if name != "readout")
+    total = sum((value for name, value in losses.items() if name != "readout"), 0.0)
     each = {f"train/loss/{name}": value for name, value in losses.items() if name != "network"}
     return {"train/loss": total, **each, "train/acc": means["acc"]}
 
 
 def step_outputs(result: SweepResult, target: Target) -> dict[str, Any]:
-    """What callbacks get of a training step as `outputs`."""
+    """What callbacks get of a training step as `outputs`; the loss is 0 where no block learned."""
     losses = [loss for name, loss in result.losses.items() if name != "readout"] or [*result.losses.values()]
     return {
-        "loss": torch.stack(losses).sum(),
+        "loss": torch.stack(losses).sum() if losses else torch.zeros(()),
         "losses": result.losses,
         "goodness": result.goodness,
         "target": plain(target),

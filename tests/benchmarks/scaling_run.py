@@ -68,10 +68,7 @@ class Sleep(nn.Module):
 
 
 class Clock(PassThroughProfiler):
-    """Seconds a batch in this process, after the first ones, and how many elements its messages had.
-
-    It is no callback: of those that are not known, a strategy must think that they look at weights.
-    """
+    """Seconds a batch in this process, after the first ones, and how many elements its messages had."""
 
     def __init__(self) -> None:
         super().__init__()

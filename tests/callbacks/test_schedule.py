@@ -332,3 +332,18 @@ def test_windows_of_a_lap_follow_each_other() -> None:
     spans = sorted(window for of_block in windows for window in of_block)
     assert all(a[1] == b[0] for a, b in pairwise(spans))
     assert spans[-1][1] == 12
+
+
+def test_an_epoch_without_a_window_learns_nothing_and_logs_no_loss() -> None:
+    model, losses = learner(), []
+
+    class Losses(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *_: Any) -> None:
+            losses.append((trainer.current_epoch, float(outputs["loss"]), weights(pl_module)))
+
+    fit(model, WindowSchedule([[(0, 1)], [], [(2, 3)]]), Losses())
+    in_gap = [(loss, state) for epoch, loss, state in losses if epoch == 1]
+    before = [state for epoch, _, state in losses if epoch == 0][-1]
+    assert len(in_gap) > 0
+    assert all(loss == 0.0 and torch.equal(state, before) for loss, state in in_gap)
+    assert all(loss > 0 for epoch, loss, _ in losses if epoch != 1)
