@@ -1,4 +1,4 @@
-"""The estimate of scaling against what it must be at its ends."""
+"""The estimate of scaling against its limits."""
 
 from __future__ import annotations
 
