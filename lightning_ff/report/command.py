@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def report(arguments: Sequence[str]) -> int:
-    """Run the command; returns its exit code: 0, or 2 for what cannot be done, said in one line."""
+    """Run the command; returns its exit code: 0, or 2 for an error, reported in one line."""
     from lightning_ff.report.page import write_report
 
     given = parser().parse_args(arguments)
@@ -46,7 +46,7 @@ def report(arguments: Sequence[str]) -> int:
 
 
 def _said(error: Exception) -> str:
-    """One line, with the file that an error of the system is about."""
+    """One line, with the file of an `OSError`."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split())

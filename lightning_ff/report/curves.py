@@ -1,4 +1,4 @@
-"""Line charts as inline SVG: text of the page's own fonts, sharp on paper, no script."""
+"""Line charts as inline SVG, with the fonts of the page and without a script."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Line:
 
     Attributes:
         series: Its points.
-        color: Any of CSS.
-        label: Written at its end; nothing if empty.
+        color: A CSS colour.
+        label: Text at its end; none if empty.
         thin: For single runs behind their mean.
-        dashes: Pattern of SVG's `stroke-dasharray`, to tell lines of one colour apart.
+        dashes: Pattern of SVG's `stroke-dasharray`, to distinguish lines of one colour.
     """
 
     series: Series
@@ -51,7 +51,7 @@ def mean_of(runs: Sequence[Series]) -> Series | None:
 
 
 def thinned(series: Series, limit: int = _LIMIT) -> Series:
-    """No more than `limit` points, each the mean of as many neighbours."""
+    """At most `limit` points, each the mean of equally many neighbours."""
     if len(series.steps) <= limit:
         return series
     parts = np.array_split(np.arange(len(series.steps)), limit)
@@ -75,7 +75,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 @dataclass(frozen=True)
 class _Axis:
-    """From values to places, linear or logarithmic."""
+    """Map from values to positions, linear or logarithmic."""
 
     low: float
     high: float
@@ -98,14 +98,14 @@ class _Axis:
 
 
 def chart(lines: Sequence[Line], label: str, y: str, width: float = 520, height: float = 250) -> Markup | None:
-    """A chart of lines over steps; None where no line has a finite point.
+    """A chart of lines over steps; None if no line has a finite point.
 
     Args:
-        lines: What is drawn, in this order.
-        label: What it shows, for those who cannot see it.
+        lines: The lines, in drawing order.
+        label: Alternative text (`aria-label`).
         y: Name of the vertical axis; logarithmic for positive values over more than a factor of 30.
-        width: In units of the drawing.
-        height: Likewise.
+        width: Width in units of the drawing.
+        height: Height in units of the drawing.
     """
     drawn = [(line, _finite(thinned(line.series))) for line in lines]
     drawn = [(line, series) for line, series in drawn if len(series.steps)]
@@ -137,7 +137,7 @@ def _finite(series: Series) -> Series:
 
 
 def _room(low: float, high: float, share: float) -> tuple[float, float]:
-    """A range with room around it, and never an empty one."""
+    """A range with a margin, never empty."""
     if high == low:
         spread = abs(low) * 0.1 or 1.0
         return low - spread, high + spread
@@ -175,7 +175,7 @@ def _line(line: Line, series: Series, across: _Axis, up: _Axis) -> Markup:
 
 
 def _labels(drawn: Sequence[tuple[Line, Series]], across: _Axis, up: _Axis) -> list[Markup]:
-    """Names at the lines' ends, moved apart where they would lie over each other."""
+    """Names at the lines' ends, moved apart if they would overlap."""
     groups: list[list[tuple[float, float, Line]]] = []
     for line, series in drawn:
         if line.label:
@@ -194,7 +194,7 @@ def _labels(drawn: Sequence[tuple[Line, Series]], across: _Axis, up: _Axis) -> l
 
 
 def _apart(places: list[float], lowest: float) -> list[float]:
-    """Places in order, no two closer than a label is high: moved down, and up again where that ends below the axis."""
+    """Ordered positions at least a label's height apart: moved down, and up again if the last is below the axis."""
     down: list[float] = []
     for place in places:
         down.append(max(place, down[-1] + _LABEL_HEIGHT) if down else place)

@@ -83,7 +83,7 @@ def _blocks(groups: Sequence[Group]) -> Child:
 
 
 def _stage(group: Group) -> str | None:
-    """Where the accuracy of a group's blocks is taken from: the test, if every run has one."""
+    """Stage of the accuracy of a group's blocks: the test, if every run has one."""
     if all(measures.by_checkpoint(run) for run in group.runs):
         return "test"
     measured = any(key.startswith("val/acc") for run in group.runs for key in run.series)
@@ -97,7 +97,7 @@ def _block(group: Group, place: int, name: str) -> float | None:
 
 
 def _classes(groups: Sequence[Group]) -> Child:
-    """Accuracy by class, of those configurations that stored it."""
+    """Accuracy by class, of the configurations that stored it."""
     found = [group for group in measured(groups) if representations(group)[0].accuracy is not None]
     if not found:
         return None

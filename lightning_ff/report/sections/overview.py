@@ -1,4 +1,4 @@
-"""Which configurations are compared, under which letter, and what is wrong with their runs."""
+"""The compared configurations, their letters, and notes on their runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def overview(groups: Sequence[Group]) -> Section:
 
 
 def setting(group: Group, name: str) -> str:
-    """A setting as it is written, a dash where it is not known."""
+    """A setting as text, a dash if unknown."""
     return written(group.settings[name]) if name in group.settings else DASH
 
 
@@ -60,7 +60,7 @@ def _notes(groups: Sequence[Group]) -> Child:
 
 
 def notes(run: Run) -> list[str]:
-    """What a reader has to know of a run before its numbers."""
+    """Notes on a run that affect the reading of its numbers."""
     said = list(run.notes)
     if run.broke_off:
         of = f" of {run.planned}" if run.planned else ""

@@ -1,4 +1,4 @@
-"""Pictures redrawn from the stored representations, one kind after the other, and those that runs left behind."""
+"""Pictures redrawn from stored representations, by type, and pictures logged by runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Drawings = list[Markup | None]
 
 
 def pictures(groups: Sequence[Group]) -> Section | None:
-    """Kind after kind, for each configuration of one of its runs."""
+    """Pictures by type, for each configuration of one of its runs."""
     kinds: list[tuple[str, str, Callable[[Group, Representation], Drawings]]] = [
         ("Activations", _OF_WALLS, _walls),
         (
@@ -124,7 +124,7 @@ def _weights(group: Group, stored: Representation) -> Drawings:
 
 
 def _logged(group: Group) -> Child:
-    again = group.shown.representation is not None  # then an ensemble monitor's own pictures are drawn above
+    again = group.shown.representation is not None  # then the pictures of an ensemble monitor are drawn above
     run = next((run for run in group.runs if _own(run, again)), None)
     if run is None:
         return None
@@ -136,5 +136,5 @@ def _logged(group: Group) -> Child:
 
 
 def _own(run: Run, again: bool) -> dict[str, tuple[int, bytes]]:
-    """Pictures that a run logged, those left out that are drawn again."""
+    """Pictures that a run logged, without those that are redrawn."""
     return {key: found for key, found in run.pictures.items() if not (again and "/ensembles/" in key)}

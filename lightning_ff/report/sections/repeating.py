@@ -1,4 +1,4 @@
-"""Every run by itself: its seeds and numbers, and the command that makes it again."""
+"""Single runs: seeds and values, and the command that repeats each run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _row(run: Run, chosen: set[str]) -> list[Cell]:
 
 
 def _varied(group: Group) -> set[str]:
-    """Seeds that are not the same in all runs, or else all."""
+    """Seeds that differ between runs, or else all."""
     given = [seeds(run) for run in group.runs]
     names = {name for each in given for name in each}
     return {name for name in names if len({repr(each.get(name)) for each in given}) > 1} or names
@@ -62,7 +62,7 @@ def _commands(group: Group) -> list[Markup]:
 def _lines(run: Run) -> list[str]:
     config = shlex.quote(str(run.folder / "config.yaml"))
     version = flat(run.config).get("trainer.logger.version")
-    anew = "" if version is None else " --trainer.logger.init_args.version null"  # or it would be written over
+    anew = "" if version is None else " --trainer.logger.init_args.version null"  # so that it is not overwritten
     lines = [f"lightning-ff fit --config {config}{anew}"]
     last = run.folder / "checkpoints" / "last.ckpt"
     if last.is_file():

@@ -33,7 +33,7 @@ def _accuracy(groups: Sequence[Group]) -> Child:
 
 
 def _lines(group: Group, key: str, percent: bool = False) -> list[Line]:
-    """Lines of one metric: every run, and their mean where there are several."""
+    """Lines of one metric: every run, and their mean if there are several."""
     found = [run.series[key] for run in group.runs if key in run.series]
     found = [Series(series.steps, 100 * series.values) if percent else series for series in found]
     mean = mean_of(found) if len(found) > 1 else None
