@@ -1,9 +1,9 @@
-"""What many processes may bring, from compute and link speeds: an estimate, no measurement.
+"""Estimated scaling to many processes, from compute and link speeds, without a measurement.
 
     python -m tests.benchmarks.estimate
     python -m tests.benchmarks.estimate --flops 400e12 --near 300e9 --far 40e9 --blocks 32 --width 8192 --rows 8192
 
-The network is so many equal fully connected blocks; a row is one input, and pair mode has two a sample. Every process
+The network has N equal fully connected blocks; a row is one input, and pair mode has two per sample. Every process
 has `rows` of them, and a pipeline as many as its processes together. A block's forward pass costs 2 width^2 operations
 a row, the gradient of its weights as much again, and backprop the gradient of its input on top. Weights, gradients and
 activations have two bytes a number.
@@ -36,7 +36,7 @@ class Job:
     rows: int = 8192
 
     def compute(self, passes: int) -> float:
-        """Seconds of so many passes of a block over all rows."""
+        """Seconds of N passes of a block over all rows."""
         return passes * 2 * self.width**2 * self.rows / self.flops
 
     def average(self, processes: int, blocks: int = 1) -> float:
