@@ -32,6 +32,11 @@ def datamodule_of(trainer: Trainer) -> LightningDataModule | None:
     return trainer.datamodule  # type: ignore[attr-defined]
 
 
+def is_trial(trainer: Trainer) -> bool:
+    """Whether the Trainer runs a few batches to try the code, `fast_dev_run`; Lightning declares no type for it."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
 def ends_interval(trainer: Trainer, every_n_steps: int | None = None) -> bool:
     """Whether this training batch ends a log interval; None is the Trainer's `log_every_n_steps`."""
     every = trainer.log_every_n_steps if every_n_steps is None else every_n_steps  # type: ignore[attr-defined]

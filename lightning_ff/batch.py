@@ -50,13 +50,15 @@ def unpack_image(batch: Any) -> tuple[Tensor, Tensor | None]:
 
 def _parts(batch: Any) -> tuple[Any, Any, Any]:
     if isinstance(batch, Mapping):
-        return tuple(  # type: ignore[return-value]
-            next((batch[key] for key in names if isinstance(batch.get(key), Tensor)), None)
-            for names in (_IMAGE, _LABEL, _INDEX)
-        )
+        return _entry(batch, _IMAGE), _entry(batch, _LABEL), _entry(batch, _INDEX)
     if isinstance(batch, Sequence) and 1 <= len(batch) <= 3 and all(isinstance(entry, Tensor) for entry in batch):
         return (*batch, None, None)[:3]
     return None, None, None
+
+
+def _entry(batch: Mapping[Any, Any], names: Sequence[str]) -> Any:
+    """The first tensor under one of the names; None if there is none."""
+    return next((batch[key] for key in names if isinstance(batch.get(key), Tensor)), None)
 
 
 def _count(image: Tensor) -> int:

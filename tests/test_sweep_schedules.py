@@ -26,6 +26,17 @@ class Part(Schedule):
         return segment.index in self.learning
 
 
+def test_a_schedule_of_an_earlier_release_is_refused_with_the_new_line() -> None:
+    class Old(Schedule):
+        def learns(self, segment: Segment) -> bool:  # type: ignore[override]
+            return True
+
+    model = learner()
+    model.schedule = Old()
+    with pytest.raises(TypeError, match=r"Old.learns takes the segment alone.*def learns\(self, segment, epoch\)"):
+        fit(model)
+
+
 @pytest.mark.parametrize("step", ["batch", "block"])
 def test_a_partial_sweep_with_a_given_input_equals_the_whole(step: Any) -> None:
     """Only block 1 learns: from the batch through a frozen block 0, or from block 0's outputs kept before."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -185,7 +185,7 @@ def _concatenate(a: Activation, b: Activation) -> Activation:
     return tuple(torch.cat(pair) for pair in zip(a, b, strict=True))
 
 
-def _checked(layers: object, goodness: object, loss: object, normalization: object, terms: object) -> list[Term]:
+def _checked(layers: object, goodness: object, loss: object, normalization: object, terms: Any) -> list[Term]:
     """Check the type of every part; returns the terms as a list."""
     check_type("layers", layers, nn.Module, "give a module, such as nn.Sequential(...)")
     if goodness is not None:
@@ -195,7 +195,7 @@ def _checked(layers: object, goodness: object, loss: object, normalization: obje
     if normalization is not None:
         check_type("normalization", normalization, nn.Module, "give a module, such as Normalize('rms')")
     check_type("terms", terms, Iterable, "give a list, such as [PeerNormalization()]")
-    listed = list(terms)  # type: ignore[call-overload]
+    listed: list[Term] = list(terms)
     for i, term in enumerate(listed):
         check_type(f"terms[{i}]", term, Term, "give an instance, such as PeerNormalization()")
     return listed

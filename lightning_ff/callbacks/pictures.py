@@ -12,10 +12,10 @@ from typing_extensions import override
 from lightning_ff._lightning import state_key
 from lightning_ff.batch import unpack
 from lightning_ff.callbacks.base import pair_learner
-from lightning_ff.figures import pairs as pairs_picture
+from lightning_ff.figures import pairs
 from lightning_ff.learner.checks import check_labels
 from lightning_ff.loggers import log_figure
-from lightning_ff.negatives import pairs
+from lightning_ff.negatives import pairs as make_pairs
 from lightning_ff.validate import check_int
 
 
@@ -63,9 +63,9 @@ class NegativePictures(Callback):
         with torch.no_grad(), torch.random.fork_rng([learner.device] if learner.device.type == "cuda" else []):
             image = image if augment is None else augment(image)
             learner.network.check_input(image)
-            sides = pairs(sampler, image, label, index, learner.context)
+            sides = make_pairs(sampler, image, label, index, learner.context)
         positive, negative = (side[: self.count] for side in sides)
-        log_figure(trainer, "negatives", pairs_picture(positive, negative, learner.network.input_shape))
+        log_figure(trainer, "negatives", pairs(positive, negative, learner.network.input_shape))
 
     @override
     def state_dict(self) -> dict[str, Any]:

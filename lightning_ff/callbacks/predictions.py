@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from lightning_ff._lightning import is_trial
 from lightning_ff.loggers import run_folder
 
 
@@ -49,7 +50,7 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if trainer.fast_dev_run and self.path is None:  # type: ignore[attr-defined]
+        if is_trial(trainer) and self.path is None:
             return
         if trainer.global_rank % (
             trainer.world_size // _num_replicas(trainer)

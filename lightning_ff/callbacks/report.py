@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from typing_extensions import override
 
+from lightning_ff._lightning import is_trial
 from lightning_ff.loggers import logger_folder
 
 _FILES = {"metrics": "metrics.csv", "pictures": "figures", "configuration": "config.yaml"}
@@ -19,7 +20,7 @@ class RunReport(Callback):
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if trainer.is_global_zero and not is_trial(trainer):
             _print({**_checkpoints(trainer), **_results(trainer)})
 
     @override

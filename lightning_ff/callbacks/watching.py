@@ -134,9 +134,10 @@ class RepresentationCallback(Callback, ABC):
             return
         assert self.recorder is not None
         image, label, index = unpack(batch)
+        module: Any = pl_module
         found = self.recorder.stop()
         if own_pass(pl_module) and not all(len(found.get(name, ())) == len(label) for name in self.recorder.layers):
-            found = represent(pl_module, self.recorder, self.encoded(pl_module, image, label))  # type: ignore[arg-type]
+            found = represent(module, self.recorder, self.encoded(module, image, label))
         if index is None:
             index = self._fallback_index(trainer, label)
         self.see(trainer, pl_module, {**self.more(image), **found}, label, index)

@@ -116,10 +116,11 @@ class Attached(Callback):
             return
         name = optimizers.name_of(optimizer)
         for block in optimizers.by_block if name is None else [name]:
-            if self.learner.gradient_clip_algorithm == "norm":
-                torch.nn.utils.clip_grad_norm_(optimizers.parameters(block), bound)
-            else:
-                torch.nn.utils.clip_grad_value_(optimizers.parameters(block), bound)
+            parameters = [p for p in optimizers.parameters(block) if p.grad is not None]
+            if parameters and self.learner.gradient_clip_algorithm == "norm":
+                torch.nn.utils.clip_grad_norm_(parameters, bound)
+            elif parameters:
+                torch.nn.utils.clip_grad_value_(parameters, bound)
 
     @override
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

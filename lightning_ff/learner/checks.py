@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from numbers import Real
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -18,22 +18,17 @@ from lightning_ff.labels import Unlabelled
 from lightning_ff.negatives import NegativeSampler, check_sampler
 from lightning_ff.network import LocalNetwork
 from lightning_ff.readouts import Readout
-from lightning_ff.sweep import Objective, make_segments
+from lightning_ff.sweep.modes import check_choice
 from lightning_ff.validate import check_int, check_number, check_type
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "backward": ("per_block", "summed"),
-    "step": ("batch", "block"),
-    "scheduler_interval": ("epoch", "step"),
-    "gradient_clip_algorithm": ("norm", "value"),
-}
+Interval = Literal["epoch", "step"]
+Clipping = Literal["norm", "value"]
 
 
-def check_choices(**arguments: str) -> None:
+def check_choices(scheduler_interval: str, gradient_clip_algorithm: str) -> None:
     """Check arguments with a fixed set of choices."""
-    for name, value in arguments.items():
-        if value not in _CHOICES[name]:
-            raise ValueError(f"{name}={value!r}: choose one of {', '.join(map(repr, _CHOICES[name]))}")
+    check_choice("scheduler_interval", scheduler_interval, Interval)
+    check_choice("gradient_clip_algorithm", gradient_clip_algorithm, Clipping)
 
 
 def check_parts(network: Any, **given: Any) -> None:
@@ -50,18 +45,6 @@ def check_parts(network: Any, **given: Any) -> None:
         check_type("block_optimizers", given["block_optimizers"], Mapping, remedy)
         for name in given["block_optimizers"]:
             check_type("a name in block_optimizers", name, str, remedy)
-
-
-def check_modes(step: str, backward: str, refresh_output: bool, segments: Objective, network: LocalNetwork) -> None:
-    """Check segments, step and backward against each other."""
-    make_segments(network, segments)
-    if step == "block" and backward == "summed":
-        raise ValueError("step='block' needs a backward per block: use backward='per_block', or step='batch'")
-    if refresh_output and (step != "block" or segments != "local"):
-        raise ValueError(
-            f"refresh_output=True with step={step!r} and segments={segments!r}: blocks must have "
-            "stepped before the next one runs, so use step='block' and segments='local'"
-        )
 
 
 def check_numbers(lr_decay: Any, gradient_clip_val: Any, accumulate_grad_batches: Any) -> None:

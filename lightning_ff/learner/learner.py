@@ -17,7 +17,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import Self, override
 
-from lightning_ff._lightning import ends_interval
+from lightning_ff._lightning import callbacks_of, ends_interval
 from lightning_ff.batch import unpack, unpack_image
 from lightning_ff.blocks.local_block import LocalBlock
 from lightning_ff.labels import LabelEncoding
@@ -34,8 +34,9 @@ from lightning_ff.network import LocalNetwork
 from lightning_ff.optim import BlockOptimizers, default_rate, make_optimizers
 from lightning_ff.readouts import Readout
 from lightning_ff.spec import factory, part
-from lightning_ff.sweep import KeptOutputs, Objective, Schedule, Start, Sweep, SweepResult
+from lightning_ff.sweep import KeptOutputs, Objective, Schedule, Start, Sweep, SweepResult, make_segments
 from lightning_ff.sweep.finite import check_losses
+from lightning_ff.sweep.modes import check_modes
 from lightning_ff.target import Labels, Pairs, Target
 
 _SAMPLES = 32  # of all processes together, for the training accuracy
@@ -93,15 +94,11 @@ class LocalLearner(LightningModule):
     ) -> None:
         super().__init__()
         self.chosen = remember(self, ignore=["network", "blocks"])
-        checks.check_choices(
-            backward=backward,
-            step=step,
-            scheduler_interval=scheduler_interval,
-            gradient_clip_algorithm=gradient_clip_algorithm,
-        )
+        checks.check_choices(scheduler_interval, gradient_clip_algorithm)
         negatives, augment = part(negatives), part(augment)
         checks.check_parts(network, negatives=negatives, augment=augment, block_optimizers=block_optimizers)
-        checks.check_modes(step, backward, refresh_output, segments, network)
+        make_segments(network, segments)
+        check_modes(segments, backward, step, refresh_output)
         checks.check_numbers(lr_decay, gradient_clip_val, accumulate_grad_batches)
         self.automatic_optimization = False
         self.network = network
@@ -234,7 +231,6 @@ class LocalLearner(LightningModule):
             step=self.step_mode,
             refresh_output=self.refresh_output,
         )
-        self._blockwise = blockwise(self.trainer.strategy)
         if self.scheduler is None:
             return {"optimizer": self.local_optimizers}
         options = self.scheduler_interval, self.scheduler_monitor, self.trainer.enable_validation
@@ -326,7 +322,7 @@ class LocalLearner(LightningModule):
         image, label, _ = unpack(batch)
         checks.check_labels(label, self.num_classes, batch_idx)
         self.network.check_input(image)
-        blockwise(self.trainer.strategy).compare_labels(label)
+        self._blockwise.compare_labels(label)
         outputs = self.network.stage.gather_outputs(self.network.outputs(image))
         loss = self.evaluator.update(stage, self.network, outputs, label)
         if outputs is not None and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
@@ -354,14 +350,21 @@ class LocalLearner(LightningModule):
 
     @trainer.setter
     def trainer(self, trainer: Trainer | None) -> None:
-        LightningModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
+        vars(LightningModule)["trainer"].fset(self, trainer)
         if trainer is None:
             return
         self.attached.attach(trainer)
+        self._blockwise = blockwise(trainer.strategy)
         if trainer.state.fn == "fit":
             if self.negatives is not self.sampling.own:  # set by a callback in an earlier fit
                 self.sampling.reset()
             checks.check_trainer(trainer, self.backward_mode, self.step_mode, self.segments, len(self.blocks))
+
+    @override
+    def on_train_start(self) -> None:
+        if self.attached not in callbacks_of(self.trainer):  # Lightning's tuners run without the Trainer's callbacks
+            self.attached.attach(self.trainer)
+            self.attached.on_train_start(self.trainer, self)
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -21,6 +21,9 @@ class Groups:
     """
 
     def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
         self._made: list[Any] = []
         self.pipeline = self.peers = self.before = self.after = None
 
@@ -51,4 +54,4 @@ class Groups:
         for group in self._made:
             if group is not dist.GroupMember.NON_GROUP_MEMBER:
                 dist.destroy_process_group(group)
-        self.__init__()  # type: ignore[misc]
+        self._clear()

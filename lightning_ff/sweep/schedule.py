@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,19 @@ class Schedule:
     def epochs(self, segment: Segment) -> int | None:
         """Number of epochs in which a segment learns, over which its scheduler decays; None is all epochs."""
         return None
+
+
+def check_schedule(schedule: Schedule) -> None:
+    """Check that a user-defined schedule takes the epoch.
+
+    Raises:
+        TypeError: it has the form of earlier releases, which took the segment alone.
+    """
+    if len(inspect.signature(schedule.learns).parameters) < 2:
+        raise TypeError(
+            f"{type(schedule).__name__}.learns takes the segment alone, and a schedule gets the epoch too: write def "
+            "learns(self, segment, epoch)"
+        )
 
 
 class Windows(Schedule):

@@ -51,6 +51,8 @@ class KeptOutputs:
 
         It is the first block that learns, or an earlier one whose kept input is still valid.
         """
+        if not self.windows.first(epoch):
+            return None
         self._update_caches(len(index), epoch, version)
         for entry in (self._kept, self._earlier):
             if entry is not None and (rows := entry[1].get(index)) is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -16,10 +16,12 @@ from torch.nn import functional as F
 from lightning_ff.blocks.local_block import Activation, LocalBlock, detach, first
 from lightning_ff.network import LocalNetwork
 from lightning_ff.optim import BlockOptimizers
-from lightning_ff.sweep.schedule import Schedule
+from lightning_ff.sweep.modes import Backward, Step, check_modes
+from lightning_ff.sweep.schedule import Schedule, check_schedule
 from lightning_ff.sweep.segments import Objective, Segment, make_loss, make_segments
 from lightning_ff.sweep.store import KeptOutputs
 from lightning_ff.target import Labels, Pairs, Target, rows
+from lightning_ff.validate import check_type
 
 BackwardFn = Callable[[Tensor, list[str]], object]
 StepFn = Callable[[list[str]], object]
@@ -97,6 +99,10 @@ class Sweep:
         version: Number that changes when a sample's inputs change; None if they change every epoch, so that nothing is
             kept.
 
+    Raises:
+        ValueError: an argument is not one of its choices, or two do not fit.
+        TypeError: the optimizers are no :class:`~lightning_ff.BlockOptimizers`.
+
     Example::
 
         >>> from functools import partial
@@ -117,15 +123,18 @@ class Sweep:
         store: KeptOutputs | None = None,
         backward_fn: BackwardFn | None = None,
         step_fn: StepFn | None = None,
-        backward: Literal["per_block", "summed"] = "per_block",
-        step: Literal["batch", "block"] = "batch",
+        backward: Backward = "per_block",
+        step: Step = "batch",
         refresh_output: bool = False,
     ) -> None:
+        check_modes(segments, backward, step, refresh_output)
+        check_type("optimizers", optimizers, BlockOptimizers, "make them by make_optimizers(network.owners, ...)")
         self.network = network
         self.optimizers = optimizers
         self.segments = make_segments(network, segments)
         self.loss = make_loss(network, segments)
         self.schedule = Schedule() if schedule is None else schedule
+        check_schedule(self.schedule)
         self.store = store
         self.backward_fn = _backward if backward_fn is None else backward_fn
         self.step_fn = self._step if step_fn is None else step_fn
@@ -284,7 +293,7 @@ class Sweep:
             batch.features.append(rows(first(batch.x).detach(), batch.target))
 
     def _block(self, k: int) -> LocalBlock:
-        return self.network.blocks[k]  # type: ignore[return-value]
+        return cast(LocalBlock, self.network.blocks[k])
 
     # Learning
 
@@ -306,12 +315,14 @@ class Sweep:
         network = self.network
         features: list[Tensor] | None = batch.features
         if not self._readout_uses_sweep:
-            assert batch.image is not None
+            if batch.image is None:
+                raise ValueError("image=None: the readout learns from the neutral view, so give the sweep the images")
             with torch.no_grad(), network.evaluating():
                 features = network.stage.gather_outputs(network.normalized_features(batch.image))
         if features is None or not network.stage.is_last:
             return
-        assert batch.label is not None
+        if batch.label is None:
+            raise ValueError("label=None: the readout learns from labels, so give them to the sweep")
         loss = F.cross_entropy(network.readout([h.detach() for h in features]).float(), batch.label)
         batch.result.losses["readout"] = loss.detach()
         self._learn(loss, ["readout"], batch)

@@ -42,3 +42,21 @@ def test_the_finder_sets_the_rate_of_the_next_fit(tmp_path: object) -> None:
     trainer.fit(model, data)
     rates = [group["lr"] for group in model.local_optimizers.param_groups]
     assert rates == [suggested, 0.5, suggested]
+
+
+def test_the_finder_clips_as_the_run_does(tmp_path: object) -> None:
+    norms: list[float] = []
+
+    class Watched(ForwardForward):
+        def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+            for block in self.blocks:
+                gradients = [p.grad.flatten() for p in block.parameters() if p.grad is not None]
+                norms.append(float(torch.cat(gradients).norm()))
+
+    torch.manual_seed(0)
+    model = Watched(10, (1, 8, 8), widths=[16, 12, 8], gradient_clip_val=0.01)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    trainer = Trainer(max_epochs=1, limit_val_batches=0, default_root_dir=str(tmp_path), **quiet)
+    Tuner(trainer).lr_find(model, Digits(batch_size=50), num_training=5, early_stop_threshold=None)
+    assert len(norms) == 3 * 5
+    assert max(norms) == pytest.approx(0.01, rel=1e-3)

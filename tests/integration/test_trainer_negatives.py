@@ -50,9 +50,9 @@ class Offset(NegativeSampler):
         self.epochs: list[int] = []
 
     @override
-    def forward(self, x: Tensor, y: Tensor, index: Tensor, learner: Any) -> Tensor:
-        self.epochs.append(learner.current_epoch)
-        return learner.labels(x, (y + self.offset) % 10)
+    def forward(self, x: Tensor, y: Tensor, index: Tensor, context: Any) -> Tensor:
+        self.epochs.append(context.epoch)
+        return context.labels(x, (y + self.offset) % 10)
 
 
 def test_switching_installs_each_sampler_from_its_epoch_on(learner: Any, digits: Any, trainer: Any) -> None:
@@ -92,9 +92,9 @@ def test_refreshing_redraws_the_pool_every_few_epochs(learner: Any, digits: Any,
 
     class Watched(FixedPool):
         @override
-        def forward(self, x: Tensor, y: Tensor, index: Tensor, learner: Any) -> Tensor:
-            negatives = super().forward(x, y, index, learner)
-            assert torch.equal(negatives, learner.labels(x, wrong_labels(y, 10, index, self.seed, self.draw)))
+        def forward(self, x: Tensor, y: Tensor, index: Tensor, context: Any) -> Tensor:
+            negatives = super().forward(x, y, index, context)
+            assert torch.equal(negatives, context.labels(x, wrong_labels(y, 10, index, self.seed, self.draw)))
             chosen = negatives.flatten(1)[:, :10].argmax(1)
             drawn.update(dict(zip(index.tolist(), F.one_hot(chosen, 10), strict=True)))
             return negatives

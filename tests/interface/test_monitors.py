@@ -37,8 +37,8 @@ from lightning_ff import (
     SumReadout,
 )
 from lightning_ff.callbacks.goodness import split
-from lightning_ff.callbacks.summary import block_table
 from lightning_ff.data import Digits
+from lightning_ff.learner.summary import block_table
 
 Fit = Callable[..., Trainer]
 
@@ -251,11 +251,11 @@ def test_summary_lists_blocks_parameters_and_optimizers() -> None:
         ["block01", "Linear", "(9,)", str(12 * 9 + 9)],
         ["readout", "LinearReadout", "(10,)", str(12 * 10 + 10 + 9 * 10)],
     ]
-    assert table_of(block_table(learner)) == [[*columns, "optimizer"], *([*row, "-"] for row in blocks)]
+    assert table_of(block_table(learner.network)) == [[*columns, "optimizer"], *([*row, "-"] for row in blocks)]
     learner.configure_optimizers()
     optimizers = ["SGD(lr=0.3)", "SGD(lr=0.3)", "Adam(lr=0.25)"]
     expected = [[*row, optimizer] for row, optimizer in zip(blocks, optimizers, strict=True)]
-    assert table_of(block_table(learner)) == [[*columns, "optimizer"], *expected]
+    assert table_of(block_table(learner.network, learner.local_optimizers)) == [[*columns, "optimizer"], *expected]
 
 
 def test_summary_counts_parameters_of_heads_and_frozen_blocks() -> None:
@@ -267,7 +267,7 @@ def test_summary_counts_parameters_of_heads_and_frozen_blocks() -> None:
     blocks = [LocalBlock(layer, LinearGoodness(), CrossEntropy()) for layer in layers]
     learner = LocalLearner(LocalNetwork(blocks, (1, 8, 8), 10, SumReadout()))
     learner.configure_optimizers()
-    rows = table_of(block_table(learner))[1:]
+    rows = table_of(block_table(learner.network, learner.local_optimizers))[1:]
     assert rows[0][1:] == ["Conv2d, BatchNorm2d", "(4, 6, 6)", f"{36 + 4 + 8 + 144 * 10 + 10:,}", "Adam(lr=0.001)"]
     assert rows[1][1:] == ["Linear", "(1000,)", f"{145_000 + 10_010:,}", "Adam(lr=0.001)"]
     assert rows[2][1:] == ["SumReadout", "(10,)", "0", "-"]
@@ -277,7 +277,9 @@ def test_summary_is_printed_once_instead_of_lightnings(fit: Fit, printed: list[s
     learner = small()
     fit(learner, enable_model_summary=True, max_epochs=1)
     tables = [text for text in printed if "block00" in text]
-    assert tables == [f"\n{block_table(learner)}\n{64 * 12 + 12 + 12 * 9 + 9:,} parameters in all"]
+    assert tables == [
+        f"\n{block_table(learner.network, learner.local_optimizers)}\n{64 * 12 + 12 + 12 * 9 + 9:,} parameters in all"
+    ]
     assert not any("Trainable params" in text for text in printed)
 
 

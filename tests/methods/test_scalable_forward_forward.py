@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from lightning_ff.callbacks.summary import block_table
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lightning_ff import AuxiliaryGoodness, LastReadout, ScalableForwardForward, Schedule
+from lightning_ff.learner.summary import block_table
 from tests.methods.class_runs import (
     ADAM,
     CLASSES,
@@ -133,7 +133,7 @@ class Only(Schedule):
     def __init__(self, k: int) -> None:
         self.k = k
 
-    def learns(self, segment: Any) -> bool:
+    def learns(self, segment: Any, epoch: int) -> bool:
         return bool(segment.index == self.k)
 
 
@@ -224,7 +224,7 @@ def test_bad_arguments(arguments: dict[str, Any], error: type[Exception], messag
 
 
 def test_the_summary_names_what_was_cut() -> None:
-    table = block_table(learner()).splitlines()
+    table = block_table(learner().network).splitlines()
     assert [line.split()[1] for line in table[1:5]] == ["stem", "first", "second", "fc"]
 
 

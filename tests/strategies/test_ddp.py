@@ -27,6 +27,7 @@ from tests.strategies.runs import (
     SGD,
     SHAPE,
     STEPS,
+    USUAL,
     Look,
     Shares,
     difference,
@@ -225,14 +226,10 @@ def test_processes_with_other_numbers_of_batches_are_refused() -> None:
 
     samples = TensorDataset(torch.rand(99, *SHAPE), torch.arange(99) % CLASSES, torch.arange(99))
     trainer = Trainer(
-        accelerator="cpu",
         devices=2,
         strategy=LocalDDPStrategy(start_method="fork", process_group_backend="gloo"),
         use_distributed_sampler=False,
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
+        **{**USUAL, "enable_progress_bar": False},
     )
     with pytest.raises(ProcessRaisedException, match="processes have from 2 to 3 training batches"):
         trainer.fit(learner("pair"), DataLoader(samples, BATCH, sampler=Fewer()))

@@ -28,7 +28,7 @@ from lightning_ff import (
     SwitchNegatives,
 )
 from lightning_ff.strategies.balance import balanced, ranges
-from tests.strategies.runs import ADAMW, SGD, Look, Shares, difference, learner, trained
+from tests.strategies.runs import ADAMW, SGD, USUAL, Look, Shares, difference, learner, trained
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
 Pipeline = partial(LocalPipelineStrategy, start_method="fork", process_group_backend="gloo")
@@ -88,19 +88,9 @@ def run(model: LightningModule, folder: Path, processes: int, **flags: Any) -> d
         measured = {key: float(value) for key, value in trainer.callback_metrics.items()}
         torch.save(measured, folder / f"{processes}-{trainer.global_rank}.pt")
 
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=processes,
-        strategy=Pipeline() if processes > 1 else "auto",
-        max_epochs=2,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        log_every_n_steps=4,
-        callbacks=[Look(see)],
-        **flags,
-    )
+    quiet = {**USUAL, "max_epochs": 2, "log_every_n_steps": 4, "enable_progress_bar": False, **flags}
+    strategy = Pipeline() if processes > 1 else "auto"
+    trainer = Trainer(**quiet, devices=processes, strategy=strategy, enable_model_summary=False, callbacks=[Look(see)])
     trainer.fit(model, Shuffled())
     saved = torch.load(file, weights_only=False)
     measured = [torch.load(folder / f"{processes}-{rank}.pt") for rank in range(processes)]
@@ -164,14 +154,9 @@ class Keep(Callback):
 
 def test_predictions_are_in_every_process(tmp_path: Path) -> None:
     for processes in (1, 2):
-        trainer = Trainer(
-            accelerator="cpu",
-            devices=processes,
-            strategy=Pipeline() if processes > 1 else "auto",
-            logger=False,
-            enable_progress_bar=False,
-            callbacks=[Keep(tmp_path)],
-        )
+        strategy = Pipeline() if processes > 1 else "auto"
+        flags: dict[str, Any] = {**USUAL, "enable_progress_bar": False, "callbacks": [Keep(tmp_path)]}
+        trainer = Trainer(**flags, devices=processes, strategy=strategy)
         trainer.predict(learner("pair"), Shuffled(), return_predictions=False)
     one, *two = (torch.load(tmp_path / f"{name}.pt") for name in ("1-0", "2-0", "2-1"))
     assert len(one) > 1

@@ -1,0 +1,35 @@
+"""The ways of a sweep to run backward and to step, checked against each other."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+Backward = Literal["per_block", "summed"]
+Step = Literal["batch", "block"]
+
+
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """Check that an argument is one of the words of a `Literal`.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if value not in get_args(choices):
+        raise ValueError(f"{name}={value!r}: choose one of {', '.join(map(repr, get_args(choices)))}")
+
+
+def check_modes(segments: str, backward: str, step: str, refresh_output: bool) -> None:
+    """Check the arguments of a sweep.
+
+    Raises:
+        ValueError: one of them is none of its choices, or two do not fit.
+    """
+    check_choice("backward", backward, Backward)
+    check_choice("step", step, Step)
+    if step == "block" and backward == "summed":
+        raise ValueError("step='block' needs a backward per block: use backward='per_block', or step='batch'")
+    if refresh_output and (step != "block" or segments != "local"):
+        raise ValueError(
+            f"refresh_output=True with step={step!r} and segments={segments!r}: blocks must have "
+            "stepped before the next one runs, so use step='block' and segments='local'"
+        )
