@@ -33,7 +33,7 @@ def datamodule_of(trainer: Trainer) -> LightningDataModule | None:
 
 
 def is_trial(trainer: Trainer) -> bool:
-    """Whether the Trainer runs a few batches to try the code, `fast_dev_run`; Lightning declares no type for it."""
+    """Whether `fast_dev_run` of the Trainer is set; Lightning declares no type for it."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 

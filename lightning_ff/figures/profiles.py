@@ -61,14 +61,14 @@ def class_profiles(mean: Values, members: Values, classes: Sequence[str], title:
             axis.set_yticks([])  # all panels share the scale of the first
         if k + columns < len(names):
             axis.set_xticks([])
-    _place(figure)
+    _set_margins(figure)
     figure.suptitle(plain(title, 80), fontsize=SMALL + 2, color=INK)
     figure.supxlabel("unit", fontsize=SMALL, color=INK)
     figure.supylabel("mean activity", fontsize=SMALL, color=INK)
     return figure
 
 
-def _place(figure: Figure) -> None:
+def _set_margins(figure: Figure) -> None:
     """Set margins in inches: measuring every label of many panels takes seconds."""
     width, height = figure.get_size_inches()
     figure.subplots_adjust(

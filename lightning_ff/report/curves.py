@@ -115,8 +115,8 @@ def chart(lines: Sequence[Line], label: str, y: str, width: float = 520, height:
     steps = np.concatenate([series.steps for _, series in drawn])
     log = bool(values.min() > 0 and values.max() > 30 * values.min())
     below = height - _BOTTOM
-    across = _Axis(*_room(min(0, steps.min()), steps.max(), 0.0), _LEFT, width - _RIGHT)
-    up = _Axis(*_room(values.min(), values.max(), 0.0 if log else 0.04), below, _TOP, log)
+    across = _Axis(*_with_margin(min(0, steps.min()), steps.max(), 0.0), _LEFT, width - _RIGHT)
+    up = _Axis(*_with_margin(values.min(), values.max(), 0.0 if log else 0.04), below, _TOP, log)
     return element(
         "svg",
         element("title", label),
@@ -136,7 +136,7 @@ def _finite(series: Series) -> Series:
     return Series(series.steps[keep], series.values[keep])
 
 
-def _room(low: float, high: float, share: float) -> tuple[float, float]:
+def _with_margin(low: float, high: float, share: float) -> tuple[float, float]:
     """A range with a margin, never empty."""
     if high == low:
         spread = abs(low) * 0.1 or 1.0
@@ -187,16 +187,16 @@ def _labels(drawn: Sequence[tuple[Line, Series]], across: _Axis, up: _Axis) -> l
     shown: list[Markup] = []
     for group in groups:
         group.sort(key=lambda end: end[1])
-        for (x, _, line), y in zip(group, _apart([y for _, y, _ in group], up.start), strict=True):
+        for (x, _, line), y in zip(group, _moved_apart([y for _, y, _ in group], up.start), strict=True):
             ink = shade(line.color, -0.25)
             shown.append(element("text", line.label, x=f"{x + 5:.1f}", y=f"{y + 3.5:.1f}", fill=ink, class_="end"))
     return shown
 
 
-def _apart(places: list[float], lowest: float) -> list[float]:
+def _moved_apart(positions: list[float], lowest: float) -> list[float]:
     """Ordered positions at least a label's height apart: moved down, and up again if the last is below the axis."""
     down: list[float] = []
-    for place in places:
+    for place in positions:
         down.append(max(place, down[-1] + _LABEL_HEIGHT) if down else place)
     count = len(down)
     return [min(place, lowest - _LABEL_HEIGHT * (count - 1 - i)) for i, place in enumerate(down)]

@@ -109,12 +109,12 @@ def _distinguish(groups: Sequence[Group]) -> None:
         rows = [row for row in differences(same) if all(not isinstance(value, (list, dict)) for value in row[1])]
         rows = [row for row in rows if len(set(map(str, row[1]))) == len(same)][:1] or rows[:2]
         for i, each in enumerate(same):
-            said = [f"{key.rpartition('.')[2]} {written(values[i])}" for key, values in rows]
+            suffixes = [f"{key.rpartition('.')[2]} {written(values[i])}" for key, values in rows]
             if each.runs[0].broke_off and any(other.settings == each.settings for other in same if other is not each):
-                said.append("stopped early")
-            elif not said and not any(other.runs[0].broke_off for other in same):
-                said.append(each.runs[0].folder.name)
-            each.name = ", ".join([name, *said])
+                suffixes.append("stopped early")
+            elif not suffixes and not any(other.runs[0].broke_off for other in same):
+                suffixes.append(each.runs[0].folder.name)
+            each.name = ", ".join([name, *suffixes])
 
 
 def differences(groups: Sequence[Group]) -> list[tuple[str, list[Any]]]:

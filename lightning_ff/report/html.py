@@ -87,7 +87,7 @@ def table(columns: Sequence[Column], parts: Sequence[Rows], caption: Child, clas
         caption: Contents of the table, and their definition.
         class_: CSS class of the table.
     """
-    spread = [_deviates(parts, i) for i in range(len(columns))]
+    spread = [_has_deviations(parts, i) for i in range(len(columns))]
     heads = [
         element("th", column.head, scope="col", colspan=2 if wide else None, class_=_kind(column))
         for column, wide in zip(columns, spread, strict=True)
@@ -107,7 +107,7 @@ def table(columns: Sequence[Column], parts: Sequence[Rows], caption: Child, clas
     return element("figure", element("figcaption", caption), element("div", shown, class_="scroll"), class_="table")
 
 
-def _deviates(parts: Sequence[Rows], i: int) -> bool:
+def _has_deviations(parts: Sequence[Rows], i: int) -> bool:
     """Whether a column has deviations."""
     cells = [row[i] for part in parts for row in part.rows]
     return any(

@@ -29,7 +29,7 @@ def link(runs: Sequence[Run]) -> list[Run]:
                 gone.add(id(source))
     done: set[int] = set()
     for run in runs:
-        _join(run, done)
+        _prepend_steps(run, done)
         run.measured.sort(key=lambda each: [not each[0].startswith(name) for name in ("last", "best")])
     return [run for run in runs if id(run) not in gone]
 
@@ -48,12 +48,12 @@ def _continues(run: Run, other: Run) -> bool:
     return False
 
 
-def _join(run: Run, done: set[int]) -> None:
+def _prepend_steps(run: Run, done: set[int]) -> None:
     """Prepend the steps of the run that it resumes, once."""
     if run.earlier is None or id(run) in done:
         return
     done.add(id(run))
-    _join(run.earlier, done)
+    _prepend_steps(run.earlier, done)
     start = min(int(series.steps[0]) for key, series in run.series.items() if not key.startswith("test/"))
     for key, series in run.earlier.series.items():
         if key in run.series:

@@ -47,7 +47,7 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:
             key: each for part, inner in value.items() for key, each in flat(inner, f"{name}.{part}".strip(".")).items()
         }
     if isinstance(value, list) and any(isinstance(each, dict) and "class_path" in each for each in value):
-        return {key: each for place in _named(value) for key, each in flat(place[1], f"{name}.{place[0]}").items()}
+        return {key: each for entry in _named(value) for key, each in flat(entry[1], f"{name}.{entry[0]}").items()}
     return {name: value} if name else {}
 
 

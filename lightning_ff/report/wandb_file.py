@@ -61,13 +61,13 @@ def _pictures(rows: Iterable[dict[str, Any]], files: Path) -> dict[str, tuple[in
     for row in rows:
         for key, value in row.items():
             names = value.get("filenames", []) if isinstance(value, dict) else []
-            there = [files / name for name in names if isinstance(name, str) and _within(files / name, files)]
-            if there:
-                latest[key] = (int(row.get("trainer/global_step", row.get("_step", 0))), there[0].read_bytes())
+            existing = [files / name for name in names if isinstance(name, str) and _is_inside(files / name, files)]
+            if existing:
+                latest[key] = (int(row.get("trainer/global_step", row.get("_step", 0))), existing[0].read_bytes())
     return latest
 
 
-def _within(file: Path, folder: Path) -> bool:
+def _is_inside(file: Path, folder: Path) -> bool:
     """Whether a file of that name exists inside the folder."""
     return file.is_file() and file.resolve().is_relative_to(folder.resolve())
 

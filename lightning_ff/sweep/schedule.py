@@ -30,7 +30,7 @@ def check_schedule(schedule: Schedule) -> None:
     """Check that a user-defined schedule takes the epoch.
 
     Raises:
-        TypeError: it has the form of earlier releases, which took the segment alone.
+        TypeError: it has the signature of earlier releases, `learns(segment)`.
     """
     if len(inspect.signature(schedule.learns).parameters) < 2:
         raise TypeError(

@@ -101,7 +101,7 @@ class Sweep:
 
     Raises:
         ValueError: an argument is not one of its choices, or two do not fit.
-        TypeError: the optimizers are no :class:`~lightning_ff.BlockOptimizers`.
+        TypeError: `optimizers` is not a :class:`~lightning_ff.BlockOptimizers`.
 
     Example::
 

@@ -65,10 +65,10 @@ def _blocks(groups: Sequence[Group]) -> Child:
         for name in names
         for group in groups
     }
-    stages_said = set(stages.values()) - {None}
-    said = stages_said.pop() if len(stages_said) == 1 else "test or validation"
+    distinct = set(stages.values()) - {None}
+    stage = distinct.pop() if len(distinct) == 1 else "test or validation"
     caption = (
-        f"Accuracy of each block on its own in per cent ({said} samples): the class of the highest score that "
+        f"Accuracy of each block on its own in per cent ({stage} samples): the class of the highest score that "
         f"the block alone gives. {DASH}: the network has no such block, or it gives no scores."
     )
     marks = len({stage for stage in stages.values() if stage}) > 1

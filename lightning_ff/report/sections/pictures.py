@@ -43,7 +43,9 @@ def pictures(groups: Sequence[Group]) -> Section | None:
         ("Weights between ensembles", _OF_CONNECTIONS, _connections),
         ("Weights", "Share of the weights by size.", _weights),
     ]
-    parts: list[Child] = [part for title, said, make in kinds if (part := _kind(title, said, make, groups))]
+    parts: list[Child] = [
+        part for title, description, make in kinds if (part := _kind(title, description, make, groups))
+    ]
     logged = [_logged(group) for group in groups]
     if any(logged):
         parts += [element("h3", "Logged during training"), *logged]
@@ -53,7 +55,7 @@ def pictures(groups: Sequence[Group]) -> Section | None:
 
 
 def _kind(
-    title: str, said: str, make: Callable[[Group, Representation], Drawings], groups: Sequence[Group]
+    title: str, description: str, make: Callable[[Group, Representation], Drawings], groups: Sequence[Group]
 ) -> list[Child]:
     shown: list[Child] = []
     for group in groups:
@@ -64,12 +66,12 @@ def _kind(
         return []
     if make is _rdms:
         shown += agreement(measured(groups))
-    together = [element("div", shown, class_="beside"), connections(groups)] if make is _connections else shown
-    return [element("h3", title), paragraph(said), together]
+    page_parts = [element("div", shown, class_="beside"), connections(groups)] if make is _connections else shown
+    return [element("h3", title), paragraph(description), page_parts]
 
 
-def _caption(group: Group, said: str) -> list[Child]:
-    return [named(group), f": {said}, {samples_of([group])}."]
+def _caption(group: Group, description: str) -> list[Child]:
+    return [named(group), f": {description}, {samples_of([group])}."]
 
 
 def _walls(group: Group, stored: Representation) -> Drawings:

@@ -26,11 +26,11 @@ _LABELS = {"probe": "accuracy of the probe", "probe_unseen": "balanced accuracy,
 def probes(groups: Sequence[Group]) -> Section | None:
     """A table and a picture for each type of probe."""
     parts: list[Child] = []
-    for kind, said in _KINDS.items():
+    for kind, caption in _KINDS.items():
         found = {group.number: values for group in groups if (values := _values(group, kind))}
         shown = [group for group in groups if group.number in found]
         if shown:
-            parts += [_table(shown, found, said), _bars(shown, found, kind)]
+            parts += [_table(shown, found, caption), _bars(shown, found, kind)]
     return Section("probes", "Linear probes", parts) if parts else None
 
 
@@ -44,14 +44,14 @@ def _values(group: Group, kind: str) -> dict[str, Stat]:
     return {}
 
 
-def _table(groups: Sequence[Group], found: dict[int, dict[str, Stat]], said: str) -> Markup:
+def _table(groups: Sequence[Group], found: dict[int, dict[str, Stat]], caption: str) -> Markup:
     names = sorted({name for values in found.values() for name in values}, key=lambda name: (name != _INPUT, name))
     columns = [Column("Layer"), *(Column(chip(group), 1) for group in groups)]
     rows: list[list[Cell]] = []
     for name in names:
         stats = [found[group.number].get(name, Stat.of([None])) for group in groups]
         rows.append(["the image itself" if name == _INPUT else name, *(stat.times(100) for stat in stats)])
-    return table(columns, [Rows(rows)], said)
+    return table(columns, [Rows(rows)], caption)
 
 
 def _bars(groups: Sequence[Group], found: dict[int, dict[str, Stat]], kind: str) -> Markup | None:

@@ -53,8 +53,8 @@ def _epochs(run: Run) -> str:
 def _commands(group: Group) -> list[Markup]:
     with_file = [run for run in group.runs if run.config_text and run.trained]
     if not with_file:
-        said = ": made from Python, without a saved configuration; only the script that made it can repeat it."
-        return [paragraph(named(group), said if any(run.trained for run in group.runs) else ": no training to repeat.")]
+        text = ": made from Python, without a saved configuration; only the script that made it can repeat it."
+        return [paragraph(named(group), text if any(run.trained for run in group.runs) else ": no training to repeat.")]
     lines = [line for run in with_file for line in _lines(run)]
     return [lead(named(group)), element("pre", "\n".join(lines), class_="commands")]
 

@@ -28,10 +28,12 @@ _CAPTION = (
 
 def unseen(found: Sequence[Group]) -> list[Child]:
     """Names of these classes, and a table of their ensembles."""
-    parts: list[Child] = [paragraph(named(group), said) for group in found if (said := _said(group))]
+    parts: list[Child] = [
+        paragraph(named(group), description) for group in found if (description := _description(group))
+    ]
     if not parts:
         return []
-    held = [group for group in found if _said(group)]
+    held = [group for group in found if _description(group)]
     columns = [Column("Layer" if len(held) == 1 else "Layer, configuration"), Column("Class")]
     columns += [Column("Size", 1), Column("Size, per cent", 1)]
     columns += [Column(head, 3) for head in ("Similar", "Others", "By chance", "Shuffled")]
@@ -43,7 +45,7 @@ def _held_out(stored: Representation) -> list[int]:
     return [c for c, seen in enumerate(stored.seen) if not seen]
 
 
-def _said(group: Group) -> str:
+def _description(group: Group) -> str:
     stored = representations(group)[0]
     if not (held := _held_out(stored)):
         return ""
