@@ -40,7 +40,7 @@ class MineNegatives(Callback):
         check_number("fraction", fraction, "must lie in (0, 1]", above=0)
         if fraction > 1:
             raise ValueError(f"fraction={fraction}: must lie in (0, 1]")
-        check_number("above", above, "give the threshold of the metric")
+        check_number("above", above, "give the level of the metric")
         check_type("monitor", monitor, str, "give the name of a metric, such as 'val/acc'")
         check_int("seed", seed)
         self.fraction = fraction
