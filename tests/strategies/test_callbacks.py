@@ -104,7 +104,5 @@ def test_every_callback_measures_what_one_process_does_or_is_refused(name: str, 
     assert len(one) > 5
     for rank in run(name, tmp_path, 2, two):
         for key, value in one.items():
-            if key.startswith(
-                ("train/loss", "train/acc", "val")
-            ):  # other values are of the process's own share of a batch
+            if key.startswith(("train/loss", "train/acc", "val")):  # others are of a share of a batch
                 assert rank[key] == pytest.approx(value, abs=1e-5), key
