@@ -10,7 +10,7 @@ from lightning_ff.report.command import report
 
 
 def run() -> None:
-    """Run the command line; returns nothing, since a console script gives its result to `sys.exit`."""
+    """Run the command line; returns nothing, since a console script passes its result to `sys.exit`."""
     if sys.argv[1:2] == ["report"]:
         sys.exit(report(sys.argv[2:]))
     if sys.argv[1:2] == ["matrix"]:

@@ -1,4 +1,4 @@
-"""The only home of private names of Lightning; `tests/test_lightning_private.py` fails when one moves."""
+"""The only file that uses private names of Lightning; `tests/test_lightning_private.py` fails if one changes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def datamodule_of(trainer: Trainer) -> LightningDataModule | None:
 
 
 def is_trial(trainer: Trainer) -> bool:
-    """Whether the Trainer runs a few batches to try the code, `fast_dev_run`; Lightning declares no type for it."""
+    """Whether `fast_dev_run` of the Trainer is set; Lightning declares no type for it."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
@@ -44,17 +44,17 @@ def ends_interval(trainer: Trainer, every_n_steps: int | None = None) -> bool:
 
 
 def trainer_of(module: LightningModule) -> Trainer | None:
-    """The module's Trainer; None where there is none, for which `module.trainer` is an error."""
+    """The module's Trainer, or None; `module.trainer` would raise."""
     return module._trainer
 
 
 def state_key(callback: Callback, **arguments: Any) -> str:
-    """Key of a callback's state in a checkpoint that tells instances with other arguments apart."""
+    """Key of a callback's state in a checkpoint, different for instances with different arguments."""
     return callback._generate_state_key(**arguments)
 
 
 def setting(cli: LightningCLI, config: Any, key: str) -> Any:
-    """A value of the command line's configuration, whether there is a subcommand or not."""
+    """A value of the command line's configuration, with or without a subcommand."""
     return cli._get(config, key)
 
 
@@ -63,17 +63,17 @@ def one_backward(strategy: object) -> bool:
     return type(strategy) is DDPStrategy and not strategy._ddp_kwargs.get("find_unused_parameters", False)
 
 
-def leave_samplers(trainer: Trainer) -> None:
+def disable_distributed_sampler(trainer: Trainer) -> None:
     """Give every process all samples, in the order of the loader, instead of a share."""
     trainer._accelerator_connector.use_distributed_sampler = False
 
 
-def begin_epoch_again(trainer: Trainer) -> None:
-    """Let a run that was to go on in the middle of an epoch begin that epoch again."""
+def restart_epoch(trainer: Trainer) -> None:
+    """Restart the epoch of a run that was resumed in the middle of it."""
     loop = trainer.fit_loop.epoch_loop
     loop.batch_progress.reset_on_run()
     loop.restarting = False
-    loop._batches_that_stepped += 1  # which a checkpoint of a batch's end has not counted yet
+    loop._batches_that_stepped += 1  # a checkpoint at the end of a batch has not counted it yet
 
 
 def resumes_in_epoch(trainer: Trainer) -> bool:
@@ -82,7 +82,7 @@ def resumes_in_epoch(trainer: Trainer) -> bool:
 
 
 def epoch_is_over(trainer: Trainer, batches: int) -> bool:
-    """Whether a checkpoint is of the end of an epoch; then the epoch had so many batches, whatever it was then."""
+    """Whether a checkpoint is of the end of an epoch; if so, set the epoch's progress to N batches."""
     progress = trainer.fit_loop.epoch_loop.batch_progress
     if progress.is_last_batch:
         now: Any = progress.current
@@ -93,10 +93,10 @@ def epoch_is_over(trainer: Trainer, batches: int) -> bool:
 
 
 class StopRequests:
-    """Requests of this process to stop in the middle of an epoch, kept until all processes agree on them.
+    """Requests of this process to stop in the middle of an epoch, kept until they are reduced over all processes.
 
-    Lightning asks the other processes before every training batch whether the first was told to end (SIGTERM), and
-    after every batch whether its time is up (`max_time`). That would let all of them wait for each other.
+    Lightning broadcasts before every training batch whether the first process got a SIGTERM, and after every batch
+    whether `max_time` is over. That would synchronize all processes at every batch.
 
     Args:
         trainer: The trainer, which no longer stops on such requests by itself.
@@ -104,43 +104,43 @@ class StopRequests:
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
-        self.asked = [False, False]
+        self.requested = [False, False]
         loop = trainer.fit_loop.epoch_loop
         if hasattr(loop, "_broadcast_sigterm_tensor"):
             loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
-        trainer._signal_connector._sigterm_notifier_fn = self._told  # type: ignore[method-assign, assignment]
+        trainer._signal_connector._sigterm_notifier_fn = self._on_sigterm  # type: ignore[method-assign, assignment]
         for callback in callbacks_of(trainer):
             if isinstance(callback, Timer) and callback._interval == "step":
-                callback._check_time_remaining = partial(_time_is_up, callback)  # type: ignore[method-assign]
+                callback._check_time_remaining = partial(_local_time_check, callback)  # type: ignore[method-assign]
 
-    def _told(self, signum: int, frame: Any) -> None:
+    def _on_sigterm(self, signum: int, frame: Any) -> None:
         launcher = self.trainer.strategy.launcher
-        if launcher is not None and not self.asked[1]:
+        if launcher is not None and not self.requested[1]:
             launcher.kill(signum)
-        self.asked[1] = True
+        self.requested[1] = True
         if self.trainer.state.fn != "fit":
             self.trainer._signal_connector.received_sigterm = True
 
-    def take(self) -> list[bool]:
-        """Whether this process wants to stop, and whether it was told to end; the trainer forgets it for now."""
+    def poll(self) -> list[bool]:
+        """Whether this process requests to stop, and whether it got a SIGTERM; resets the trainer's flag."""
         finder = any(isinstance(callback, _LRCallback) for callback in callbacks_of(self.trainer))
-        if not finder:  # which asks the others itself whether the loss diverges
-            self.asked[0] |= self.trainer.should_stop
+        if not finder:  # the finder itself reduces over processes whether the loss diverges
+            self.requested[0] |= self.trainer.should_stop
             self.trainer.should_stop = False
-        return [*self.asked]
+        return [*self.requested]
 
-    def grant(self, stop: bool, end: bool) -> None:
-        """Let the trainer act on what all processes have agreed on."""
-        self.asked = [False, self.asked[1] and not end]  # one may have been told since it was asked
+    def apply(self, stop: bool, end: bool) -> None:
+        """Set the trainer's flags to the requests of all processes."""
+        self.requested = [False, self.requested[1] and not end]  # a SIGTERM may have arrived since `poll`
         self.trainer.should_stop |= stop
         self.trainer._signal_connector.received_sigterm |= end
 
 
 def _nothing() -> None:
-    """In place of a question to the other processes."""
+    """Replaces a broadcast to the other processes."""
 
 
-def _time_is_up(timer: Timer, trainer: Trainer) -> None:
+def _local_time_check(timer: Timer, trainer: Trainer) -> None:
     remaining = timer.time_remaining()
     if remaining is not None and remaining <= 0:
         trainer.should_stop = True

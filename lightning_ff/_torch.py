@@ -1,4 +1,4 @@
-"""The only home of private names of torch; `tests/test_torch_private.py` fails when one of them moves."""
+"""The only file that uses private names of torch; `tests/test_torch_private.py` fails if one changes."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ ConvBase = _ConvNd  # of convolutions, transposed ones too
 
 
 def storage_key(tensor: Tensor) -> int:
-    """The same for all tensors that share memory, those without any (on the meta device) too."""
+    """Key of a tensor's storage, equal for tensors that share memory, also on the meta device."""
     key: int = tensor.untyped_storage()._cdata
     return key
 
 
 def version(tensor: Tensor) -> int:
-    """Counts the changes of a tensor in place."""
+    """Number of in-place changes of a tensor."""
     return tensor._version
 
 
@@ -56,7 +56,7 @@ def share_members(module: nn.Module, other: nn.Module) -> None:
 
 
 def combined_schedulers(scheduler: object) -> list[tuple[LRScheduler, int]]:
-    """The schedulers inside one of torch's combining ones, each with the step it begins at; of others none."""
+    """The schedulers inside a combined scheduler of torch, each with its first step; empty for others."""
     inner = getattr(scheduler, "_schedulers", [])
     starts = [0, *scheduler._milestones] if isinstance(scheduler, SequentialLR) else [0] * len(inner)
     return list(zip(inner, starts, strict=True))

@@ -1,7 +1,7 @@
-"""Augmentation of whole batches on their device: every image gets its own draw, without a loop over images.
+"""Augmentation of whole batches on their device: an independent draw for every image, without a loop over images.
 
-A learner calls it as `augment=` on training images; the draws come from torch's global generator, whose state is kept
-in the checkpoint, so a resumed run agrees.
+A learner applies its argument `augment` to training images. Draws use torch's global generator, whose state is saved in
+checkpoints, so a resumed run draws the same.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from lightning_ff.validate import check_int, check_number, check_type
 
 
 class RandomShift(nn.Module):
-    """Move every image by up to some pixels in each direction; what comes in at the border is zero.
+    """Shift every image by a random number of pixels in each direction, with zero padding.
 
     Args:
         pixels: Largest shift, at least 1; horizontal and vertical shifts are independent and uniform.
 
     Raises:
         ValueError: pixels below 1.
-        TypeError: pixels is no whole number.
+        TypeError: pixels is not an integer.
     """
 
     def __init__(self, pixels: int = 1) -> None:
@@ -47,14 +47,14 @@ class RandomShift(nn.Module):
 
 
 class RandomFlip(nn.Module):
-    """Mirror every image left to right with some probability.
+    """Flip every image horizontally with probability `p`.
 
     Args:
         p: Probability, in [0, 1].
 
     Raises:
         ValueError: p outside [0, 1].
-        TypeError: p is no number.
+        TypeError: p is not a number.
     """
 
     def __init__(self, p: float = 0.5) -> None:
@@ -65,7 +65,7 @@ class RandomFlip(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images `(N, C, H, W)` to mirrored ones of the same shape."""
+        """Map images `(N, C, H, W)` to flipped ones of the same shape."""
         chosen = torch.rand(x.shape[0], 1, 1, 1, device=x.device) < self.p
         return torch.where(chosen, x.flip(3), x)
 
@@ -74,15 +74,15 @@ class RandomFlip(nn.Module):
 
 
 class Cutout(nn.Module):
-    """Overwrite a square at a random place in every image (arXiv 1708.04552); at the border it is cut off.
+    """Overwrite a square at a random position in every image (arXiv 1708.04552), clipped at the border.
 
     Args:
         size: Side of the square in pixels, at least 1.
-        value: What it is filled with: 0 is the mean of standardised images.
+        value: Fill value: 0 is the mean of standardised images.
 
     Raises:
         ValueError: size below 1, or value not finite.
-        TypeError: size is no whole number, or value no number.
+        TypeError: size is not an integer, or value is not a number.
     """
 
     def __init__(self, size: int = 8, value: float = 0.0) -> None:
@@ -95,16 +95,16 @@ class Cutout(nn.Module):
         self.value = value
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images `(N, C, H, W)` to images of the same shape with a hole."""
+        """Map images `(N, C, H, W)` to images of the same shape with an overwritten square."""
         n, _, height, width = x.shape
-        rows = self._hole(n, height, x.device).view(n, 1, height, 1)
-        columns = self._hole(n, width, x.device).view(n, 1, 1, width)
+        rows = self._square(n, height, x.device).view(n, 1, height, 1)
+        columns = self._square(n, width, x.device).view(n, 1, 1, width)
         return x.masked_fill(rows & columns, self.value)
 
-    def _hole(self, n: int, length: int, device: torch.device) -> Tensor:
+    def _square(self, n: int, length: int, device: torch.device) -> Tensor:
         start = torch.randint(0, length, (n, 1), device=device) - self.size // 2
-        place = torch.arange(length, device=device)
-        return (place >= start) & (place < start + self.size)
+        position = torch.arange(length, device=device)
+        return (position >= start) & (position < start + self.size)
 
     def extra_repr(self) -> str:
         return f"size={self.size}, value={self.value}"
@@ -117,7 +117,7 @@ class Compose(nn.Module):
         transforms: Modules that map images `(N, C, H, W)` to images.
 
     Raises:
-        TypeError: they are no list, or one of them is no module.
+        TypeError: transforms is not a list, or one of them is not a module.
     """
 
     def __init__(self, transforms: list[nn.Module]) -> None:

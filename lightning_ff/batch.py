@@ -1,4 +1,4 @@
-"""Taking a batch apart: our own, a tuple, or a dict of a user's own loader."""
+"""Unpacking of batches: tuples, or dicts of a user-defined loader."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _SMALL_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32)
 
 
 def unpack(batch: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Image, label and, where the loader gives it, the sample's index; integers become int64.
+    """Image, label and, if the loader returns it, index of the samples; integers become int64.
 
     Args:
         batch: A sequence of two or three tensors in that order, or a mapping with the usual names.
 
     Raises:
         TypeError: it is neither.
-        ValueError: there is no sample, or labels or indexes are no integers, one a sample.
+        ValueError: there is no sample, or labels or indices are not one integer per sample.
 
     Example::
 
@@ -35,16 +35,16 @@ def unpack(batch: Any) -> tuple[Tensor, Tensor, Tensor | None]:
     """
     image, label, index = _parts(batch)
     if image is None or label is None:
-        raise TypeError(f"a batch must be (image, label[, index]) or a dict with such keys, not {_outline(batch)}")
+        raise TypeError(f"a batch must be (image, label[, index]) or a dict with such keys, not {_describe(batch)}")
     samples = _count(image)
-    return image, _numbers("label", label, samples), _index(index, samples)
+    return image, _as_int64("label", label, samples), _index(index, samples)
 
 
 def unpack_image(batch: Any) -> tuple[Tensor, Tensor | None]:
     """Image and index of a batch that may lack labels, or be the image alone."""
     image, _, index = (batch, None, None) if isinstance(batch, Tensor) else _parts(batch)
     if image is None:
-        raise TypeError(f"a batch must be an image tensor, (image, ...) or a dict with 'image', not {_outline(batch)}")
+        raise TypeError(f"a batch must be an image tensor, (image, ...) or a dict with 'image', not {_describe(batch)}")
     return image, _index(index, _count(image))
 
 
@@ -69,11 +69,11 @@ def _count(image: Tensor) -> int:
 
 
 def _index(index: Tensor | None, samples: int) -> Tensor | None:
-    return None if index is None else _numbers("index", index, samples)
+    return None if index is None else _as_int64("index", index, samples)
 
 
-def _numbers(entry: str, numbers: Tensor, samples: int) -> Tensor:
-    """Class numbers or indexes as int64, checked by what is known without asking the device."""
+def _as_int64(entry: str, numbers: Tensor, samples: int) -> Tensor:
+    """Class numbers or indices as int64; checks dtype and shape, without a device sync."""
     integers = numbers.dtype == torch.int64 or numbers.dtype in _SMALL_INTEGERS
     if not integers or tuple(numbers.shape) != (samples,):
         raise ValueError(
@@ -83,7 +83,7 @@ def _numbers(entry: str, numbers: Tensor, samples: int) -> Tensor:
     return numbers.long()
 
 
-def _outline(batch: Any) -> str:
+def _describe(batch: Any) -> str:
     if isinstance(batch, Mapping):
         return f"a {type(batch).__name__} of { {key: type(entry).__name__ for key, entry in batch.items()} }"
     if isinstance(batch, Sequence):

@@ -1,4 +1,4 @@
-"""Building what depends on shapes: a dry run of the blocks on zeros, with checks of what each of them gives.
+"""Building of parts that depend on shapes: a dry run of the blocks on zeros, with checks of their outputs.
 
 Shapes: N samples, C classes.
 """
@@ -23,7 +23,7 @@ Shapes = tuple[torch.Size, ...]
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode for a module, put back afterwards submodule by submodule."""
+    """Eval mode for a module; restores the mode of every submodule."""
     training = [part for part in module.modules() if part.training]
     for part in training:
         part.training = False
@@ -38,7 +38,7 @@ def as_blocks(blocks: Iterable[LocalBlock]) -> list[LocalBlock]:
     """The blocks as a list.
 
     Raises:
-        TypeError: an entry is no :class:`~lightning_ff.LocalBlock`.
+        TypeError: an entry is not a :class:`~lightning_ff.LocalBlock`.
     """
     check_type("blocks", blocks, Iterable, "give a list of LocalBlock")
     listed = list(blocks)
@@ -64,12 +64,12 @@ def mode_of(blocks: Sequence[LocalBlock]) -> Mode:
 def dry_run(
     blocks: Mapping[str, LocalBlock], x: Activation, input_shape: Sequence[int], num_classes: int, as_it_is: bool
 ) -> list[Shapes]:
-    """Send zeros through, and build what depends on shapes: goodness, loss scales and terms.
+    """Run zeros through the blocks, and build what depends on shapes: goodness, loss scales and terms.
 
     Args:
         blocks: The blocks by name, in order.
         x: Input of the first block, one sample.
-        input_shape: Shape of one input as the user gives it, for messages.
+        input_shape: Shape of one input as given by the user, for messages.
         num_classes: C.
         as_it_is: The first block gets the input without a label or a normalisation.
 
@@ -79,11 +79,11 @@ def dry_run(
     shapes = []
     for name, block in blocks.items():
         with watching(block.layers) as seen:
-            h = _try(name, block, x, tuple(input_shape), as_it_is)
+            h = _checked_output(name, block, x, tuple(input_shape), as_it_is)
         shape = first(h).shape[1:]
         block.place_channels(first(h), channel_axis(first(h).shape, seen))
         if block.goodness is not None:
-            _measure(name, block, shape, num_classes)
+            _build_goodness(name, block, shape, num_classes)
         for term in cast(Iterable[Term], block.terms):
             term.build(shape)
         shapes.append(tuple(entry.shape[1:] for entry in ((h,) if isinstance(h, Tensor) else h)))
@@ -91,8 +91,10 @@ def dry_run(
     return shapes
 
 
-def _try(name: str, block: LocalBlock, x: Activation, input_shape: tuple[int, ...], as_it_is: bool) -> Activation:
-    """A block's output for an input of the dry run, which it must leave as it is."""
+def _checked_output(
+    name: str, block: LocalBlock, x: Activation, input_shape: tuple[int, ...], as_it_is: bool
+) -> Activation:
+    """A block's output in the dry run; raises if the block fails or changes its input."""
     entries = (x,) if isinstance(x, Tensor) else x
     before = [version(entry) for entry in entries]
     try:
@@ -101,7 +103,7 @@ def _try(name: str, block: LocalBlock, x: Activation, input_shape: tuple[int, ..
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"{name} cannot take its input of shape {tuple(first(x).shape[1:])} "
-            f"(input_shape={input_shape}): {_tokens(block, x, as_it_is) or error}"
+            f"(input_shape={input_shape}): {_hint_for_tokens(block, x, as_it_is) or error}"
         ) from error
     if not all(isinstance(entry, Tensor) for entry in (h if isinstance(h, tuple) and h else [h])):
         raise ValueError(
@@ -110,14 +112,14 @@ def _try(name: str, block: LocalBlock, x: Activation, input_shape: tuple[int, ..
         )
     if before != [version(entry) for entry in entries]:
         raise ValueError(
-            f"{name} changes its input in place, which is the activation of the block before or the data: let it "
-            "begin with an operation that does not, such as nn.ReLU(inplace=False)"
+            f"{name} changes its input in place, which is the activation of the block before or the data: start "
+            "with an operation that does not, such as nn.ReLU(inplace=False)"
         )
     return h
 
 
-def _tokens(block: LocalBlock, x: Activation, as_it_is: bool) -> str | None:
-    """What to do where a block fails on its input and runs on whole numbers, as an embedding does."""
+def _hint_for_tokens(block: LocalBlock, x: Activation, as_it_is: bool) -> str | None:
+    """Hint for a block that fails on its input but runs on integers, as an embedding does."""
     if not (isinstance(x, Tensor) and x.is_floating_point()):
         return None
     try:
@@ -126,12 +128,12 @@ def _tokens(block: LocalBlock, x: Activation, as_it_is: bool) -> str | None:
     except Exception:
         return None
     wrap = ", or wrap the embedding in a module that gets them as floats and calls x.long()" if as_it_is else ""
-    what = f"it takes whole numbers, and its input is of type {x.dtype}"
+    what = f"it takes integers, and its input is of type {x.dtype}"
     return f"{what}; embed tokens before, outside the network{wrap}"
 
 
-def _measure(name: str, block: LocalBlock, shape: torch.Size, num_classes: int) -> None:
-    """Build a block's goodness for its output's shape, tell the loss its scale, and check what it gives."""
+def _build_goodness(name: str, block: LocalBlock, shape: torch.Size, num_classes: int) -> None:
+    """Build a block's goodness for its output's shape, set the scale of the loss, and check the goodness's shape."""
     assert block.goodness is not None
     h = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     block.goodness.build(block.standard(h).shape[1:], num_classes)

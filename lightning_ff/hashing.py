@@ -24,7 +24,7 @@ def host_hash(*key: int) -> int:
 
 
 def host_uniform(*key: int) -> float:
-    """A number in [0, 1) from a few integers, computed on the host: no device is asked.
+    """A number in [0, 1) from a few integers, computed on the host, without a device sync.
 
     Example::
 
@@ -39,7 +39,7 @@ def _signed(value: int) -> int:
 
 
 def _shift(z: Tensor, bits: int) -> Tensor:
-    """Logical right shift of int64, which torch only shifts arithmetically."""
+    """Logical right shift of int64; torch's own shift is arithmetic."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 

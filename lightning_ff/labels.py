@@ -18,12 +18,12 @@ from lightning_ff.validate import check_ints, check_number
 class LabelEncoding(nn.Module):
     """Base of all encodings: override `write(x, code)`, and `shape` if the encoded input has another one.
 
-    `code` is `(N, C)`: the class's own entry is the on-value, or all entries share it (neutral).
+    `code` is `(N, C)`: the entry of the class is the on-value, or all entries are the on-value / C (neutral).
 
     Args:
-        on_value: The value a class is written with. None takes the data module's `input_max`, or 1 where the
-            data has none, once at `setup()`; it is saved with the weights (a batch's own maximum would change from
-            batch to batch).
+        on_value: Value that a class is written with. None is the data module's `input_max`, or 1 if the data has none,
+            set once at `setup()`; it is saved with the weights (the maximum of a batch would change from batch to
+            batch).
     """
 
     on: Tensor
@@ -39,7 +39,7 @@ class LabelEncoding(nn.Module):
         self.register_buffer("known", torch.tensor(on_value is not None))
 
     def build(self, num_classes: int, input_shape: Sequence[int]) -> tuple[int, ...]:
-        """Fix the number of classes and check the input; returns the encoded shape."""
+        """Set the number of classes and check the input; returns the encoded shape."""
         check_ints("input_shape", input_shape, "give the shape of one input, such as (1, 28, 28)")
         if not input_shape or min(input_shape) < 1:
             raise ValueError(f"input_shape={input_shape}: give the shape of one input, every size at least 1")
@@ -51,7 +51,7 @@ class LabelEncoding(nn.Module):
         return input_shape
 
     def fix(self, maximum: float) -> None:
-        """Set an open on-value to the largest input of the training data; later calls change nothing."""
+        """Set an unknown on-value to the largest input of the training data; later calls have no effect."""
         if not bool(self.known):
             if maximum <= 0:
                 raise ValueError(
@@ -75,7 +75,7 @@ class LabelEncoding(nn.Module):
         return self.write(x.repeat(classes, *[1] * (x.dim() - 1)), code.repeat_interleave(n, 0))
 
     def neutral(self, x: Tensor) -> Tensor:
-        """No class in particular: every entry holds the on-value divided by C."""
+        """Neutral label written into every sample: every entry is the on-value divided by C."""
         return self.write(x, (self.on.to(x.dtype) / self.num_classes).expand(x.shape[0], self.num_classes))
 
     def extra_repr(self) -> str:
@@ -83,7 +83,7 @@ class LabelEncoding(nn.Module):
 
 
 class PixelOverlay(LabelEncoding):
-    """The first C pixels of every channel are overwritten (arXiv 2212.13345, section 3.3; 2305.18353 for RGB).
+    """Overwrites the first C pixels of every channel (arXiv 2212.13345, section 3.3; 2305.18353 for RGB).
 
     Args:
         on_value: See :class:`LabelEncoding`.
@@ -127,7 +127,7 @@ class PixelOverlay(LabelEncoding):
 
 
 class AppendOneHot(LabelEncoding):
-    """The input is flattened and the code appended: `(N, ...)` to `(N, D + C)`.
+    """Flattens the input and appends the code: `(N, ...)` to `(N, D + C)`.
 
     Args:
         on_value: See :class:`LabelEncoding`.
@@ -149,10 +149,10 @@ class AppendOneHot(LabelEncoding):
 
 
 class LabelChannel(LabelEncoding):
-    """An extra image channel holds a fixed random pattern of the class, of zeros and the on-value.
+    """Adds an image channel with a fixed random pattern of the class, of zeros and the on-value.
 
-    A pattern over the whole image survives convolution and pooling, where a few overwritten pixels do not
-    (compare arXiv 2311.18130 and 2312.14924, whose patterns are learned or made of waves).
+    A pattern over the whole image is preserved by convolution and pooling, unlike a few overwritten pixels (compare
+    arXiv 2311.18130 and 2312.14924, whose patterns are learned or made of waves).
 
     Args:
         on_value: See :class:`LabelEncoding`.

@@ -1,4 +1,4 @@
-"""One `log_figure` for every logger of the Trainer, and where a run's files lie."""
+"""`log_figure` for every logger of the Trainer, and the folder of a run's files."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def log_figure(trainer: Trainer, key: str, figure: Figure) -> None:
     """Send a picture to every logger: W&B and TensorBoard get an image, all others a PNG file in the run's folder.
 
     Args:
-        trainer: Its loggers and its batch count are used; only rank 0 logs.
-        key: Name of the picture; a slash makes a folder.
+        trainer: Trainer with the loggers and the count of batches; only rank 0 logs.
+        key: Name of the picture; a slash separates folders.
         figure: A matplotlib figure.
     """
     if trainer.is_global_zero:
@@ -30,20 +30,20 @@ def log_figure(trainer: Trainer, key: str, figure: Figure) -> None:
 
 @singledispatch
 def send_figure(logger: Logger, key: str, figure: Figure, step: int) -> None:
-    """Send a picture to one logger; register a function for a logger class of your own.
+    """Send a picture to one logger; register a function for a custom logger class.
 
-    Without one, a PNG file is written to `figures/<key>/<step>.png` in the logger's folder, if it has one.
+    By default, a PNG file is written to `figures/<key>/<step>.png` in the logger's folder, if it has one.
     """
     folder = logger_folder(logger)
     if folder is not None:
         path = folder / "figures" / key / f"{step:08d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120, pil_kwargs={"compress_level": 3})  # a tenth larger, in two thirds of the time
+        figure.savefig(path, dpi=120, pil_kwargs={"compress_level": 3})  # 10 % larger, in 2/3 of the time
 
 
 @send_figure.register(WandbLogger)
 def _(logger: WandbLogger, key: str, figure: Figure, step: int) -> None:
-    from matplotlib import pyplot  # noqa: F401  wandb looks at this attribute of matplotlib before it takes a figure
+    from matplotlib import pyplot  # noqa: F401  wandb reads this attribute of matplotlib before it accepts a figure
 
     logger.log_image(key, [figure], step=step)
 
@@ -54,12 +54,12 @@ def _(logger: TensorBoardLogger, key: str, figure: Figure, step: int) -> None:
 
 
 def run_folder(trainer: Trainer) -> Path | None:
-    """Where checkpoints, predictions and configuration of a run lie: its first logger's folder, if it has a logger."""
+    """Folder of checkpoints, predictions and configuration of a run: that of its first logger, if it has a logger."""
     return logger_folder(trainer.loggers[0]) if trainer.loggers else None
 
 
 def logger_folder(logger: Logger) -> Path | None:
-    """A logger's own folder for this run, or else the one where Lightning puts its checkpoints."""
+    """A logger's folder for this run; if it has none, the one where Lightning writes checkpoints."""
     if logger.log_dir:
         return Path(logger.log_dir)
     if not logger.save_dir:

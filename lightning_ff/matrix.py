@@ -1,6 +1,6 @@
-"""`lightning-ff matrix FILE`: configurations and seeds, one run after another, and a report of them all.
+"""`lightning-ff matrix FILE`: runs of configurations and seeds, one after another, and a report of all runs.
 
-What is done is skipped, what broke off goes on where its last checkpoint was, and a run that fails does not stop the
+Finished runs are skipped, interrupted runs resume from their last checkpoint, and a run that fails does not stop the
 others.
 """
 
@@ -25,7 +25,7 @@ _KNOWN = {"output": str, "runs": dict, "seeds": list, "arguments": dict}
 
 
 class MatrixError(Exception):
-    """The file cannot be understood, or its runs cannot be made; said in one line."""
+    """The file is invalid, or its runs cannot be made; the message is one line."""
 
 
 class Run(NamedTuple):
@@ -41,13 +41,13 @@ def planned(file: Path, more: Sequence[str] = ()) -> list[Run]:
     """The runs of a file, in order.
 
     Args:
-        file: YAML with `output` (a folder) and `runs`: names to `config` (a file, found beside this one), `arguments`
-            (options of `fit` by name, without dashes) and `seeds`; `arguments` and `seeds` for all runs may stand above
-            them.
+        file: YAML with `output` (a folder) and `runs`: names to `config` (a file, relative to this one), `arguments`
+            (options of `fit` by name, without dashes) and `seeds`; `arguments` and `seeds` at the top level are for all
+            runs.
         more: Further arguments for every run.
 
     Raises:
-        MatrixError: the file is missing, or something in it is.
+        MatrixError: the file is missing or invalid.
     """
     try:
         given = yaml.safe_load(file.read_text())
@@ -95,7 +95,7 @@ def _run(name: str, seed: Any, output: Path, config: Path, options: dict[str, An
 
 
 def make(run: Run) -> str:
-    """Make one run in a process of its own, unless it is done; returns what happened."""
+    """Make one run in its own process, unless it is finished; returns its status."""
     done = run.folder / _DONE
     if done.exists():
         if json.loads(done.read_text()) != run.arguments:
@@ -104,23 +104,23 @@ def make(run: Run) -> str:
     run.folder.mkdir(parents=True, exist_ok=True)
     last = run.folder / "checkpoints" / "last.ckpt"
     resume = ["--ckpt_path", str(last)] if last.exists() else []
-    if resume and (run.folder / "metrics.csv").exists():  # the logger would begin it anew
+    if resume and (run.folder / "metrics.csv").exists():  # the logger would overwrite it
         (run.folder / "metrics.csv").replace(run.folder / f"metrics-{time.time_ns()}.csv")
-    began = time.monotonic()
+    start = time.monotonic()
     with (run.folder / "output.log").open("a") as log:
         command = [sys.executable, "-m", "lightning_ff", "fit", *run.arguments, *resume]
         code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
-    _join(run.folder)
+    _merge_metrics(run.folder)
     if code:
         return f"failed, see {log.name}"
     partial = run.folder / f"{_DONE}.partial"
     partial.write_text(json.dumps(run.arguments))
     partial.replace(done)
-    return f"{'went on and ' if resume else ''}finished in {(time.monotonic() - began) / 60:.1f} min"
+    return f"{'went on and ' if resume else ''}finished in {(time.monotonic() - start) / 60:.1f} min"
 
 
-def _join(folder: Path) -> None:
-    """Put the metrics of a run that was resumed together again, without what was lost when it broke off."""
+def _merge_metrics(folder: Path) -> None:
+    """Merge the metrics of a resumed run, without rows after the checkpoint that it was resumed from."""
     parts = [*sorted(folder.glob("metrics-*.csv")), folder / "metrics.csv"]
     if len(parts) < 2 or not parts[-1].exists():
         return
@@ -133,38 +133,38 @@ def _join(folder: Path) -> None:
             rows = [row for row in rows if not row.get("step") or int(row["step"]) < first]
         rows += new
     names = list(dict.fromkeys(key for row in rows for key in row))
-    joined = folder / "metrics.csv.partial"
-    with joined.open("w", newline="") as file:
+    merged = folder / "metrics.csv.partial"
+    with merged.open("w", newline="") as file:
         table = csv.DictWriter(file, names, restval="")
         table.writeheader()
         table.writerows(rows)
-    joined.replace(parts[-1])
+    merged.replace(parts[-1])
     for part in parts[:-1]:
         part.unlink()
 
 
-def _made(runs: Sequence[Run]) -> Iterator[bool]:
+def _run_all(runs: Sequence[Run]) -> Iterator[bool]:
     for run in runs:
         print(f"{run.name} seed {run.seed}", end=" ... ", flush=True)
-        said = make(run)
-        print(said, flush=True)
-        yield not said.startswith("failed")
+        status = make(run)
+        print(status, flush=True)
+        yield not status.startswith("failed")
 
 
 def matrix(arguments: Sequence[str]) -> int:
-    """Run the command; returns its exit code: 0, 1 where a run failed, 2 for what cannot be done."""
+    """Run the command; returns its exit code: 0, 1 if a run failed, 2 for an error."""
     from lightning_ff.report.page import write_report
 
     parser = argparse.ArgumentParser(
         "lightning-ff matrix",
-        description="Make the runs of a file, one after another: what is done is skipped, what broke off goes on. Then "
-        "write report.html into their folder. Further options go to every run, such as --data.root DIR.",
+        description="Make the runs of a file, one after another: finished runs are skipped, interrupted runs resume. "
+        "Then write report.html into their folder. Further options are passed to every run, such as --data.root DIR.",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="YAML: output, runs, seeds, arguments")
     given, more = parser.parse_known_args(arguments)
     try:
         runs = planned(given.file, more)
-        good = [*_made(runs)]
+        good = [*_run_all(runs)]
         output = runs[0].folder.parent.parent
         print(f"report  {write_report([output], output / 'report.html', given.file.stem)}")
     except (MatrixError, ReportError, OSError) as error:

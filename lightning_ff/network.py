@@ -23,13 +23,13 @@ from lightning_ff.validate import check_int, check_ints, check_number, check_typ
 
 
 class BlockOutput(NamedTuple):
-    """What one block of a pass gives.
+    """Output of one block in a forward pass.
 
     Attributes:
         block: The block.
         h: Its activation.
         goodness: Goodness of the activation, `(N,)` or `(N, C)`; None if the block has none, or it was not measured.
-        onwards: What the next block gets.
+        onwards: Input of the next block.
     """
 
     block: LocalBlock
@@ -39,10 +39,10 @@ class BlockOutput(NamedTuple):
 
 
 class LocalNetwork(nn.Module):
-    """An ordered list of blocks and what is needed to predict with them; plain torch, no Trainer.
+    """An ordered list of blocks, with label encoding and readout; plain torch, no Trainer.
 
     Parts that depend on shapes (class heads, readouts, default thresholds) are built here by a dry run on zeros in
-    eval mode, which leaves batch-norm statistics alone.
+    eval mode, which does not change batch-norm statistics.
 
     Args:
         blocks: The blocks, in order.
@@ -51,20 +51,19 @@ class LocalNetwork(nn.Module):
         readout: Combines the blocks' scores or features.
         labels: Label encoding; pair mode needs one, class mode has none.
         input_normalization: Parameter-free module applied to the encoded input of the first block.
-        scan_memory: Bound in MiB on the widest activation of a class scan; larger batches are scanned in chunks.
+        scan_memory: Limit in MiB on the largest activation of a class scan; larger batches are scanned in chunks.
 
     Attributes:
         mode: "pair" or "class", from the blocks' goodness.
         names: Zero-padded names of the blocks: block00, block01, ...
-        scored: Names of the blocks that have class scores of their own.
+        scored: Names of the blocks that have their own class scores.
         shapes: Output shapes of every block, without the batch axis.
-        untrained: Indices of blocks that have not begun to learn; a readout over the scores of all blocks leaves them
-            out.
-        stage: Which blocks are in this process; a strategy puts its own here.
+        untrained: Indices of blocks that have not learned yet; a readout over the scores of all blocks leaves them out.
+        stage: Which blocks are in this process; set by a strategy.
 
     Raises:
-        ValueError: any of these does not fit the others; the message names the argument.
-        TypeError: any of these is not what its annotation says.
+        ValueError: an argument does not fit the others; the message names it.
+        TypeError: an argument is not of the annotated type.
     """
 
     def __init__(
@@ -106,24 +105,24 @@ class LocalNetwork(nn.Module):
 
     @property
     def owners(self) -> dict[str, nn.Module]:
-        """What has an optimizer of its own, by the optimizer's name: every block, and the readout."""
+        """Modules with their own optimizer, by its name: every block, and the readout."""
         return {**dict(zip(self.names, self.stack, strict=True)), "readout": self.readout}
 
     def exchange_readout(self, readout: Readout) -> None:
-        """Combine the blocks' outputs in another way, after training too; one that learns begins untrained.
+        """Replace the readout, after training too; one with parameters starts untrained.
 
-        A learner has a method of the same name, which makes its metrics anew.
+        A learner has a method of the same name, which also creates new metrics.
         """
         check_type("readout", readout, Readout, "give an instance, such as SumReadout()")
         every = readout.needs == "features"
         shapes = [s[0] for s, block in zip(self.shapes, self.stack, strict=True) if every or block.goodness is not None]
         readout.build(shapes, self.num_classes)
         self.readout = readout
-        self.scored = self._scored()
-        self._fitting = {self.input_shape}
+        self.scored = self._scored_names()
+        self._checked_shapes = {self.input_shape}
 
     def reset_heads(self, num_classes: int) -> None:
-        """Draw anew, for other classes, what depends on them: class heads and readout (class mode).
+        """Reinitialise the class heads and the readout for another number of classes (class mode).
 
         Raises:
             ValueError: the network is in pair mode, or has fewer than two classes.
@@ -141,14 +140,14 @@ class LocalNetwork(nn.Module):
         self.to(like.device)
 
     def deploy(self) -> LocalNetwork:
-        """A copy for inference: eval mode, no gradients, without losses and terms; `forward` gives `(N, C)`."""
+        """A copy for inference: eval mode, no gradients, without losses and terms; `forward` returns `(N, C)`."""
         network = deepcopy(self).eval().requires_grad_(False)
         for block in network.stack:
             block.loss, block.terms = None, nn.ModuleList()
         return network
 
-    def _scored(self) -> list[str]:
-        """Names of the blocks that have class scores of their own, in the order of `block_scores`."""
+    def _scored_names(self) -> list[str]:
+        """Names of the blocks that have their own class scores, in the order of `block_scores`."""
         if self.readout.needs == "scores":
             return [n for n, block in zip(self.names, self.stack, strict=True) if block.goodness is not None]
         outputs = [torch.zeros(1, *shape[0]) for shape in self.shapes]
@@ -172,14 +171,14 @@ class LocalNetwork(nn.Module):
     def _dry_run(self) -> list[Shapes]:
         like = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
         x = self.normalize(torch.zeros(1, *self.encoded_shape, dtype=like.dtype, device=like.device))
-        as_it_is = self.labels is None and self.input_normalization is None
+        unchanged = self.labels is None and self.input_normalization is None
         blocks = dict(zip(self.names, self.stack, strict=True))
-        return dry_run(blocks, x, self.input_shape, self.num_classes, as_it_is)
+        return dry_run(blocks, x, self.input_shape, self.num_classes, unchanged)
 
     # Inputs
 
     def check_input(self, image: Tensor) -> None:
-        """Check inputs `(N, *input_shape)` before a pass; another shape is tried once, on zeros.
+        """Check inputs `(N, *input_shape)` before a pass; another shape is tested once, on zeros.
 
         Raises:
             TypeError: they are not of the weights' floating-point type.
@@ -192,20 +191,20 @@ class LocalNetwork(nn.Module):
                 "image.float() / 255 for bytes, or train with precision='64-true' for float64"
             )
         shape = tuple(image.shape[1:])
-        if shape in self._fitting:
+        if shape in self._checked_shapes:
             return
         try:
-            self._predict_alone(torch.zeros_like(image[:1]))
+            self._predict_in_process(torch.zeros_like(image[:1]))
         except (RuntimeError, ValueError, IndexError) as error:
             raise ValueError(
                 f"inputs of shape {shape} do not fit the network, built for input_shape={self.input_shape}: change one "
                 f"of the two ({error})"
             ) from error
-        self._fitting.add(shape)
+        self._checked_shapes.add(shape)
 
     @torch.no_grad()
-    def _predict_alone(self, x: Tensor) -> Tensor:
-        """A prediction in eval mode by all blocks of this process, those that other processes train too."""
+    def _predict_in_process(self, x: Tensor) -> Tensor:
+        """Class scores in eval mode, by all blocks in this process, including those that other processes train."""
         stage, self.stage = self.stage, Stage()
         try:
             with evaluating(self):
@@ -214,11 +213,11 @@ class LocalNetwork(nn.Module):
             self.stage = stage
 
     def normalize(self, x: Tensor) -> Tensor:
-        """The encoded input as the first block gets it."""
+        """Normalise the encoded input, for the first block."""
         return x if self.input_normalization is None else self.input_normalization(x)
 
     def neutral_view(self, x: Tensor) -> Tensor:
-        """A batch of plain inputs as a feature readout sees it: with the neutral label, or as it is."""
+        """First block's input in a feature readout's pass: plain inputs with the neutral label, if there are labels."""
         return self.normalize(self.labels.neutral(x) if self.labels is not None else x)
 
     # Passes without learning
@@ -226,12 +225,12 @@ class LocalNetwork(nn.Module):
     def run(
         self, x: Activation, start: int = 0, stop: int | None = None, measure: bool = True
     ) -> Iterator[BlockOutput]:
-        """Run blocks one after another in the mode that they are in; an output that is not kept is freed.
+        """Run blocks one after another in their current mode; an output that is not kept is freed.
 
         Args:
             x: Input of the first of them, encoded and normalised.
             start: Index of the first block.
-            stop: Index behind the last one; None runs to the end.
+            stop: Index after the last block; None runs to the end.
             measure: Compute the goodness.
         """
         for block in self.stack[start:stop]:
@@ -240,7 +239,7 @@ class LocalNetwork(nn.Module):
             yield BlockOutput(block, h, goodness, x)
 
     def _run_stage(self, x: Activation, measure: bool = True) -> Iterator[BlockOutput]:
-        """Run the blocks of this process, between what the stages before and after exchange with it."""
+        """Run the blocks of this process: receive from the stage before, and send to the stage after."""
         stage = self.stage
         own = [k for k in range(len(self.blocks)) if stage.owns(k)]
         if not stage.is_first:
@@ -256,7 +255,7 @@ class LocalNetwork(nn.Module):
         return [first(output.h) for output in self._run_stage(self.neutral_view(x), measure=False)]
 
     def normalized_features(self, x: Tensor) -> list[Tensor]:
-        """What every block hands on, normalised: the features a readout gets."""
+        """Normalised output of every block, which are the features of a readout."""
         return [first(output.onwards) for output in self._run_stage(self.neutral_view(x), measure=False)]
 
     def goodness(self, x: Tensor) -> list[Tensor]:
@@ -272,7 +271,7 @@ class LocalNetwork(nn.Module):
         return features, goodness
 
     def block_scores(self, x: Tensor) -> list[Tensor]:
-        """Class scores `(N, C)` of each block on its own; in pair mode by a scan over all candidate labels."""
+        """Class scores `(N, C)` of each single block; in pair mode by a scan over all candidate labels."""
         if self.readout.needs == "features":
             return self.readout.block_scores(self.normalized_features(x))
         return self.scores(x)
@@ -286,7 +285,7 @@ class LocalNetwork(nn.Module):
 
     @property
     def scan_rows(self) -> int:
-        """Samples per chunk of a class scan, so that its widest activation stays under `scan_memory`."""
+        """Samples per chunk of a class scan, so that its largest activation stays below `scan_memory`."""
         shapes = [self.encoded_shape, *(shape for of_block in self.shapes for shape in of_block)]
         widest = max(torch.Size(shape).numel() for shape in shapes)
         return max(1, int(self.scan_memory * 2**20 / (4 * widest * self.num_classes)))
@@ -296,7 +295,7 @@ class LocalNetwork(nn.Module):
         return [g.view(self.num_classes, -1).T for g in self.goodness(self.labels.candidates(x))]
 
     def outputs(self, x: Tensor) -> list[Tensor]:
-        """What the readout needs of every block: class scores `(N, C)`, or features."""
+        """Inputs of the readout, one per block: class scores `(N, C)`, or features."""
         return self.normalized_features(x) if self.readout.needs == "features" else self.scores(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -306,13 +305,13 @@ class LocalNetwork(nn.Module):
         return scores
 
     def combine(self, outputs: list[Tensor]) -> Tensor:
-        """Class scores `(N, C)` from what the readout needs of every block."""
+        """Class scores `(N, C)` of the readout from its inputs, one per block."""
         if self.untrained and self.readout.takes_some:
             indices = [k for k, block in enumerate(self.stack) if block.goodness is not None]
-            begun = [output for k, output in zip(indices, outputs, strict=True) if k not in self.untrained]
-            outputs = begun or outputs
+            trained = [output for k, output in zip(indices, outputs, strict=True) if k not in self.untrained]
+            outputs = trained or outputs
         return self.readout(outputs)
 
     def evaluating(self) -> AbstractContextManager[None]:
-        """Eval mode for all parts, put back afterwards part by part."""
+        """Context manager: eval mode for the network; restores the mode of every module."""
         return evaluating(self)

@@ -17,13 +17,14 @@ _SWITCH = "choose True or False"
 
 
 class Readout(nn.Module):
-    """Base of all readouts: override `contributions`, one `(N, C)` per block; their sum is the network's answer.
+    """Base of all readouts: override `contributions`, one `(N, C)` per block; their sum is the network's class scores.
 
     Attributes:
-        needs: "scores" (per-block class scores) or "features" (what each block hands on).
-        view: What a learning readout learns from in pair mode: the image with the "neutral" label, in a pass of its
-            own, or the "positive" rows of the sweep. It always predicts from the neutral view. Class mode has one view.
-        takes_some: Joins the scores of any number of blocks, so that those that have not begun to learn are left out.
+        needs: "scores" (per-block class scores) or "features" (normalised outputs of the blocks).
+        view: Input that a readout with parameters learns from in pair mode: the image with the "neutral" label, in a
+            separate pass, or the "positive" rows of the sweep. It predicts from the neutral view. Class mode has one
+            view.
+        takes_some: Combines the scores of any number of blocks, so that blocks that have not learned are left out.
     """
 
     needs: Literal["scores", "features"] = "scores"
@@ -31,10 +32,10 @@ class Readout(nn.Module):
     takes_some: bool = False
 
     def build(self, shapes: Sequence[torch.Size], num_classes: int) -> None:
-        """Create parameters for the blocks whose outputs come, given their shapes without the batch axis."""
+        """Create parameters for the blocks' outputs, given their shapes without the batch axis."""
 
     def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
-        """Each block's share of the answer, `(N, C)`; blocks that are left out do not appear."""
+        """Each block's summand of the class scores, `(N, C)`; blocks that are left out are not in the list."""
         raise TypeError(f"{type(self).__name__} must override contributions(outputs)")
 
     def block_scores(self, outputs: list[Tensor]) -> list[Tensor]:
@@ -42,17 +43,17 @@ class Readout(nn.Module):
         return outputs
 
     def observe(self, outputs: list[Tensor], label: Tensor) -> None:
-        """See the outputs of a validation batch during `fit`, for a readout that is fitted to them."""
+        """Called with the outputs of a validation batch during `fit`, for a readout that is fitted to them."""
 
     def fit(self, reduce: Callable[[Tensor], Tensor]) -> None:
-        """End of a validation during `fit`; `reduce` sums a tensor over all processes."""
+        """Called at the end of a validation during `fit`; `reduce` sums a tensor over all processes."""
 
     def forward(self, outputs: list[Tensor]) -> Tensor:
         """Map the blocks' scores, or features, to class scores `(N, C)`."""
         return torch.stack(self.contributions(outputs)).sum(0)
 
 
-def _kept(outputs: list[Tensor], skip_first: bool) -> list[Tensor]:
+def _without_first(outputs: list[Tensor], skip_first: bool) -> list[Tensor]:
     return outputs[1:] if skip_first and len(outputs) > 1 else outputs
 
 
@@ -63,7 +64,7 @@ class SumReadout(Readout):
         skip_first: Leave the first block out, as Hinton does.
 
     Raises:
-        TypeError: skip_first is neither True nor False.
+        TypeError: skip_first is not a bool.
 
     Example::
 
@@ -82,17 +83,17 @@ class SumReadout(Readout):
         self.skip_first = skip_first
 
     def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
-        return _kept(outputs, self.skip_first)
+        return _without_first(outputs, self.skip_first)
 
 
 class SoftmaxReadout(SumReadout):
-    """Softmax over the classes per block, then the sum: every block has one vote (arXiv 2305.18353).
+    """Sum of the softmax over classes of every block, so that blocks have equal weights (arXiv 2305.18353).
 
     Args:
         skip_first: Leave the first block out.
 
     Raises:
-        TypeError: skip_first is neither True nor False.
+        TypeError: skip_first is not a bool.
     """
 
     def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
@@ -112,13 +113,12 @@ class MeanReadout(Readout):
     """Mean of the blocks' scores (arXiv 2501.03176), over all blocks or some.
 
     Args:
-        blocks: Places of the blocks that count, among those with a goodness, negative ones from the end; None takes
-            all.
+        blocks: Indices of the averaged blocks, among those with a goodness, negative ones from the end; None is all.
         softmax: Average the softmax over the classes, so that every block has the same weight.
 
     Raises:
-        ValueError: a place that no block has, or none at all.
-        TypeError: blocks are no list of whole numbers, or softmax is neither True nor False.
+        ValueError: an index is out of range, or there is none.
+        TypeError: blocks is not a list of integers, or softmax is not a bool.
 
     Example::
 
@@ -141,9 +141,9 @@ class MeanReadout(Readout):
         self.takes_some = blocks is None
 
     def build(self, shapes: Sequence[torch.Size], num_classes: int) -> None:
-        for place in self.blocks or []:
-            if not -len(shapes) <= place < len(shapes):
-                raise ValueError(f"blocks={self.blocks}: there is no block {place} among {len(shapes)}")
+        for k in self.blocks or []:
+            if not -len(shapes) <= k < len(shapes):
+                raise ValueError(f"blocks={self.blocks}: there is no block {k} among {len(shapes)}")
 
     def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
         kept = outputs if self.blocks is None else [outputs[k] for k in self.blocks]
@@ -153,15 +153,15 @@ class MeanReadout(Readout):
 class IntervalReadout(Readout):
     """Mean over the consecutive blocks that predict best together, found on the validation data.
 
-    Every validation during `fit` counts the hits of all intervals of blocks and keeps the best from then on; it is
-    saved with the weights. Until the first one all blocks count, and each validation is scored with the interval
-    found before it. A fit without validation data leaves it as it is, and warns.
+    Every validation during `fit` counts the correct predictions of all intervals of blocks and selects the best one,
+    which is saved with the weights. All blocks are used until the first validation, and each validation uses the
+    interval selected before it. A fit without validation data does not change the interval, and warns.
 
     Args:
         softmax: Average the softmax over the classes, so that every block has the same weight.
 
     Raises:
-        TypeError: softmax is neither True nor False.
+        TypeError: softmax is not a bool.
     """
 
     share: Tensor
@@ -176,20 +176,20 @@ class IntervalReadout(Readout):
         self.register_buffer("share", torch.full((len(shapes),), 1 / len(shapes)))
         self.register_buffer("hits", torch.zeros(len(shapes), len(shapes), dtype=torch.long), persistent=False)
 
-    def _votes(self, outputs: list[Tensor]) -> list[Tensor]:
+    def _scores(self, outputs: list[Tensor]) -> list[Tensor]:
         return [scores.softmax(1) if self.softmax else scores for scores in outputs]
 
     def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
-        shares = zip(self.share, self._votes(outputs), strict=True)
-        return [torch.where(share > 0, share * scores, 0.0) for share, scores in shares]  # 0 * inf would be NaN
+        pairs = zip(self.share, self._scores(outputs), strict=True)
+        return [torch.where(share > 0, share * scores, 0.0) for share, scores in pairs]  # 0 * inf would be NaN
 
     def observe(self, outputs: list[Tensor], label: Tensor) -> None:
-        votes = torch.stack(self._votes(outputs))
-        for start in range(len(votes)):
-            joined = torch.zeros_like(votes[0])  # no cumsum, of which CUDA has no deterministic form
-            for end in range(start, len(votes)):
-                joined = joined + votes[end]
-                self.hits[start, end] += (joined.argmax(1) == label).sum()
+        scores = torch.stack(self._scores(outputs))
+        for start in range(len(scores)):
+            total = torch.zeros_like(scores[0])  # no cumsum, of which CUDA has no deterministic form
+            for end in range(start, len(scores)):
+                total = total + scores[end]
+                self.hits[start, end] += (total.argmax(1) == label).sum()
 
     def fit(self, reduce: Callable[[Tensor], Tensor]) -> None:
         hits = reduce(self.hits)
@@ -199,25 +199,25 @@ class IntervalReadout(Readout):
 
     @property
     def interval(self) -> tuple[int, int]:
-        """Places of the first and the last block that count."""
+        """Indices of the first and the last block of the interval."""
         kept = self.share.nonzero().flatten().tolist()
         return kept[0], kept[-1]
 
 
 class LinearReadout(Readout):
-    """One linear layer on the detached, normalised features of the blocks, learning beside them.
+    """One linear layer on the detached, normalised features of the blocks, trained together with them.
 
     Hinton's one-pass classifier (arXiv 2212.13345, section 3.3): the image carries the neutral label. Its own
     optimizer is named "readout" in `block_optimizers`.
 
     Args:
         skip_first: Leave the first block's features out, as Hinton does.
-        view: "neutral" costs one more forward pass a step; "positive" costs none and is the same where the input
-            carries no label (`labels=Unlabelled`).
+        view: "neutral" costs one more forward pass a step; "positive" costs none and is the same if the input carries
+            no label (`labels=Unlabelled`).
 
     Raises:
-        ValueError: view is none of these.
-        TypeError: skip_first is neither True nor False.
+        ValueError: view is not one of these.
+        TypeError: skip_first is not a bool.
     """
 
     needs: Literal["scores", "features"] = "features"
@@ -237,7 +237,7 @@ class LinearReadout(Readout):
         self.linear = nn.ModuleList(nn.Linear(size, num_classes, bias=k == 0) for k, size in enumerate(sizes))
 
     def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
-        kept = _kept(outputs, self.skip_first)
+        kept = _without_first(outputs, self.skip_first)
         return [linear(h.flatten(1)) for linear, h in zip(self.linear, kept, strict=True)]
 
     def block_scores(self, outputs: list[Tensor]) -> list[Tensor]:

@@ -1,6 +1,6 @@
 """Parts as plain data, `{"class_path": ..., "init_args": {...}}`, so that checkpoints load weights-only.
 
-It is the form LightningCLI writes too. A part keeps every argument of its `__init__` under the argument's own name.
+LightningCLI writes the same form. A part keeps every argument of its `__init__` as an attribute of the same name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def describe(value: Any) -> Any:
     """Turn a part, a class, a function, a `functools.partial` or a collection of them into plain data.
 
     Raises:
-        NotDescribable: the value is none of these, or does not keep an argument under its own name.
+        NotDescribable: the value is none of these, or does not keep an argument as an attribute.
 
     Example::
 
@@ -37,7 +37,7 @@ def describe(value: Any) -> Any:
     """
     if value is None or isinstance(value, (bool, str)):
         return value
-    if isinstance(value, Real):  # NumPy's numbers too, which a weights-only checkpoint cannot hold
+    if isinstance(value, Real):  # also NumPy's numbers, which a weights-only checkpoint cannot hold
         return int(value) if isinstance(value, Integral) else float(value)
     if isinstance(value, torch.dtype):
         raise NotDescribable(f"{value} is no plain data")
@@ -63,7 +63,7 @@ def _path(value: Callable[..., Any]) -> str:
 
 def _arguments(value: Any) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
-    if type(value).__init__ is nn.Module.__init__:  # takes anything by its signature, and nothing in truth
+    if type(value).__init__ is nn.Module.__init__:  # its signature is (*args, **kwargs), but it accepts none
         return arguments
     try:
         signature = inspect.signature(type(value))
@@ -93,14 +93,14 @@ def _load(path: str) -> Any:
 
 
 def part(value: Any) -> Any:
-    """A part from its plain form, with the parts inside it; anything else is returned as it is."""
+    """A part from its plain form, with nested parts; anything else is returned unchanged."""
     if isinstance(value, list):
         return [part(entry) for entry in value]
     return _load(value["class_path"])(**_arguments_of(value)) if is_spec(value) else value
 
 
 def factory(value: Any) -> Any:
-    """A factory (of optimizers, say) from its plain form; a callable is returned as it is."""
+    """A factory, such as of optimizers, from its plain form; a callable is returned unchanged."""
     return partial(_load(value["class_path"]), **_arguments_of(value)) if is_spec(value) else value
 
 
@@ -109,7 +109,7 @@ def _arguments_of(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _argument(value: Any) -> Any:
-    """An argument of a part or factory: a part inside it is built, a function inside it is meant itself."""
+    """An argument of a part or factory: a nested part is built, a nested function is not called."""
     if isinstance(value, list):
         return [_argument(entry) for entry in value]
     if is_spec(value):
@@ -122,5 +122,5 @@ def _argument(value: Any) -> Any:
 
 
 def missing(*_: Any, what: str) -> Any:
-    """Stands in a checkpoint for a part that could not be described."""
+    """Placeholder in a checkpoint for a part that could not be described."""
     raise ValueError(f"this part was not saved in the checkpoint ({what}): give it again to load_from_checkpoint")

@@ -1,4 +1,4 @@
-"""Which blocks are in this process, and how activations travel between processes."""
+"""Which blocks are in this process, and how activations are sent between processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_ff.target import Target
 
 
 class Received(NamedTuple):
-    """What the stage before has sent.
+    """A message of the stage before.
 
     Attributes:
         x: Input of this stage's first block.
@@ -28,7 +28,7 @@ class Received(NamedTuple):
 class Stage:
     """Transport between the processes of a pipeline. This one is the default: one process with all blocks.
 
-    A strategy puts its own into `network.stage`.
+    A strategy sets its own as `network.stage`.
     """
 
     @property
@@ -46,7 +46,7 @@ class Stage:
         return True
 
     def recv_forward(self, label: Tensor | None = None) -> Received:
-        """Receive from the stage before; of a training batch `label` `(N,)` are the labels that this process read."""
+        """Receive from the stage before; `label` `(N,)` are the labels that this process has read in training."""
         raise RuntimeError(f"{type(self).__name__} holds all blocks: there is no stage before it to receive from")
 
     def send_forward(
@@ -56,7 +56,7 @@ class Stage:
         features: Sequence[Tensor] = (),
         label: Tensor | None = None,
     ) -> None:
-        """Send the output of this stage's last block to the next stage; the others belong to a training batch."""
+        """Send the output of this stage's last block to the next stage; the other arguments are for training."""
         raise RuntimeError(f"{type(self).__name__} holds all blocks: there is no stage after it to send to")
 
     def gather_outputs(self, outputs: list[Tensor]) -> list[Tensor] | None:
@@ -64,5 +64,5 @@ class Stage:
         return outputs
 
     def broadcast(self, value: Tensor | dict[str, Tensor] | None) -> Any:
-        """A value of the process that has it, in all processes."""
+        """Broadcast a value from the process that has it to all processes."""
         return value

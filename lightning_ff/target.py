@@ -1,4 +1,4 @@
-"""What a batch is learned from: `Pairs` of positives and negatives, or `Labels`."""
+"""Targets of a batch: `Pairs` of positives and negatives, or `Labels`."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ _NOT_A_TENSOR = "the target of a loss or term is Labels(label), no longer a tens
 
 
 def rows(x: Tensor, target: Target) -> Tensor:
-    """The rows that hold samples as they are: the positives in pair mode, all rows in class mode."""
+    """The rows of true samples: the positives in pair mode, all rows in class mode."""
     if not isinstance(target, (Pairs, Labels)):
         raise TypeError(f"target={target!r}: give Pairs(positives) or Labels(label)")
     return x[: target.positives] if isinstance(target, Pairs) else x
 
 
 def plain(target: Target) -> Tensor | int:
-    """The target as callbacks get it in `outputs["target"]`: the number of positives, or the labels `(N,)`."""
+    """The target in `outputs["target"]` of a training step: the number of positives, or the labels `(N,)`."""
     return target.positives if isinstance(target, Pairs) else target.label

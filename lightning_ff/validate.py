@@ -14,10 +14,10 @@ Part = TypeVar("Part", bound=nn.Module)
 
 
 def check_type(name: str, value: Any, wanted: type | tuple[type, ...], remedy: str) -> None:
-    """Check that an argument is what its annotation says.
+    """Check that an argument is of the annotated type.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: it is not.
 
     Example::
 
@@ -33,14 +33,14 @@ def check_type(name: str, value: Any, wanted: type | tuple[type, ...], remedy: s
 
 
 def check_int(name: str, value: Any, remedy: str = "give a whole number") -> None:
-    """Check that an argument is a whole number; NumPy's count, True and 10.0 do not."""
+    """Check that an argument is an integer; NumPy integers are accepted, True and 10.0 are not."""
     if isinstance(value, bool):
         raise TypeError(f"{name}={value} is a bool: {remedy}")
     check_type(name, value, Integral, remedy)
 
 
 def check_ints(name: str, values: Any, remedy: str) -> None:
-    """Check that an argument is a sequence of whole numbers."""
+    """Check that an argument is a sequence of integers."""
     if isinstance(values, (str, bytes)) or not isinstance(values, Sequence):
         raise TypeError(f"{name}={values!r} is a {type(values).__name__}: {remedy}")
     for i, value in enumerate(values):
@@ -51,7 +51,7 @@ def check_number(name: str, value: Any, remedy: str, above: float = -math.inf, l
     """Check that an argument is a finite number, above one bound and not below another.
 
     Raises:
-        TypeError: it is no number.
+        TypeError: it is not a number.
         ValueError: it is not finite, or out of bounds.
     """
     if isinstance(value, bool):
@@ -62,7 +62,7 @@ def check_number(name: str, value: Any, remedy: str, above: float = -math.inf, l
 
 
 def copy_if_owned(part: Part) -> Part:
-    """The part itself, or a copy where another block or network has it already: built for two, it would fit the last.
+    """The part itself, or a copy if another block or network already has it, since a part is built for one of them.
 
     Example::
 

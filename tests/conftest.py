@@ -1,4 +1,4 @@
-"""What every test gets: a seed, one thread, an empty working folder, and the environment put back afterwards."""
+"""Fixtures of every test: a seed, one thread, an empty working folder, and a restored environment."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def one_thread() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def no_tips() -> None:
-    """Lightning advertises in its log; what tests read of the log is theirs."""
+    """Disable Lightning's tips in its log, which tests read."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "Tip:" not in record.getMessage()
     )

@@ -1,4 +1,4 @@
-"""What the tests of LocalNetwork share: small networks in both modes, their images, a pass written out."""
+"""Helpers of the tests of LocalNetwork: small networks in both modes, their images, a pass written out."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def images(n: int = 7) -> Tensor:
 
 
 def by_hand(net: LocalNetwork, encoded: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """Activations and what is handed on, written out."""
+    """Activations and inputs of the next blocks, written out."""
     x = Normalize("rms")(encoded)
     activations, onwards = [], []
     for block in net.blocks:

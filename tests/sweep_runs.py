@@ -1,4 +1,4 @@
-"""What the tests of the sweep share: a small learner, its batches, a quiet Trainer."""
+"""Helpers of the tests of the sweep: a small learner, its batches, a quiet Trainer."""
 
 from __future__ import annotations
 

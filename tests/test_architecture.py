@@ -51,7 +51,7 @@ Check = Callable[[Sources], list[str]]
 
 
 class Import(NamedTuple):
-    """What one alias of an import statement names: its module, and with the name after it where there is one."""
+    """One alias of an import statement: its module, and the full name with the imported attribute, if any."""
 
     module: str
     full: str
@@ -94,7 +94,7 @@ def as_file(sources: Sources, module: str) -> str | None:
 
 
 def target(sources: Sources, path: str, each: Import) -> str | None:
-    """The file of the package that an import asks for.
+    """The file of the package that an import loads.
 
     That is the submodule where the name is one, unless the package's ``__init__`` has the same name for another thing.
     Python runs the ``__init__`` of the folders above a submodule too; this is not counted, as no module can avoid it.
@@ -116,7 +116,7 @@ def edges(sources: Sources) -> Iterator[tuple[str, str, int]]:
 
 
 def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
-    """What a node leads to over at least one edge."""
+    """Nodes that are reachable from a node over at least one edge."""
     seen: set[str] = set()
     ahead = {start}
     while ahead:

@@ -1,4 +1,4 @@
-"""Taking a batch apart: every accepted form, and the sentence for the others."""
+"""Unpacking of batches: every accepted form, and the message for others."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_wrong_label_or_index_is_named_with_what_was_got_and_what_is_wanted(wr
     for take, batch, message in refused:
         with pytest.raises(ValueError, match="^" + re.escape(message) + "$"):
             take(batch)
-    assert unpack_image((IMAGE, given))[0] is IMAGE  # no label is wanted for a prediction
+    assert unpack_image((IMAGE, given))[0] is IMAGE  # a prediction needs no label
 
 
 @pytest.mark.parametrize("shape", [(0, 1, 2, 2), ()])

@@ -1,4 +1,4 @@
-"""The documentation's examples run and do what the pages say of them."""
+"""The documentation's examples run and do what the pages describe."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 EXAMPLES = DOCS / "examples"
 Run = Callable[[str], dict[str, Any]]
-# What Lightning says of a laptop and of short runs, and what is the scripts' own choice, is not under test here.
+# Lightning's warnings about the machine, short runs and choices of the scripts are not tested here.
 pytestmark = pytest.mark.filterwarnings("default")
 
 
@@ -196,7 +196,7 @@ def test_averaged_weights(run: Run) -> None:
         sum(float((weight - start).detach().norm()) for weight, start in zip(model.parameters(), begun, strict=True))
         for model in (averaged, plain)
     ]
-    assert 0 < moved[0] < moved[1]  # an average of the way lies behind its end
+    assert 0 < moved[0] < moved[1]  # an average over training lags behind the final weights
 
 
 def test_compiled_blocks_keep_their_names(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,12 +27,12 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 EXAMPLES = DOCS / "examples"
 PAGES = sorted(DOCS.rglob("*.md"))
-# What Lightning says of laptops, short runs and its own interface is not under test here.
+# Lightning's warnings about the machine, short runs and its own interface are not tested here.
 pytestmark = pytest.mark.filterwarnings("default")
 
 
 def fences(page: Path) -> list[tuple[str, str]]:
-    """Kind and text of every fenced block of a page."""
+    """Language and text of every fenced block of a page."""
     found = re.findall(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", page.read_text(), re.MULTILINE | re.DOTALL)
     return [(kind, text.replace(f"\n{indent}", "\n").removeprefix(indent).strip()) for indent, kind, text in found]
 

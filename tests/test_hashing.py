@@ -39,7 +39,7 @@ def key(seed: int, epoch: int) -> int:
 
 
 def bits(index: int, seed: int, epoch: int) -> int:
-    """What `hash_bits` promises: the generator's output after `index` steps from the hashed key, without two bits."""
+    """Expected `hash_bits`: the generator's output after `index` steps from the hashed key, without two bits."""
     return splitmix64(key(seed, epoch) + (index - 1) * GOLDEN) >> 2
 
 

@@ -1,4 +1,4 @@
-"""Hybrid images: masks against a blur written in numpy, and what is joined by them."""
+"""Hybrid images: masks against a blur written in numpy, and the combined images."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def learner(labels: LabelEncoding | None = None, epoch: int = 0, batch_number: i
 
 
 def images(n: int) -> Tensor:
-    """Every pixel of image i is i, plus a part of its own by channel and place."""
+    """Every pixel of image i is i, plus an offset by channel and position."""
     return torch.arange(n).view(n, 1, 1, 1) + torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)) / 2
 
 

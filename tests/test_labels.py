@@ -1,4 +1,4 @@
-"""Label encodings: every written value, and what they leave alone."""
+"""Label encodings: every written value, and unchanged values."""
 
 from __future__ import annotations
 

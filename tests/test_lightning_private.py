@@ -1,4 +1,4 @@
-"""Canary: Lightning's private names that we use exist and do what we take them for, and are used in one file alone."""
+"""Lightning's private names that the package uses exist, behave as expected, and are used in one file only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PACKAGE = Path(lightning_ff.__file__).parent
 
 
 class Counts(Callback):
-    """Notes the count of batches during each one, and what a value is logged under."""
+    """Records the count of batches during each one, and the step that a value is logged at."""
 
     def __init__(self) -> None:
         self.seen: list[int] = []
@@ -65,7 +65,7 @@ def learn(folder: Path, epochs: int, *callbacks: Callback, resume: Path | None =
 @pytest.mark.parametrize(
     ("cadence", "start"),
     [
-        ({"every_n_train_steps": 1}, 4),  # the first step comes after 4 batches, the second with the last of 5
+        ({"every_n_train_steps": 1}, 4),  # the first step is after 4 batches, the second after the last of 5
         ({"save_on_train_epoch_end": True}, 5),
         ({"save_on_train_epoch_end": False}, 5),
     ],
@@ -109,12 +109,12 @@ def test_a_state_key_tells_callbacks_with_other_arguments_apart() -> None:
 def test_every_process_reads_all_samples_in_the_loaders_order() -> None:
     trainer = Trainer(accelerator="cpu", logger=False)
     assert trainer._accelerator_connector.use_distributed_sampler
-    _lightning.leave_samplers(trainer)
+    _lightning.disable_distributed_sampler(trainer)
     assert not trainer._accelerator_connector.use_distributed_sampler
 
 
 def test_nothing_is_broadcast_around_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A later Lightning may have other names for it: a pipeline would then wait for it in every batch."""
+    """A later Lightning may rename these: all processes of a pipeline would then synchronize at every batch."""
     trainer = Trainer(accelerator="cpu", logger=False, max_time={"hours": 1})
     (timer,) = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
     asked: list[str] = []
@@ -130,14 +130,14 @@ def test_nothing_is_broadcast_around_a_batch(monkeypatch: pytest.MonkeyPatch) ->
     assert batch() == ["signal", "time"]
     stops = _lightning.StopRequests(trainer)
     assert batch() == []
-    assert stops.take() == [False, False]
+    assert stops.poll() == [False, False]
     timer._offset = 3601.0
     assert batch() == []
     assert trainer.should_stop
-    assert stops.take() == [True, False]
+    assert stops.poll() == [True, False]
     assert not trainer.should_stop
-    assert stops.take() == [True, False]
-    stops.grant(stop=True, end=False)
+    assert stops.poll() == [True, False]
+    stops.apply(stop=True, end=False)
     assert trainer.should_stop
 
 
@@ -151,10 +151,10 @@ def test_being_told_to_end_is_kept_until_it_is_granted() -> None:
     finally:
         trainer._signal_connector.teardown()
     assert not trainer.received_sigterm
-    assert stops.take() == [False, True]
-    stops.grant(stop=False, end=True)
+    assert stops.poll() == [False, True]
+    stops.apply(stop=False, end=True)
     assert trainer.received_sigterm
-    assert stops.take() == [False, False]
+    assert stops.poll() == [False, False]
 
 
 @pytest.mark.parametrize("subcommand", [True, False])
@@ -284,11 +284,11 @@ def test_a_signal_that_comes_while_processes_ask_each_other_is_kept() -> None:
     trainer = Trainer(accelerator="cpu", logger=False)
     trainer.state.fn = TrainerFn.FITTING
     stops = _lightning.StopRequests(trainer)
-    asked = stops.take()
+    asked = stops.poll()
     trainer._signal_connector._sigterm_notifier_fn(signal.SIGTERM, None)
-    stops.grant(*asked)
+    stops.apply(*asked)
     assert not trainer.received_sigterm
-    assert stops.take() == [False, True]
-    stops.grant(False, True)
+    assert stops.poll() == [False, True]
+    stops.apply(False, True)
     assert trainer.received_sigterm
-    assert stops.take() == [False, False]
+    assert stops.poll() == [False, False]

@@ -1,4 +1,4 @@
-"""Negative samplers: which label they write, how often, and what it depends on."""
+"""Negative samplers: the labels that they write, their frequencies, and what they depend on."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_hard_labels_of_extreme_scores_are_never_true(size: float) -> None:
 
 
 def hard_learner(epoch: int = 1) -> Learner:
-    """Untrained networks of this size score classes differently enough to be told from uniform."""
+    """Scores of untrained networks of this size are distinguishable from uniform ones."""
     of = learner(epoch=epoch)
     with torch.no_grad():
         for p in of.network.parameters():
@@ -304,7 +304,7 @@ def test_the_draw_of_a_mixture_depends_on_seed_epoch_and_batch() -> None:
 
 @pytest.mark.parametrize("first", [True, False], ids=["hard first", "hard last"])
 def test_a_hard_sampler_in_a_mixture_keeps_its_own_fraction(first: bool) -> None:
-    """With one draw for both, hard labels would come always or never."""
+    """With one draw for both, hard labels would be drawn always or never."""
     samplers: list[NegativeSampler] = [HardLabel(fraction=0.5), WrongLabel()]
     mixture = Mixture(samplers if first else samplers[::-1], [1, 1])
     assert within(hard_batches(mixture, hard_learner()), 0.25)

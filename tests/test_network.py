@@ -1,4 +1,4 @@
-"""LocalNetwork: how it is scanned, read out and exported, in plain torch."""
+"""LocalNetwork: class scans, readouts and export, in plain torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LocalNetwork: how it is built by a dry run, and what it refuses."""
+"""LocalNetwork: its construction by a dry run, and errors."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_blocks_of_tokens_are_refused_with_what_to_do() -> None:
         block = LocalBlock(nn.Sequential(nn.Embedding(20, 3), nn.Flatten()), goodness)
         return LocalNetwork([block], (6,), CLASSES, SumReadout(), **arguments)
 
-    begins = "block00 cannot take its input of shape (6,) (input_shape=(6,)): it takes whole numbers, and its input is"
+    begins = "block00 cannot take its input of shape (6,) (input_shape=(6,)): it takes integers, and its input is"
     before = f"{begins} of type torch.float32; embed tokens before, outside the network"
     wrap = ", or wrap the embedding in a module that gets them as floats and calls x.long()"
     changed: list[Any] = [
@@ -184,7 +184,7 @@ def test_parts_given_twice_are_copied_and_fit_each_block_and_network() -> None:
 
 
 class OfMaps(Goodness):
-    """A goodness that takes maps alone."""
+    """A goodness that only takes maps."""
 
     def forward(self, h: Tensor) -> Tensor:
         return h.square().mean((1, 2, 3)) * 3

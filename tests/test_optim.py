@@ -191,7 +191,7 @@ def test_only_those_that_learned_step_and_lose_their_gradients() -> None:
 
 
 def test_without_a_count_those_with_gradients_step() -> None:
-    """A loop of one's own, and torch's checkpoint tools, use the facade as any optimizer."""
+    """A custom loop, and torch's checkpoint tools, use the facade as any optimizer."""
     net = layers()
     facade = facade_on(net, FACTORIES["adam"])
     before = copy.deepcopy(net)

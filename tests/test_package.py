@@ -1,4 +1,4 @@
-"""The built package: what lies in it, what it says of itself, and that it runs where there is no checkout."""
+"""The built package: its contents and metadata, and that it runs without a checkout."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_help_from_an_empty_folder(site: Path, tmp_path: Path) -> None:
 
 
 def test_the_console_script_trains_in_an_empty_folder(site: Path, tmp_path: Path) -> None:
-    """As an installed script does, the result of the entry point is handed to `sys.exit`: None ends with success."""
+    """As an installed script does, the result of the entry point is passed to `sys.exit`: None ends with success."""
     (entry,) = importlib.metadata.Distribution.at(next(site.glob("*.dist-info"))).entry_points
     module, _, function = entry.value.partition(":")
     code = f"""

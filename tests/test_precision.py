@@ -43,7 +43,7 @@ def weights(model: nn.Module) -> Tensor:
 
 
 class Seen(nn.Module):
-    """Records the types of what a goodness gets and gives."""
+    """Records the dtypes of inputs and outputs of a goodness."""
 
     def __init__(self, model: ForwardForward) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Readouts: how the blocks' answers become one."""
+"""Readouts: combination of the blocks' scores."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_a_mean_of_blocks_that_are_not_there(blocks: list[int], message: str) ->
 
 
 def best_interval(scores: list[Tensor], label: Tensor, softmax: bool) -> tuple[int, int]:
-    """The interval with most hits, the first of several, by trying all."""
+    """The interval with most correct predictions, the first of several, by trying all."""
     votes = [s.softmax(1) if softmax else s for s in scores]
     hits = {
         (i, j): int((torch.stack(votes[i : j + 1]).mean(0).argmax(1) == label).sum())

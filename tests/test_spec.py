@@ -1,4 +1,4 @@
-"""Parts as plain data: what is described comes back, weights-only, and the rest is refused by name."""
+"""Parts as plain data: described parts are rebuilt, weights-only, and others raise errors with their names."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_no_gradient_crosses_a_border() -> None:
 
 
 def test_normalisation_of_an_input_may_carry_gradient_only_inside_a_segment() -> None:
-    """With one segment the gradient passes the hand-over's normalisation: the first block's weights differ."""
+    """With one segment the gradient passes the normalisation between blocks: the first block's weights differ."""
     local, whole = learner(), learner(segments="sum_of_losses")
     fit(local)
     fit(whole)

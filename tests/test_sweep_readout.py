@@ -1,4 +1,4 @@
-"""A readout that learns beside the blocks, against plain torch."""
+"""A readout that learns together with the blocks, against plain torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.sweep_runs import BATCH, CLASSES, STEPS, WIDTHS, data, fit, learner, 
 @pytest.mark.parametrize("variant", [{}, {"backward": "summed"}, {"step": "block"}], ids=["plain", "summed", "block"])
 @pytest.mark.parametrize("view", ["neutral", "positive"])
 def test_linear_readout_learns_beside_the_blocks(view: Any, variant: dict[str, Any]) -> None:
-    """The readout equals a softmax regression on recorded features; the blocks do not notice it."""
+    """The readout equals a softmax regression on recorded features; the blocks do not depend on it."""
     alone = learner()
     fit(alone)
     model = learner(readout=LinearReadout(view=view), **variant)
@@ -112,7 +112,7 @@ def noisy(readout: Readout | None, step: Any = "batch") -> ForwardForward:
 
 
 class Witness(Callback):
-    """Keeps the network as the readout met it, the readout's loss and gradients, and the modes after each batch."""
+    """Keeps the network at the readout's step, the readout's loss and gradients, and the modes after each batch."""
 
     def __init__(self) -> None:
         self.states: list[dict[str, Tensor]] = []
@@ -170,7 +170,7 @@ def test_the_neutral_view_is_taken_in_eval_mode(step: Any) -> None:
 
 @pytest.mark.parametrize("step", ["batch", "block"])
 def test_the_neutral_view_leaves_blocks_statistics_and_random_numbers_alone(step: Any) -> None:
-    """Blocks with batch norm and dropout end at the same bits with and without a readout beside them."""
+    """Blocks with batch norm and dropout have bitwise equal weights with and without a readout."""
     model, alone = noisy(LinearReadout(), step), noisy(None, step)
     fit(model, data(6))
     torch.manual_seed(1)
@@ -196,7 +196,7 @@ def test_modes_are_put_back_module_by_module() -> None:
 
 @pytest.mark.parametrize("view", ["neutral", "positive"])
 def test_summed_has_one_backward_and_learns_the_same(view: Any) -> None:
-    """Plain DDP counts on it: a second backward, of the readout, would break it."""
+    """Plain DDP needs it: a second backward, of the readout, would raise."""
     trained = {}
     for backward in ("per_block", "summed"):
         model = learner(readout=LinearReadout(view=view), backward=backward)

@@ -55,7 +55,7 @@ class Reference:
         return sides[0].mean() + sides[1].mean()
 
     def total(self, x: Tensor, detach: bool) -> tuple[Tensor, Tensor]:
-        """Sum of the losses, and the loss of the kind that is differentiated."""
+        """Sum of the losses, and the loss that is differentiated."""
         goodness = []
         for layer in self.layers:
             h = torch.relu(layer(self.rms(x)))

@@ -1,4 +1,4 @@
-"""Which blocks learn and where they are: schedules, frozen blocks, stages."""
+"""Blocks that learn, and their process: schedules, frozen blocks, stages."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_block_without_parameters_drops_in_training_and_not_while_it_waits() -
 
 
 class Half(Stage):
-    """Owns some blocks, gets its input and passes its output on, as one rank of a pipeline does."""
+    """A stage with some blocks that receives its input and sends its output, like a rank of a pipeline."""
 
     def __init__(self, own: set[int], inbox: list[Received], outbox: list[Received]) -> None:
         self.own, self.inbox, self.outbox = own, inbox, outbox
@@ -134,7 +134,7 @@ class Half(Stage):
 
 
 def test_a_placement_shares_out_blocks_and_carries_activations() -> None:
-    """Blocks 0-1 in one run and block 2 in another, fed with what the first sent, equal the whole in one run."""
+    """Blocks 0-1 in one run and block 2 in another, with the input that the first has sent, equal one run of all."""
     whole = learner()
     fit(whole)
     channel: list[Received] = []

@@ -1,4 +1,4 @@
-"""Canary: torch's private names that we use exist and do what we take them for.
+"""torch's private names that the package uses exist and behave as expected.
 
 That no other file has such a name is tested in `tests/test_architecture.py`.
 """
@@ -70,7 +70,7 @@ def test_a_change_in_place_counts_in_the_version_of_all_views() -> None:
 
 
 class Buffered(nn.Module):
-    """Has every kind of member, some that are None."""
+    """Has every type of member, some that are None."""
 
     def __init__(self) -> None:
         super().__init__()

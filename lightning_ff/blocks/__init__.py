@@ -1,4 +1,4 @@
-"""Blocks: the units that learn on their own, and ready-made stacks of them."""
+"""Blocks: the units of local learning, and networks to cut into blocks."""
 
 from lightning_ff.blocks.convnet import ConvNet
 from lightning_ff.blocks.local_block import LocalBlock

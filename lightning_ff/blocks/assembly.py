@@ -1,4 +1,4 @@
-"""Modules out of pieces of a traced model, which share its parameters."""
+"""Modules from parts of a traced model's graph, which share its parameters."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from lightning_ff.blocks.tracing import MODEL, Traced, path
 
 
 class Reader(Tracer):
-    """Reads the code of a block when it is unpickled."""
+    """Traces the code of a block when it is unpickled."""
 
     proxy_buffer_attributes = True
 
 
 def as_one(inputs: tuple[Any, ...]) -> Any:
-    """Several arguments as the one tuple that the model's own module takes."""
+    """Several arguments as the single argument, a tuple, of the model's own module."""
     return inputs[0] if len(inputs) == 1 else tuple(inputs)
 
 
@@ -34,21 +34,21 @@ def duplicate(value: Any) -> Any:
 
 
 class _Piece:
-    """The graph of one block while it is put together."""
+    """The graph of one block under construction."""
 
     def __init__(self, flow: Flow, received: Sequence[Node], nodes: Sequence[Node]) -> None:
         self.flow = flow
         self.traced = flow.traced
         self.received = list(received)
         self.graph = Graph(tracer_cls=Reader)
-        self.made = self._take()
-        for node in self._spoiled(nodes):
+        self.made = self._placeholders()
+        for node in self._overwritten(nodes):
             self.made[node] = self._call(duplicate, self.made[node])
         for node in nodes:
             if node.op != "output" and flow.kinds[node] != "derived":
                 self._add(node)
 
-    def _take(self) -> dict[Node, Node]:
+    def _placeholders(self) -> dict[Node, Node]:
         if len(self.received) == 1 and is_opaque(self.traced, self.received[0]):
             return {self.received[0]: self._call(as_one, self.graph.placeholder("*inputs"))}
         names = ["x", *(f"skip{number}" for number in range(1, len(self.received)))]
@@ -59,29 +59,29 @@ class _Piece:
         made.meta["is_wrapped"] = True  # not traced into when the block is unpickled
         return made
 
-    def _spoiled(self, nodes: Iterable[Node]) -> list[Node]:
-        """What is received and would be overwritten, though it is the activation of the block before."""
-        todo = [source for node in nodes for source in written(self.traced, node)]
+    def _overwritten(self, nodes: Iterable[Node]) -> list[Node]:
+        """Received values that the nodes may overwrite in place; they are activations of the block before."""
+        pending = [source for node in nodes for source in written(self.traced, node)]
         seen = set()
-        while todo:
-            node = todo.pop()
+        while pending:
+            node = pending.pop()
             if node not in seen:
                 seen.add(node)
                 if node not in self.received and not is_fresh(self.traced, node):
-                    todo += self.flow.inputs(node)
+                    pending += self.flow.inputs(node)
         return [node for node in self.received if node in seen]
 
     def get(self, node: Node) -> Node:
-        """The value of a node in this block; what is derived is computed when it is asked for."""
+        """The value of a node in this block; derived values are added to the graph on demand."""
         if node not in self.made:
             source = gives_batch_size(self.traced, node)
             if source is not None and source in self.flow.main and source not in self.made:
-                self.made[node] = self._read(node)
+                self.made[node] = self._read_from_input(node)
             else:
                 self._add(node)
         return self.made[node]
 
-    def _read(self, node: Node) -> Node:
+    def _read_from_input(self, node: Node) -> Node:
         main = self.made[self.received[0]]
         if node.target is getattr:
             return self.graph.call_function(getattr, (main, "device"))
@@ -100,55 +100,55 @@ def assemble(flow: Flow, cuts: Sequence[int]) -> list[GraphModule]:
 
     Args:
         flow: The traced model.
-        cuts: Places behind which to cut, in order.
+        cuts: Indices of the nodes after which to cut, in order.
 
     Returns:
-        Modules that run one after another like the model; each takes what the one before returns, a tensor or the
+        Modules that together compute the model's output; each takes the output of the one before, a tensor or the
         entries of a tuple.
     """
     start, end = flow.index[flow.input], len(flow.nodes) - 1
     used: set[nn.Module] = set()
-    view = _view(flow.traced)
+    root = _root_module(flow.traced)
     blocks = []
     for first, last in pairwise([start, *cuts, end]):
         received = flow.live(first) if first > start else [flow.input]
         piece = _Piece(flow, received, flow.nodes[first + 1 : last + 1])
-        piece.graph.output(_returned(flow, piece, last))
-        block = GraphModule(view, piece.graph, class_name="Block")
-        _separate(block, used)
+        piece.graph.output(_outputs_of(flow, piece, last))
+        block = GraphModule(root, piece.graph, class_name="Block")
+        _copy_shared_modules(block, used)
         for part in block.modules():
-            if type(part) is nn.Module:  # a container that only holds a path
+            if type(part) is nn.Module:  # a container of submodules only
                 part.training = block.training
         blocks.append(block)
     return blocks
 
 
-def _returned(flow: Flow, piece: _Piece, last: int) -> Any:
+def _outputs_of(flow: Flow, piece: _Piece, last: int) -> Any:
     if flow.nodes[last].op == "output":
         return map_arg(flow.nodes[last].args[0], piece.get)
     entries = tuple(piece.get(node) for node in flow.live(last))
     return entries if len(entries) > 1 else entries[0]
 
 
-def _view(traced: Traced) -> nn.Module:
-    """The model's attributes and the extras in one place, without adding anything to the model."""
-    view = nn.Module()
-    view.training = traced.model.training
-    view.add_module(MODEL, traced.model)
-    share_members(view, traced.model)
+def _root_module(traced: Traced) -> nn.Module:
+    """A module with the model's attributes and the extras, without changes to the model."""
+    root = nn.Module()
+    root.training = traced.model.training
+    root.add_module(MODEL, traced.model)
+    share_members(root, traced.model)
     for name, value in vars(traced.model).items():
         if isinstance(value, Tensor):
-            view.register_buffer(name, value, persistent=False)
+            root.register_buffer(name, value, persistent=False)
     for name, value in traced.extras.items():
         if isinstance(value, Tensor):
-            view.register_buffer(name, value.detach(), persistent=False)
+            root.register_buffer(name, value.detach(), persistent=False)
         else:
-            setattr(view, name, value)
-    return view
+            setattr(root, name, value)
+    return root
 
 
-def _separate(block: GraphModule, used: set[nn.Module]) -> None:
-    """Give a block its own copy of a module without state that an earlier block calls too: it has its own mode."""
+def _copy_shared_modules(block: GraphModule, used: set[nn.Module]) -> None:
+    """Copy stateless modules of a block that an earlier block also calls, so that each has its own mode."""
     for name in {str(node.target) for node in block.graph.nodes if node.op == "call_module"}:
         module = block.get_submodule(name)
         if module in used and not any(True for _ in module.parameters()) and not any(True for _ in module.buffers()):

@@ -1,4 +1,4 @@
-"""Where the channels of a block's output are, found from the last layer with weights that ran."""
+"""Channel axis of a block's output, from the last layer with weights that ran."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LAST = (nn.Linear, nn.LayerNorm, nn.MultiheadAttention, nn.Embedding)
 
 
 class Layout(NamedTuple):
-    """What a layer with weights gave: the shape `(N, ...)`, how many channels, and their axis, 1 or -1."""
+    """Output of a layer with weights: its shape `(N, ...)`, number of channels, and their axis, 1 or -1."""
 
     shape: torch.Size
     channels: int
@@ -25,15 +25,15 @@ class Layout(NamedTuple):
 
 @contextmanager
 def watching(layers: nn.Module) -> Iterator[list[Layout]]:
-    """The layouts of all layers with weights that run inside, in order."""
+    """Record the layouts of all layers with weights that run in the context, in order."""
     seen: list[Layout] = []
 
-    def note(module: nn.Module, _: Any, output: Any) -> None:
+    def record(module: nn.Module, _: Any, output: Any) -> None:
         h = output[0] if isinstance(output, tuple) else output
         if isinstance(h, Tensor) and h.dim() > 1:
             seen.append(_layout(module, h.shape))
 
-    hooks = [m.register_forward_hook(note) for m in layers.modules() if isinstance(m, (*_FIRST, *_LAST))]
+    hooks = [m.register_forward_hook(record) for m in layers.modules() if isinstance(m, (*_FIRST, *_LAST))]
     try:
         yield seen
     finally:
@@ -50,10 +50,10 @@ def _layout(module: nn.Module, shape: torch.Size) -> Layout:
 
 
 def channel_axis(shape: torch.Size, seen: list[Layout]) -> int:
-    """Axis of the channels, 1 or -1, in an output `(N, ...)` behind the layers seen.
+    """Axis of the channels, 1 or -1, in an output `(N, ...)` after the layers `seen`.
 
-    The axis is that of the last layer, but where the shape says that axes were exchanged after it. With nothing seen,
-    channels are first in maps and last in tokens, which is also what a vector has.
+    The axis is that of the last layer, unless the shape shows that axes were exchanged after it. Without layers,
+    channels are first in maps, and last in tokens and vectors.
 
     Example::
 
@@ -71,7 +71,7 @@ def channel_axis(shape: torch.Size, seen: list[Layout]) -> int:
         return 1
     if tuple(shape[1:]) == (*positions, last.channels):
         return -1
-    if len(shape) == len(last.shape):  # pooled, or joined with others: a convolution's channels stay where they were
+    if len(shape) == len(last.shape):  # pooled or concatenated: a convolution's channels keep their axis
         return 1 if last.axis == 1 or shape[1] == last.channels != shape[-1] else -1
     if tuple(shape[1:]) == (last.channels, positions.numel()):
         return 1

@@ -12,17 +12,17 @@ from lightning_ff.validate import check_int, check_ints
 class ConvNet(nn.Sequential):
     """Convolution, batch norm and ReLU per layer, some of them followed by max-pooling, and a linear classifier.
 
-    A :func:`~lightning_ff.blocks.partition` gives one block per convolution, and the classifier.
+    A :func:`~lightning_ff.blocks.partition` returns one block per convolution, and the classifier.
 
     Args:
         num_classes: Number of classes.
         channels: Channels of the input.
         widths: Channels of each layer.
-        pools: Layers, counted from 0, that end with a max-pooling by 2; None takes all but the last.
-        kernel_size: Width of the convolutions, odd.
+        pools: Indices of the layers that end with a max-pooling by 2; None is all but the last.
+        kernel_size: Size of the convolution kernels, odd.
 
     Raises:
-        ValueError: a width below 1, a pooling after a layer that is not there, an even kernel.
+        ValueError: a width below 1, an index in `pools` out of range, an even kernel size.
 
     Example::
 
@@ -46,9 +46,9 @@ class ConvNet(nn.Sequential):
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size}: must be odd, such as 3")
         pooled = range(len(widths) - 1) if pools is None else pools
-        for place in pooled:
-            if not 0 <= place < len(widths):
-                raise ValueError(f"pools={list(pooled)}: there is no layer {place} among {len(widths)}")
+        for index in pooled:
+            if not 0 <= index < len(widths):
+                raise ValueError(f"pools={list(pooled)}: there is no layer {index} among {len(widths)}")
         layers: list[nn.Module] = []
         for k, (before, width) in enumerate(zip([channels, *widths], widths, strict=False)):
             convolution = nn.Conv2d(before, width, kernel_size, padding=kernel_size // 2, bias=False)
@@ -56,6 +56,6 @@ class ConvNet(nn.Sequential):
             layers.append(nn.Sequential(*parts, *([nn.MaxPool2d(2)] if k in pooled else [])))
         head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], num_classes))
         super().__init__(*layers, head)
-        # kept, so that a checkpoint can tell how the network was made
+        # attributes of the same names, so that a checkpoint can describe the network
         self.num_classes, self.channels, self.widths = num_classes, channels, list(widths)
         self.pools, self.kernel_size = None if pools is None else list(pools), kernel_size

@@ -1,7 +1,7 @@
-"""Where a model is cut: places in its graph, for every way of cutting that does not name modules.
+"""Cut points in the graph of a model, for every way of cutting that does not name modules.
 
-A block holds one weight layer at least. Behind which operation between two weight layers the cut lies is decided by
-`_between`, the same for every way of cutting.
+A cut point, here `place`, is the index of the node after which the model is cut. A block has at least one weight layer.
+The place between two weight layers is chosen by `_between`, the same for every way of cutting.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class _Rule(NamedTuple):
     """A way of cutting.
 
     Attributes:
-        weights: Places of the weight layers that count.
-        allowed: Places where a cut may lie.
+        weights: Places of the weight layers that are separated.
+        allowed: Places where a cut is possible.
         whole: Spans that no cut may divide.
-        modules: Those of them that take nothing from their surroundings: a cut lies right behind them.
+        modules: Spans of modules that are cut directly before or after.
     """
 
     weights: list[int]
@@ -35,18 +35,18 @@ class _Rule(NamedTuple):
 
 
 def finest(flow: Flow) -> list[int]:
-    """Every articulation point, with a weight layer in every block."""
+    """Cut at every articulation point, with a weight layer in every block."""
     return _cut(flow, _Rule(flow.weights, set(flow.joints)))
 
 
 def blocks(flow: Flow) -> list[int]:
-    """Articulation points outside residual modules and outside the head."""
+    """Cut at articulation points outside residual modules and outside the head."""
     modules = _residual_modules(flow)
     return _cut(flow, _Rule(flow.weights, set(flow.joints), modules + _head(flow, modules), modules))
 
 
 def layers(flow: Flow) -> list[int]:
-    """One block per weight layer, gates such as squeeze-excitation left with the layer in front of them."""
+    """One block per weight layer; gates such as squeeze-excitation stay with the layer before them."""
     gates = _gates(flow)
     weights = [place for place in flow.weights if not any(first <= place <= last for first, last in gates)]
     allowed = {place for place in range(len(flow.nodes)) if _crossable(flow, place)}
@@ -65,11 +65,11 @@ def _cut(flow: Flow, rule: _Rule) -> list[int]:
 
 
 def _between(flow: Flow, rule: _Rule, a: int, b: int) -> int | None:
-    """The place for a cut between the weight layers at two places, None if there is none.
+    """The place for a cut between the weight layers at places `a` and `b`; None if there is none.
 
-    Where the fewest tensors cross. Among several such places: right in front of a residual module, else right behind
+    It is a place that the fewest tensors cross. Among several: directly before a residual module, else directly after
     one, else as late as possible, since normalisation, activation and pooling belong to the weight layer before them,
-    but in front of what belongs to the next one.
+    but before operations that belong to the next weight layer.
     """
     places = [place for place in range(a, b) if place in rule.allowed]
     if not places:
@@ -85,7 +85,7 @@ def _between(flow: Flow, rule: _Rule, a: int, b: int) -> int | None:
 
 
 def _belongs_to_next(flow: Flow, a: int, place: int, b: int) -> bool:
-    """Whether an operation shares more containers with the weight layer behind it, or makes a vector for it."""
+    """Whether an operation shares more containers with the weight layer after it, or makes a vector for it."""
     node = flow.nodes[place]
     if flow.kinds[node] != "tensor":
         return False
@@ -100,21 +100,21 @@ def _shared(flow: Flow, a: int, b: int) -> int:
 
 
 def _merges(flow: Flow) -> list[int]:
-    """Places of operations that join branches: more than one tensor goes in."""
+    """Places of operations that combine branches, which have more than one input tensor."""
     return [p for p, node in enumerate(flow.nodes) if flow.kinds[node] == "tensor" and len(flow.inputs(node)) > 1]
 
 
 def _residual_modules(flow: Flow) -> list[Span]:
-    """Calls of the module classes, used more than once below the model itself, whose own forward joins branches."""
+    """Spans of modules whose own forward combines branches and whose class is used more than once in the model."""
     model = flow.traced.model
-    kinds = {type(model.get_submodule(flow.nodes[p].meta["calls"][-1].path)) for p in _merges(flow)} - {type(model)}
+    classes = {type(model.get_submodule(flow.nodes[p].meta["calls"][-1].path)) for p in _merges(flow)} - {type(model)}
     calls = {call: type(model.get_submodule(call.path)) for call in flow.spans if call.path}
-    repeated = {kind for kind in kinds if len({call.path for call, k in calls.items() if k is kind}) > 1}
-    return [flow.spans[call] for call, kind in calls.items() if kind in repeated]
+    repeated = {cls for cls in classes if len({call.path for call, k in calls.items() if k is cls}) > 1}
+    return [flow.spans[call] for call, cls in calls.items() if cls in repeated]
 
 
 def _head(flow: Flow, modules: Sequence[Span]) -> list[Span]:
-    """The last container, if its weight layers come after all others and behind a pooling or flattening."""
+    """Span of the last container, if its weight layers follow all others and a pooling or flattening."""
     merges = _merges(flow)
     for first, last in sorted(span for call, span in flow.spans.items() if call.path):
         own = [place for place in flow.weights if first <= place <= last]
@@ -122,9 +122,9 @@ def _head(flow: Flow, modules: Sequence[Span]) -> list[Span]:
         if not own or own[-1] != flow.weights[-1] or not before:
             continue
         between = range(before[-1] + 1, own[0])
-        plain = all(isinstance(flow.traced.module(flow.nodes[p]), nn.Linear) for p in own)
-        joined = any(first <= place <= last for place in (*merges, *(m[0] for m in modules)))
-        if plain and not joined and any(_makes_vector(flow, place) for place in between):
+        linear = all(isinstance(flow.traced.module(flow.nodes[p]), nn.Linear) for p in own)
+        branches = any(first <= place <= last for place in (*merges, *(m[0] for m in modules)))
+        if linear and not branches and any(_makes_vector(flow, place) for place in between):
             return [(first, last)]
     return []
 
@@ -134,7 +134,7 @@ def _makes_vector(flow: Flow, place: int) -> bool:
 
 
 def _gates(flow: Flow) -> list[Span]:
-    """Calls of modules below the model itself that multiply their own input with what they make of it."""
+    """Spans of submodules that multiply their input by a function of it."""
     found = []
     for place in _merges(flow):
         node = flow.nodes[place]
@@ -148,7 +148,7 @@ def _gates(flow: Flow) -> list[Span]:
 
 
 def balanced(sizes: Sequence[float], count: int) -> list[int]:
-    """Divide a row of sizes into consecutive groups: the largest as small as possible, then as even as possible.
+    """Split sizes into consecutive groups: the largest sum as small as possible, then as even as possible.
 
     Args:
         sizes: One number per unit, at least `count` of them.
@@ -171,15 +171,15 @@ def balanced(sizes: Sequence[float], count: int) -> list[int]:
 
 
 def _divide(
-    sums: Sequence[float], count: int, join: Callable[[float, float], float], cost: Callable[[float], float]
+    sums: Sequence[float], count: int, combine: Callable[[float, float], float], cost: Callable[[float], float]
 ) -> tuple[float, list[int]]:
-    """Least cost of `count` groups, by dynamic programming over the unit with which each ends."""
+    """Smallest cost of `count` groups, by dynamic programming over the last unit of each."""
     units = len(sums) - 1
     best: list[tuple[float, list[int]]] = [(cost(sums[end]), []) for end in range(units + 1)]
     for groups in range(2, count + 1):
         best = [
             _cheapest(
-                (join(best[k][0], cost(sums[end] - sums[k])), [*best[k][1], k - 1]) for k in range(groups - 1, end)
+                (combine(best[k][0], cost(sums[end] - sums[k])), [*best[k][1], k - 1]) for k in range(groups - 1, end)
             )
             for end in range(units + 1)
         ]

@@ -1,4 +1,4 @@
-"""LocalBlock: layers with their own objective, the unit that learns."""
+"""LocalBlock: layers with their own objective, the unit of local learning."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ Activation = Tensor | tuple[Tensor, ...]
 
 
 def first(h: Activation) -> Tensor:
-    """The tensor that carries the goodness: the activation itself, or the first entry of a tuple."""
+    """The tensor that the goodness is measured on: the activation itself, or the first entry of a tuple."""
     return h if isinstance(h, Tensor) else h[0]
 
 
 def detach(x: Activation) -> Activation:
-    """The same values without a graph, every entry of a tuple too."""
+    """Detach an activation, or every entry of a tuple."""
     return x.detach() if isinstance(x, Tensor) else tuple(entry.detach() for entry in x)
 
 
 class LocalBlock(nn.Module):
-    """Layers, the objective they learn from, and the normalisation of what they hand on.
+    """Layers, their local objective, and the normalisation of their output for the next block.
 
-    All parameters of a block, those of its goodness and terms too, belong to one optimizer. Goodness, loss and terms
-    that another block has already are copied.
+    All parameters of a block, including those of its goodness and terms, belong to one optimizer. Goodness, loss and
+    terms that another block already has are copied.
 
     Args:
         layers: Any module. A tuple from the block before is passed as several arguments.
-        goodness: Goodness of the (first) output; None only where a segment never asks for it.
+        goodness: Goodness of the (first) output; None only if no segment uses it.
         loss: Local loss on the goodness; None under the same condition.
-        normalization: Parameter-free module applied to the (first) output before it is handed on; None = identity.
-        terms: Added to the loss.
-        goodness_from: The goodness is that of the "raw" output, or of the "normalized" one that is handed on.
-        batch_stats: Train-mode batch norm sees positives and negatives "separate" (two calls, so that statistics do
-            not tell one from the other) or "together".
-        recompute: In training, compute the inside of the layers again in the backward, piece by piece: less memory,
-            more time, the same gradients. Needs layers from :func:`~lightning_ff.blocks.partition`.
-        title: What the summary calls the layers; None names their kinds.
+        normalization: Parameter-free module applied to the (first) output for the next block; None = identity.
+        terms: Terms added to the loss.
+        goodness_from: The goodness is that of the "raw" output, or of the "normalized" one for the next block.
+        batch_stats: Train-mode batch norm sees positives and negatives "separate" (in two calls, so that they cannot
+            be distinguished by their shared statistics) or "together".
+        recompute: In training, recompute intermediate activations of the layers in the backward: less memory, more
+            time, the same gradients. Needs layers from :func:`~lightning_ff.blocks.partition`.
+        title: Name of the layers in the summary; None is the names of their types.
 
     Raises:
         ValueError: goodness and loss are of different modes, or the normalisation has parameters.
-        TypeError: a part is not what its annotation says.
+        TypeError: a part is not of the annotated type.
     """
 
     goodness: Goodness | None
@@ -90,11 +90,14 @@ class LocalBlock(nn.Module):
         self.batch_stats = batch_stats
         self.recompute = recompute
         self.title = title
-        self._moves: tuple[int, int] | None = None
+        self._channel_move: tuple[int, int] | None = None
         if recompute:
             check_graph(layers)
-        self._modal = [[m for m in layers.modules() if isinstance(m, (NormBase, DropoutBase))]]  # no submodules of it
-        self._splits = batch_stats == "separate" and any(isinstance(m, BatchNormBase) for m in layers.modules())
+        # nested lists, so that they are not registered as submodules
+        self._mode_layers = [[m for m in layers.modules() if isinstance(m, (NormBase, DropoutBase))]]
+        self._separates_statistics = batch_stats == "separate" and any(
+            isinstance(m, BatchNormBase) for m in layers.modules()
+        )
 
     def forward(
         self, x: Activation, positives: int | None = None, measure: bool = True
@@ -103,15 +106,15 @@ class LocalBlock(nn.Module):
 
         Args:
             x: Input `(N, ...)`, or a tuple of such.
-            positives: In training, the number of leading rows that are positives; None: one kind of rows.
+            positives: In training, the number of leading rows that are positives; None in class mode.
             measure: Compute the goodness.
 
         Returns:
             The activation, and its goodness `(N,)` or `(N, C)` in float32 (None without `measure`).
         """
         inputs = (x,) if isinstance(x, Tensor) else x
-        if positives is not None and self._splits and self.training:
-            h = _join(self._run(i[:positives] for i in inputs), self._run(i[positives:] for i in inputs))
+        if positives is not None and self._separates_statistics and self.training:
+            h = _concatenate(self._run(i[:positives] for i in inputs), self._run(i[positives:] for i in inputs))
         else:
             h = self._run(inputs)
         return h, self.measure(first(h)) if measure and self.goodness is not None else None
@@ -122,7 +125,7 @@ class LocalBlock(nn.Module):
         return self.layers(*inputs)
 
     def measure(self, h: Tensor) -> Tensor:
-        """Goodness of an activation, in float32 whatever the precision of the training (float64 stays)."""
+        """Goodness of an activation, in float32 for any precision of the training (float64 is kept)."""
         assert self.goodness is not None
         h = self.standard(h)
         if self.goodness_from == "normalized" and self.normalization is not None:
@@ -134,7 +137,7 @@ class LocalBlock(nn.Module):
             return self.goodness(wide)
 
     def unit(self, shape: torch.Size) -> float:
-        """Goodness of an activation of ones `shape`, normalised where the goodness is that of what is handed on."""
+        """Goodness of an activation of ones `shape`, normalised if goodness_from="normalized"."""
         assert self.goodness is not None
         if self.goodness_from == "raw" or self.normalization is None:
             return self.goodness.unit(shape)
@@ -142,40 +145,40 @@ class LocalBlock(nn.Module):
 
     @torch.no_grad()
     def refresh(self, x: Activation, positives: int | None = None) -> Activation:
-        """The activation again with the weights as they are now; running statistics do not count it twice."""
+        """The activation with the current weights, without an update of running statistics."""
         with statistics_kept(self.layers):
             return self(x, positives, measure=False)[0]
 
     def hand_over(self, h: Activation) -> Activation:
-        """What the next block gets: the activation with its first entry normalised."""
+        """Input of the next block: the activation with its first entry normalised."""
         if self.normalization is None:
             return h
         normal = self.normalization(self.standard(first(h)))
-        if self._moves is not None:
-            normal = normal.movedim(*reversed(self._moves))
+        if self._channel_move is not None:
+            normal = normal.movedim(*reversed(self._channel_move))
         return normal if isinstance(h, Tensor) else (normal, *h[1:])
 
     def standard(self, h: Tensor) -> Tensor:
-        """A (first) output with its channels where goodness and normalisation look: first in maps, last in tokens."""
-        return h if self._moves is None else h.movedim(*self._moves)
+        """A (first) output in the layout of goodness and normalisation: channels first in maps, last in tokens."""
+        return h if self._channel_move is None else h.movedim(*self._channel_move)
 
     def place_channels(self, h: Tensor, axis: int) -> None:
-        """Tell the block where the channels of its (first) output `h` are, axis 1 or -1."""
+        """Set the axis of the channels of its (first) output `h`, 1 or -1."""
         usual = 1 if h.dim() > 3 else -1
-        self._moves = (axis, usual) if h.dim() > 2 and axis != usual else None
+        self._channel_move = (axis, usual) if h.dim() > 2 and axis != usual else None
 
     @property
     def in_train_mode(self) -> bool:
-        """Whether normalisation or dropout is in train mode, set perhaps through the network that the layers are of."""
-        return any(module.training for module in self._modal[0])
+        """Whether a normalisation or dropout layer is in train mode, also if set through the original network."""
+        return any(module.training for module in self._mode_layers[0])
 
     @property
     def trainable(self) -> bool:
-        """Whether anything in the block asks for a gradient."""
+        """Whether any parameter of the block requires a gradient."""
         return any(p.requires_grad for p in self.parameters())
 
 
-def _join(a: Activation, b: Activation) -> Activation:
+def _concatenate(a: Activation, b: Activation) -> Activation:
     if isinstance(a, Tensor):
         assert isinstance(b, Tensor)
         return torch.cat((a, b))
@@ -183,7 +186,7 @@ def _join(a: Activation, b: Activation) -> Activation:
 
 
 def _checked(layers: object, goodness: object, loss: object, normalization: object, terms: Any) -> list[Term]:
-    """The terms as a list, once every part was found to be of its kind."""
+    """Check the type of every part; returns the terms as a list."""
     check_type("layers", layers, nn.Module, "give a module, such as nn.Sequential(...)")
     if goodness is not None:
         check_type("goodness", goodness, Goodness, "give an instance, such as MeanSquare()")

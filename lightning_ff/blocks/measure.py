@@ -1,4 +1,4 @@
-"""A dry run of blocks: the shapes that they hand over, and the memory that each keeps for its own backward."""
+"""A dry run of blocks: output shapes, and the memory that each block saves for its backward."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from lightning_ff._torch import storage_key
 from lightning_ff.blocks.local_block import Activation
 from lightning_ff.blocks.tracing import untouched
 
-BATCH = 2  # batch norm refuses a single value per channel in training
+BATCH = 2  # batch norm in training raises for a single value per channel
 
 
 class Measured(NamedTuple):
-    """What a dry run found out about a block.
+    """Results of a dry run of a block.
 
     Attributes:
-        shapes: Shapes of what it hands over, without the batch axis.
+        shapes: Shapes of its outputs, without the batch axis.
         saved: Bytes that autograd saves per image, without parameters and buffers.
-        positions: Number of positions in the map that the block's last weight layer gives, 0 for a vector.
+        positions: Number of positions in the output map of the block's last weight layer, 0 for a vector.
     """
 
     shapes: tuple[torch.Size, ...]
@@ -33,7 +33,7 @@ class Measured(NamedTuple):
 
 
 def example(model: nn.Module, input_shape: Sequence[int], fill: Callable[..., Tensor] = torch.zeros) -> Tensor:
-    """A batch of two inputs of the model's own type, on its device; whole numbers where it runs on these alone."""
+    """A batch of two inputs of the model's dtype, on its device; integers if the model runs only on integers."""
     first = next(model.parameters(), torch.empty(0))
     x = fill(BATCH, *input_shape, device=first.device, dtype=first.dtype if first.is_floating_point() else None)
     embeds = any(isinstance(part, (nn.Embedding, nn.EmbeddingBag)) for part in model.modules())
@@ -41,7 +41,7 @@ def example(model: nn.Module, input_shape: Sequence[int], fill: Callable[..., Te
 
 
 def _runs(model: nn.Module, x: Tensor) -> bool:
-    """Whether a model takes an input, such as the index of an embedding or a map to which one is added."""
+    """Whether a model runs on an input."""
     with untouched(model), torch.no_grad():
         try:
             model.eval()(x)
@@ -53,28 +53,28 @@ def _runs(model: nn.Module, x: Tensor) -> bool:
 def measure(
     model: nn.Module, names: Sequence[str], blocks: Sequence[GraphModule], input_shape: Sequence[int]
 ) -> list[Measured]:
-    """Run blocks in training mode, one after another, and leave everything as it was.
+    """Run blocks in training mode, one after another; model and random state are restored.
 
     Raises:
-        ValueError: a block cannot take what it gets, or does not hand over tensors `(N, ...)`.
+        ValueError: a block cannot take its input, or does not return tensors `(N, ...)`.
     """
     with untouched(model, *blocks), torch.enable_grad():
         x: Any = example(model, input_shape)
         found = []
         for number, (name, block) in enumerate(zip(names, blocks, strict=True)):
-            called = f"block {number} ({name})"
+            title = f"block {number} ({name})"
             block.train()
-            h, saved, positions = _run(block, x, called, tuple(input_shape))
+            h, saved, positions = _run(block, x, title, tuple(input_shape))
             if block is not blocks[-1]:
-                _check(h, called)
+                _check(h, title)
             entries = [entry for entry in ((h,) if isinstance(h, Tensor) else h) if isinstance(entry, Tensor)]
             found.append(Measured(tuple(entry.shape[1:] for entry in entries), saved / BATCH, positions))
             x = tuple(entry.detach() for entry in entries)
     return found
 
 
-def _run(block: GraphModule, x: Activation, called: str, input_shape: tuple[int, ...]) -> tuple[Any, int, int | None]:
-    """What a block gives, how many bytes autograd keeps for that, and the positions of its last weight layer."""
+def _run(block: GraphModule, x: Activation, title: str, input_shape: tuple[int, ...]) -> tuple[Any, int, int | None]:
+    """Output of a block, bytes that autograd saves for it, and the positions of its last weight layer."""
     inputs = (x,) if isinstance(x, Tensor) else x
     resident = {storage_key(t) for t in (*block.parameters(), *block.buffers())}
     saved: dict[int, int] = {}
@@ -84,19 +84,19 @@ def _run(block: GraphModule, x: Activation, called: str, input_shape: tuple[int,
             saved[key] = tensor.untyped_storage().nbytes()
         return tensor
 
-    watched = _Watched(block)
+    interpreter = _PositionsInterpreter(block)
     try:
         with saved_tensors_hooks(pack, lambda tensor: tensor):
-            h = watched.run(*inputs)
+            h = interpreter.run(*inputs)
     except Exception as error:
         shapes = " and ".join(str(tuple(entry.shape[1:])) for entry in inputs)
-        reason = re.sub(r" but got Proxy\(\w+\)", "", str(error))  # an assertion of the model, recorded with its text
-        raise ValueError(f"input_shape={input_shape} does not fit: {called}, which gets {shapes}: {reason}") from error
-    return h, sum(saved.values()), watched.positions
+        reason = re.sub(r" but got Proxy\(\w+\)", "", str(error))  # from a recorded assertion of the model
+        raise ValueError(f"input_shape={input_shape} does not fit: {title}, which gets {shapes}: {reason}") from error
+    return h, sum(saved.values()), interpreter.positions
 
 
-class _Watched(Interpreter):
-    """Runs a block operation by operation and remembers the map of its last weight layer."""
+class _PositionsInterpreter(Interpreter):
+    """Runs a block node by node, and records the positions in the output of its last weight layer."""
 
     def __init__(self, block: GraphModule) -> None:
         super().__init__(block)
@@ -111,16 +111,16 @@ class _Watched(Interpreter):
         return value
 
 
-def _check(h: Any, called: str) -> None:
-    """Whether the next block can take it: a tensor `(N, ...)` or a tuple of such."""
+def _check(h: Any, title: str) -> None:
+    """Check that an output can be the input of the next block: a tensor `(N, ...)` or a tuple of such."""
     for entry in (h,) if isinstance(h, Tensor) else h if isinstance(h, tuple) else [h]:
         if not isinstance(entry, Tensor):
             raise ValueError(
-                f"{called} hands over {type(entry).__name__} in {type(h).__name__}; a tensor or a tuple of tensors can "
+                f"{title} hands over {type(entry).__name__} in {type(h).__name__}; a tensor or a tuple of tensors can "
                 "pass between blocks: cut elsewhere, cuts=[...] names the modules that end a block"
             )
         if not entry.dim() or len(entry) != BATCH:
             raise ValueError(
-                f"{called} hands over a tensor of shape {tuple(entry.shape)} for {BATCH} inputs, whose first axis is "
+                f"{title} hands over a tensor of shape {tuple(entry.shape)} for {BATCH} inputs, whose first axis is "
                 "not the batch: cut elsewhere, cuts=[...] names the modules that end a block"
             )

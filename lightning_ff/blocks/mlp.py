@@ -1,4 +1,4 @@
-"""Fully connected stacks."""
+"""Fully connected layers and networks."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class _StraightThrough(torch.autograd.Function):
 class FullGradientReLU(nn.Module):
     """ReLU whose backward passes the gradient of inactive units through unchanged (straight-through).
 
-    With a goodness of squares alone it changes nothing, since the gradient at a zero activation is zero; it acts
-    together with another term, such as peer normalisation.
+    With a goodness of squares alone it has no effect, since the gradient at a zero activation is zero; it has
+    an effect together with another term, such as peer normalisation.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,14 +61,14 @@ def mlp(
         widths: Units of each layer, at least one, each at least 1.
         activation: Non-linearity.
         full_gradient: Pass gradients through inactive ReLU units, see :class:`FullGradientReLU`.
-        dropout: Share of activities dropped after the non-linearity, in [0, 1).
+        dropout: Probability of dropping an activation after the non-linearity, in [0, 1).
 
     Returns:
         One module per layer: `(N, inputs)` to `(N, widths[0])`, and so on.
 
     Raises:
-        ValueError: widths is empty or has a value below 1, the activation is unknown, `full_gradient` is asked for
-            with another activation than ReLU, or dropout is outside [0, 1).
+        ValueError: widths is empty or has a value below 1, the activation is unknown, `full_gradient` is used with
+            another activation than ReLU, or dropout is outside [0, 1).
 
     Example::
 
@@ -97,14 +97,14 @@ def mlp(
 class MLP(nn.Sequential):
     """A fully connected network with a linear classifier, for the methods that cut a network into blocks.
 
-    A :func:`~lightning_ff.blocks.partition` gives one block per layer, and the classifier.
+    A :func:`~lightning_ff.blocks.partition` returns one block per layer, and the classifier.
 
     Args:
         num_classes: Number of classes.
         inputs: Number of input features.
         widths: Units of each hidden layer.
         activation: Non-linearity.
-        dropout: Share of activities dropped after the non-linearity, in [0, 1).
+        dropout: Probability of dropping an activation after the non-linearity, in [0, 1).
 
     Raises:
         ValueError: an argument is out of range.
@@ -130,6 +130,6 @@ class MLP(nn.Sequential):
             raise ValueError(f"inputs={inputs}: must be at least 1, such as 784 for images of 28 x 28")
         layers = mlp(inputs, widths, activation, dropout=dropout)
         super().__init__(*layers, nn.Linear(widths[-1], num_classes))
-        # kept, so that a checkpoint can tell how the network was made
+        # attributes of the same names, so that a checkpoint can describe the network
         self.num_classes, self.inputs, self.widths = num_classes, inputs, list(widths)
         self.activation, self.dropout = activation, dropout

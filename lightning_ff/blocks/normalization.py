@@ -1,4 +1,4 @@
-"""Parameter-free normalisation of what one block hands to the next, so that goodness is not simply copied."""
+"""Parameter-free normalisation of blocks' outputs, so that the next block cannot simply copy the goodness."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Normalize(nn.Module):
     Args:
         kind: Over all features of a sample: "l2" (length 1), "rms" (root mean square 1) or "layer" (mean 0, variance
             1). "channel" is "layer" over the channels of each position: dimension 1 of maps `(N, C, ...)`, the last
-            one of tokens `(N, T, C)`. "none" changes nothing.
+            one of tokens `(N, T, C)`. "none" is the identity.
         eps: Added to the square before the root ("l2" and "rms": to the mean square), against division by zero.
 
     Raises:

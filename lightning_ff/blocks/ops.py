@@ -1,4 +1,4 @@
-"""Facts about single operations of a traced model."""
+"""Properties of single operations of a traced model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KNOWN = {"torch", "torchvision", "_operator", "builtins", "math"}
 
 
 def name_of(traced: Traced, node: Node) -> str:
-    """Name of the function, method or class (in small letters) that a node calls, or of the attribute it gets."""
+    """Name of the function, method or class (in lower case) that a node calls, or of the attribute it reads."""
     module = traced.module(node)
     if module is not None:
         return type(module).__name__.lower()
@@ -32,12 +32,12 @@ def name_of(traced: Traced, node: Node) -> str:
 
 
 def gives_shape(traced: Traced, node: Node) -> bool:
-    """Whether a node reads the shape, the type or the device of a tensor."""
+    """Whether a node reads the shape, the dtype or the device of a tensor."""
     return node.op in ("call_function", "call_method") and name_of(traced, node) in _SHAPE
 
 
 def gives_batch_size(traced: Traced, node: Node) -> Node | None:
-    """The tensor whose first size, or device, a node reads."""
+    """The tensor whose batch size or device a node reads; None for other nodes."""
     name = name_of(traced, node)
     source = node.args[0] if node.args else None
     if not isinstance(source, Node):
@@ -51,7 +51,7 @@ def gives_batch_size(traced: Traced, node: Node) -> Node | None:
 
 
 def is_random(traced: Traced, node: Node) -> bool:
-    """Whether two runs of a node give different values."""
+    """Whether a node draws random numbers."""
     return any(word in name_of(traced, node) for word in _RANDOM)
 
 
@@ -67,7 +67,7 @@ def gives_many(node: Node) -> bool:
 
 
 @cache
-def _place_of_inplace(function: Any) -> int | None:
+def _position_of_inplace(function: Any) -> int | None:
     try:
         names = list(inspect.signature(function).parameters)
     except (TypeError, ValueError):
@@ -85,18 +85,18 @@ def in_place(traced: Traced, node: Node) -> bool:
     name = name_of(traced, node)
     if name in _INPLACE_OPERATORS or (name.endswith("_") and not name.endswith("__")):
         return True
-    place = _place_of_inplace(node.target) if node.op == "call_function" else None
-    positional = node.args[place] if place is not None and place < len(node.args) else False
+    position = _position_of_inplace(node.target) if node.op == "call_function" else None
+    positional = node.args[position] if position is not None and position < len(node.args) else False
     return bool(node.kwargs.get("inplace", positional))
 
 
 def is_opaque(traced: Traced, node: Node) -> bool:
-    """Whether nothing is known of the code that a node runs: a module or function of the user's, kept whole."""
+    """Whether the code that a node runs is unknown: a user-defined module or function, kept whole."""
     if node.op not in ("call_module", "call_function"):
         return False
     module = traced.module(node)
-    home = getattr(node.target if module is None else type(module), "__module__", None) or "builtins"
-    return home.split(".")[0] not in _KNOWN
+    package = getattr(node.target if module is None else type(module), "__module__", None) or "builtins"
+    return package.split(".")[0] not in _KNOWN
 
 
 def written(traced: Traced, node: Node) -> list[Node]:
@@ -114,7 +114,7 @@ def target_of(node: Node) -> Node | None:
 
 
 def is_fresh(traced: Traced, node: Node) -> bool:
-    """Whether the value of a node surely shares no memory with the node's inputs."""
+    """Whether the value of a node is known to share no memory with the node's inputs."""
     module = traced.module(node)
     if in_place(traced, node) or (module is not None and not type(module).__module__.startswith("torch.nn")):
         return False
@@ -139,7 +139,7 @@ def matrices(traced: Traced, node: Node) -> list[Node]:
 
 
 def _constants(node: Node) -> list[Node]:
-    """What a node reads from the model, itself or by way of operations on nothing else."""
+    """The `get_attr` nodes that a node reads, directly or through operations on constants only."""
     found: list[Node] = []
     for source in node.all_input_nodes:
         if source.op == "get_attr":
@@ -170,7 +170,7 @@ def is_product(node: Node) -> bool:
 
 
 def is_spatial(traced: Traced, node: Node) -> bool:
-    """Whether a weight layer is a convolution, with the map's sizes behind the channels."""
+    """Whether a weight layer is a convolution, with the spatial axes after the channels."""
     module = traced.module(node)
     if module is None:
         return "conv" in name_of(traced, node)

@@ -1,4 +1,4 @@
-"""Any module, cut into blocks that share its parameters."""
+"""Partition of any module into blocks that share its parameters."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from lightning_ff.blocks.verify import verify
 
 
 class Partition(nn.Module):
-    """The blocks of a model, in order; printed, a table.
+    """The blocks of a model, in order; `repr` is a table.
 
     Attributes:
-        names: What each block is called, after its weight layers: "layer1.0", "features.12", "fc".
-        modules_of: The modules and functions in each block, containers where they lie in it as a whole.
+        names: Name of each block, from its weight layers: "layer1.0", "features.12", "fc".
+        modules_of: The modules and functions in each block; a container if all of it is in the block.
         measured: Shapes and memory of each block, None without `input_shape`.
         unused: Names of the model's parameters that its forward does not use.
     """
@@ -61,7 +61,7 @@ class Partition(nn.Module):
         return list(self.blocks)[index]
 
     def forward(self, x: Activation) -> Any:
-        """The model's own output, from its blocks one after another."""
+        """Run the blocks one after another; returns the model's output."""
         for block in self.blocks:
             x = block(x) if isinstance(x, Tensor) else block(*x)
         return x
@@ -76,37 +76,37 @@ def partition(
     input_shape: Sequence[int] | None = None,
     balance: Balance = "parameters",
 ) -> Partition:
-    """Cut any model into blocks that share its parameters and together give exactly its output.
+    """Cut any model into blocks that share its parameters and together compute exactly its output.
 
-    What passes between blocks is a tensor `(N, ...)`, or a tuple of such whose first entry is the activation and whose
-    others are skips; a block takes the entries as several arguments. The model itself is not changed: it keeps its
-    `state_dict` keys, and training the blocks trains it. A block follows its own `train()` and `eval()`.
+    Blocks pass a tensor `(N, ...)`, or a tuple of tensors: the activation, then skips; a block takes the entries as
+    several arguments. The model itself is not changed: it keeps its `state_dict` keys, and training the blocks trains
+    it. A block has its own `train()` and `eval()` mode.
 
     The model is recorded with `torch.fx`, for any batch size. Modules without submodules, and modules whose own code
-    cannot be recorded, are kept whole. A block that would overwrite what it gets works on a copy.
+    cannot be recorded, are kept whole. A block that would overwrite its input works on a copy.
 
     Args:
         model: Its forward takes one input `(N, ...)`; further arguments keep their defaults.
-        cuts: Where to cut; every block but those named by paths holds a weight layer.
+        cuts: Where to cut; every block has a weight layer, except with paths of modules.
 
             * "blocks": where exactly one tensor is alive, outside residual modules (all modules of a class whose
-              forward joins branches, used more than once) and outside the head (the last linear layers).
+              forward combines branches, used more than once) and outside the head (the last linear layers).
             * "finest": everywhere where exactly one tensor is alive.
-            * "layers": between any two weight layers, skips handed on beside the activation; squeeze-excitation stays
-              with the layer in front of it.
-            * "stages": "blocks", joined while the map stays as large as it is; needs `input_shape`.
-            * an int: so many blocks, out of "finest", as equal as possible in what `balance` says.
-            * paths of modules such as `["maxpool", "layer1.1"]`: each ends a block, what is left is the last one.
+            * "layers": between any two weight layers, with skips passed along with the activation; squeeze-excitation
+              stays with the layer before it.
+            * "stages": "blocks", merged as long as the size of the map is the same; needs `input_shape`.
+            * an int: N blocks from "finest", as equal as possible by `balance`.
+            * paths of modules such as `["maxpool", "layer1.1"]`: each ends a block; the rest is the last block.
         input_shape: Shape of one input without the batch axis; adds shapes and memory to the table, and compares the
             blocks with the model on an example. Without it, every tensor must have the batch as its first axis.
-        balance: What an int balances: "parameters", or "activations", the bytes saved for backward (needs
+        balance: Quantity that an int balances: "parameters", or "activations", the bytes saved for backward (needs
             `input_shape`).
 
     Returns:
         The blocks, in order.
 
     Raises:
-        TypeError: `model` is no module.
+        TypeError: `model` is not a module.
         ValueError: an argument does not fit, the model cannot be traced, or two blocks would share a parameter.
 
     Example::
@@ -138,7 +138,7 @@ def partition(
 
 
 def _flow(model: nn.Module, cuts: Any, input_shape: Sequence[int] | None) -> Flow:
-    """The recorded model; where its own forward cannot be recorded, the named modules one after another."""
+    """The recorded model; if its own forward cannot be recorded, the named modules one after another."""
     try:
         return Flow(trace(model))
     except Untraceable:

@@ -1,4 +1,4 @@
-"""What a model and the arguments of a partition must fulfil."""
+"""Checks of a model and of the arguments of a partition."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAMED = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.
 
 
 def check_arguments(model: Any, cuts: Any, input_shape: Any, balance: Any) -> None:
-    """Refuse what cannot be right whatever the model computes."""
+    """Check the arguments as far as possible without tracing the model."""
     if not isinstance(model, nn.Module):
         hint = "; call it first" if callable(model) else ""
         raise TypeError(f"model={model!r}: give an nn.Module, not {type(model).__name__}{hint}")
@@ -65,7 +65,7 @@ def _check_shape(input_shape: Any, needed: bool) -> None:
 
 
 def check_parameters(model: nn.Module, blocks: Sequence[nn.Module], names: Sequence[str]) -> list[str]:
-    """Every parameter lies in one block at most; returns the names of those in none."""
+    """Check that every parameter is in at most one block; returns the names of those in none."""
     block_of: dict[nn.Parameter, int] = {}
     for number, block in enumerate(blocks):
         for parameter in block.parameters():

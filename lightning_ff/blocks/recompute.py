@@ -1,7 +1,7 @@
-"""Less memory for more time: the inside of a block is computed again in its backward, piece by piece.
+"""Recomputation in the backward: less memory for more time.
 
-A piece is a convolution or linear layer with the normalisation and activation behind it. Only what goes into a piece is
-kept; inside, everything is computed again when the backward comes to it, and freed before it comes to the next one.
+A piece of a block is a convolution or linear layer with the normalisation and activation after it. Only the input of a
+piece is saved; its intermediate activations are recomputed in its backward, and freed before that of the next piece.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FOLLOWERS = (NormBase, nn.LayerNorm, nn.GroupNorm, nn.ReLU, nn.ReLU6, nn.Hardsw
 
 @contextmanager
 def statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Normalisation by the batch as in training, without an update of running statistics."""
+    """Context manager: normalise by batch statistics as in training, without an update of running statistics."""
     tracking = [m for m in module.modules() if isinstance(m, NormBase) and m.track_running_stats]
     for part in tracking:
         part.track_running_stats = False
@@ -34,39 +34,39 @@ def statistics_kept(module: nn.Module) -> Iterator[None]:
 
 
 def pieces(layers: GraphModule) -> dict[Node, list[Node]]:
-    """The nodes behind each convolution or linear layer that are computed again with it, by that layer's node."""
+    """The nodes after each convolution or linear layer that are recomputed with it, by that layer's node."""
     found = {}
     for node in layers.graph.nodes:
-        if _is(layers, node, _HEADS):
+        if _is_module(layers, node, _HEADS):
             chain = [node]
-            while len(chain[-1].users) == 1 and _is(layers, follower := next(iter(chain[-1].users)), _FOLLOWERS):
+            while len(chain[-1].users) == 1 and _is_module(layers, follower := next(iter(chain[-1].users)), _FOLLOWERS):
                 chain.append(follower)
             if len(chain) > 1:
                 found[node] = chain[1:]
     return found
 
 
-def _is(layers: GraphModule, node: Node, kinds: tuple[type[nn.Module], ...]) -> bool:
+def _is_module(layers: GraphModule, node: Node, classes: tuple[type[nn.Module], ...]) -> bool:
     if node.op != "call_module":
         return False
     module = layers.get_submodule(str(node.target))
-    # A weight that is made anew in every call, such as a spectral norm's, would be another one in the backward.
-    made = isinstance(module, _HEADS) and "weight" not in dict(module.named_parameters(recurse=False))
-    return isinstance(module, kinds) and not made
+    # a weight that is computed in every call, such as with spectral norm, would differ in the backward
+    computed = isinstance(module, _HEADS) and "weight" not in dict(module.named_parameters(recurse=False))
+    return isinstance(module, classes) and not computed
 
 
-class _Again(torch.autograd.Function):
-    """Runs modules in a row, keeps what goes in, and runs them again in the backward.
+class _Recompute(torch.autograd.Function):
+    """Runs modules one after another, saves their input, and runs them again in the backward.
 
-    Parameters are inputs of it, since the input of a local block asks for no gradient. It is not torch's checkpoint,
-    which hides what it computes again from saved-tensor hooks, so that its memory cannot be measured.
+    Parameters are arguments, since the input of a local block requires no gradient. torch's checkpoint is not used, as
+    it hides recomputed tensors from saved-tensor hooks, so that its memory cannot be measured.
     """
 
     @staticmethod
     def forward(ctx: Any, modules: nn.Sequential, x: Tensor, *parameters: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.modules, ctx.parameters, kind = modules, parameters, x.device.type
-        ctx.autocast = torch.autocast(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
+        ctx.modules, ctx.parameters, device = modules, parameters, x.device.type
+        ctx.autocast = torch.autocast(device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
         return modules(x)
 
     @staticmethod
@@ -74,13 +74,13 @@ class _Again(torch.autograd.Function):
         x = ctx.saved_tensors[0].detach().requires_grad_(ctx.needs_input_grad[1])
         wanted = [p for p, needed in zip((x, *ctx.parameters), ctx.needs_input_grad[1:], strict=True) if needed]
         with torch.enable_grad(), ctx.autocast, statistics_kept(ctx.modules):
-            answer = ctx.modules(x)
-        found = iter(torch.autograd.grad(answer, wanted, grads[0]))
+            output = ctx.modules(x)
+        found = iter(torch.autograd.grad(output, wanted, grads[0]))
         return None, *(next(found) if needed else None for needed in ctx.needs_input_grad[1:])
 
 
 class Recomputing(Interpreter):
-    """Runs the graph of a block, keeping of its pieces only what goes into them.
+    """Runs the graph of a block, saving only the inputs of its pieces.
 
     Args:
         layers: A block of :func:`~lightning_ff.blocks.partition`.
@@ -92,7 +92,7 @@ class Recomputing(Interpreter):
         self.pieces = pieces(layers)
 
     def run_node(self, n: Node) -> Any:
-        """Run a node; one that begins a piece runs all of it."""
+        """Run a node; the first node of a piece runs the whole piece."""
         chain = self.pieces.get(n)
         if chain is None:
             return super().run_node(n)
@@ -100,8 +100,8 @@ class Recomputing(Interpreter):
         modules.training = self.layers.training
         (x,), _ = self.fetch_args_kwargs_from_env(n)
         self.env.update(dict.fromkeys(chain))
-        self.env[chain[-1]] = _Again.apply(modules, x, *modules.parameters())
-        return None  # the nodes of the chain have their values already and are not run
+        self.env[chain[-1]] = _Recompute.apply(modules, x, *modules.parameters())
+        return None  # the nodes of the chain have values in `env`, so they are not run
 
 
 def check_graph(layers: nn.Module) -> None:
@@ -118,5 +118,5 @@ def check_graph(layers: nn.Module) -> None:
 
 
 def recomputing(layers: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
-    """Output of a block's layers, whose backward computes the inside of every piece again."""
+    """Output of a block's layers, with recomputation in the backward."""
     return Recomputing(cast(GraphModule, layers)).run(*inputs)

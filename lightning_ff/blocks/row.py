@@ -17,10 +17,10 @@ _REMEDY = (
 
 
 def check_row(model: nn.Module, paths: Sequence[str], input_shape: Sequence[int]) -> None:
-    """Check on an example that modules one after another give the model's output.
+    """Check on an example that modules one after another return the model's output.
 
     Raises:
-        ValueError: they do not, or one of them is unknown or cannot take what it gets.
+        ValueError: they do not, or one of them is unknown or cannot take its input.
     """
     known = dict(model.named_modules())
     for name in paths:
@@ -31,13 +31,13 @@ def check_row(model: nn.Module, paths: Sequence[str], input_shape: Sequence[int]
             raise ValueError(f"cuts: {name!r} is a {type(known[name]).__name__}, which does not run: name {inside}")
     with untouched(model), torch.no_grad():
         x = example(model, input_shape, torch.rand)
-        want = _run(model.eval(), x, f"input_shape={tuple(input_shape)} does not fit {type(model).__name__}")
+        expected = _run(model.eval(), x, f"input_shape={tuple(input_shape)} does not fit {type(model).__name__}")
     with untouched(model), torch.no_grad():
         model.eval()
         for name in paths:
-            gets = f", which gets {tuple(x.shape[1:])}" if isinstance(x, Tensor) else ""
-            x = _run(known[name], x, f"cuts={list(paths)}: {_REMEDY}; now {name!r}{gets}, fails")
-    if not (isinstance(want, Tensor) and isinstance(x, Tensor) and torch.equal(x, want)):
+            shape = f", which gets {tuple(x.shape[1:])}" if isinstance(x, Tensor) else ""
+            x = _run(known[name], x, f"cuts={list(paths)}: {_REMEDY}; now {name!r}{shape}, fails")
+    if not (isinstance(expected, Tensor) and isinstance(x, Tensor) and torch.equal(x, expected)):
         raise ValueError(
             f"cuts={list(paths)}: the forward of {type(model).__name__} cannot be traced, and these modules one after "
             f"another do not give its output; {_REMEDY}"

@@ -17,15 +17,15 @@ from torch.fx import Graph, Node, Proxy, Tracer
 
 from lightning_ff._torch import buffers_of
 
-_DRAWN = (
-    "it draws random numbers of a fixed shape, which would stay the same for ever; draw them like the activation "
-    "(torch.randn_like), or in a module of its own"
+_RANDOM_CONSTANT = (
+    "it draws random numbers of a fixed shape, which would be recorded as constants; draw them like the activation "
+    "(torch.randn_like), or in a separate module"
 )
-MODEL = "model"  # where the wrapper of the traced model holds it
+MODEL = "model"  # attribute of the wrapper that holds the traced model
 
 
 class Call(NamedTuple):
-    """One call of a module that is traced through; the model itself has the path ""."""
+    """One call of a traced module; the path of the model itself is ""."""
 
     path: str
     number: int
@@ -43,12 +43,12 @@ class Switch(nn.Module):
 
 
 class Traced(NamedTuple):
-    """A model's graph; `calls` in a node's meta says which modules it was recorded in, outermost first.
+    """A model's graph; `calls` in a node's meta are the calls that it was recorded in, outermost first.
 
     Attributes:
         model: The model.
         graph: Its graph; targets of nodes start with "model.", except those of `extras`.
-        extras: What nodes refer to that is no part of the model: constants, switches, modules made on the fly.
+        extras: Targets of nodes outside the model: constants, switches, modules created in the forward.
     """
 
     model: nn.Module
@@ -73,14 +73,14 @@ class Traced(NamedTuple):
 
 
 def path(node: Node) -> str:
-    """Where in the model the target of a `call_module` or `get_attr` node lies."""
+    """Path in the model of the target of a `call_module` or `get_attr` node."""
     target = str(node.target)
     return "" if target == MODEL else target.removeprefix(MODEL + ".")
 
 
 @contextmanager
 def untouched(*modules: nn.Module) -> Iterator[None]:
-    """Attributes, modes and buffers of modules, and the random state, are put back afterwards."""
+    """Context manager: restores attributes, modes and buffers of modules, and the random state."""
     parts = {part: dict(vars(part)) for module in modules for part in module.modules()}
     buffers = {part: dict(buffers_of(part)) for part in parts}
     values = {b: b.detach().clone() for of_part in buffers.values() for b in of_part.values() if b is not None}
@@ -115,7 +115,7 @@ class _Wrapper(nn.Module):
 
 
 class _Tracer(Tracer):
-    """Keeps modules without submodules whole, and those that cannot be traced; reads every buffer at run time."""
+    """Does not trace into modules without submodules or in `whole`; reads every buffer at run time."""
 
     proxy_buffer_attributes = True
 
@@ -136,7 +136,7 @@ class _Tracer(Tracer):
     def path_of_module(self, mod: nn.Module) -> str:
         try:
             return super().path_of_module(mod)
-        except NameError:  # made in the forward pass
+        except NameError:  # created in the forward pass
             if next(mod.parameters(), None) is not None:
                 raise
             name = f"_inline{len(self.inline)}"
@@ -151,14 +151,14 @@ class _Tracer(Tracer):
             return self.create_proxy("call_module", name, args, kwargs)
         random = torch.get_rng_state()
         if name == MODEL:
-            return self._drawing(random, forward(*args, **kwargs))
+            return self._without_draws(random, forward(*args, **kwargs))
         before = len(self.graph.nodes)
         self.number += 1
         self.calls.append(Call(name.removeprefix(MODEL + "."), self.number))
         try:
-            return self._drawing(random, forward(*args, **kwargs))
+            return self._without_draws(random, forward(*args, **kwargs))
         except Exception:
-            torch.set_rng_state(random)  # what it drew is not to be blamed on the module around it
+            torch.set_rng_state(random)  # so that the check of the module around it passes
             for node in reversed(list(self.graph.nodes)[before:]):
                 self.graph.erase_node(node)
         finally:
@@ -166,10 +166,10 @@ class _Tracer(Tracer):
         return self.create_proxy("call_module", name, args, kwargs)
 
     @staticmethod
-    def _drawing(before: Tensor, result: Any) -> Any:
-        """The result of a forward that has drawn no number while it was recorded, since that one would stay."""
+    def _without_draws(before: Tensor, result: Any) -> Any:
+        """Return the result of a forward; raises if it drew a random number, which would be recorded as a constant."""
         if not torch.equal(before, torch.get_rng_state()):
-            raise RuntimeError(_DRAWN)
+            raise RuntimeError(_RANDOM_CONSTANT)
         return result
 
     def create_node(self, *args: Any, **kwargs: Any) -> Node:
@@ -180,7 +180,7 @@ class _Tracer(Tracer):
         return node
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        return super().getattr(attr, attr_val, {})  # a cached node may be one that has been erased
+        return super().getattr(attr, attr_val, {})  # a cached node may have been erased
 
     def to_bool(self, obj: Proxy) -> bool:
         frame = sys._getframe(2)
@@ -191,9 +191,9 @@ class _Tracer(Tracer):
 
 
 def _context() -> tuple[bool, ...]:
-    """What a recording does not hold: whether gradients are on, and autocast."""
-    kinds = ("cpu", "cuda")
-    return (torch.is_grad_enabled(), *(torch.is_autocast_enabled(kind) for kind in kinds))
+    """State that a graph does not record: grad mode and autocast."""
+    devices = ("cpu", "cuda")
+    return (torch.is_grad_enabled(), *(torch.is_autocast_enabled(device) for device in devices))
 
 
 def _record(model: nn.Module, chain: Sequence[str], whole: Collection[str], training: bool) -> Traced:
@@ -208,13 +208,13 @@ def _record(model: nn.Module, chain: Sequence[str], whole: Collection[str], trai
 
 
 def trace(model: nn.Module, chain: Sequence[str] = ()) -> Traced:
-    """Record the forward pass of a model in training and in evaluation, and join the two.
+    """Record the forward pass of a model in training and in evaluation, and merge the two graphs.
 
     Modules without submodules are kept whole, and so are those whose forward cannot be traced or records other
     operations in training than in evaluation. A constant that differs between the two becomes a :class:`Switch`.
 
     Args:
-        model: The model; nothing of it changes.
+        model: The model; it is not changed.
         chain: Record these modules one after another in place of the model's own forward.
 
     Raises:
@@ -228,16 +228,16 @@ def trace(model: nn.Module, chain: Sequence[str] = ()) -> Traced:
             except Exception as error:
                 raise Untraceable(model, error) from error
         _check_constants(train, evaluation)
-        other = _differing(train.graph, evaluation.graph)
-        if not other and _align(train, evaluation):
+        differing = _differing(train.graph, evaluation.graph)
+        if not differing and _align(train, evaluation):
             return train
-        if not other - {""}:
+        if not differing - {""}:
             raise ValueError(
                 f"model={type(model).__name__}: its own forward does different things in training and in evaluation; "
-                "switch that off (auxiliary classifiers: aux_logits=False) or move it into a module of its own, which "
+                "switch that off (auxiliary classifiers: aux_logits=False) or move it into a separate module, which "
                 "is then kept whole"
             )
-        whole |= other - {""}
+        whole |= differing - {""}
 
 
 class Untraceable(ValueError):
@@ -252,12 +252,12 @@ class Untraceable(ValueError):
         super().__init__(
             f"model={type(model).__name__}: its forward cannot be traced{where}: {error}. Name the modules that run "
             f"one after another, and the shape of an input on which this is verified: partition(model, cuts={names}, "
-            "input_shape=(3, 32, 32)); or move that code into a module of its own, which is then kept whole"
+            "input_shape=(3, 32, 32)); or move that code into a separate module, which is then kept whole"
         )
 
 
 def members(name: str, module: nn.Module) -> list[str]:
-    """Path of a module, or those of the members of a list of modules, which does not run itself."""
+    """Path of a module, or paths of the members of a module list, which does not run itself."""
     if not isinstance(module, (nn.ModuleList, nn.ModuleDict)):
         return [name]
     return [path for field, part in module.named_children() for path in members(f"{name}.{field}", part)]
@@ -275,13 +275,13 @@ def _differing(train: Graph, evaluation: Graph) -> set[str]:
 
 
 def _check_constants(train: Traced, evaluation: Traced) -> None:
-    """A constant that is not the same in a second run is a random number."""
+    """Check that tensor constants are equal in both graphs; a different one is a random number."""
     for name in train.extras.keys() & evaluation.extras.keys():
         a, b = train.extras[name], evaluation.extras[name]
         if isinstance(a, Tensor) and isinstance(b, Tensor) and not torch.equal(a, b):
             raise ValueError(
                 f"model={type(train.model).__name__}: its forward draws random numbers of a fixed shape, which would "
-                "stay the same for ever; draw them like the activation (torch.randn_like), or in a module of its own"
+                "be recorded as constants; draw them like the activation (torch.randn_like), or in a separate module"
             )
 
 
@@ -290,31 +290,31 @@ class _Different(Exception):
 
 
 def _align(train: Traced, evaluation: Traced) -> bool:
-    """Put a switch into the training graph where a constant differs; False when more than constants differ."""
+    """Insert a switch into the training graph where a constant differs; False if more than constants differ."""
     pairs = list(zip_longest(train.graph.nodes, evaluation.graph.nodes))
     same = {a: b for a, b in pairs}
     try:
         for node, other in pairs:
-            node.args = _join(train, same, node, node.args, other.args)
-            node.kwargs = _join(train, same, node, node.kwargs, other.kwargs)
+            node.args = _merge(train, same, node, node.args, other.args)
+            node.kwargs = _merge(train, same, node, node.kwargs, other.kwargs)
     except _Different:
         return False
     return True
 
 
-def _join(traced: Traced, same: dict[Node, Node], node: Node, a: Any, b: Any) -> Any:
+def _merge(traced: Traced, same: dict[Node, Node], node: Node, a: Any, b: Any) -> Any:
     if isinstance(a, Node):
         if same[a] is not b:
             raise _Different
         return a
     if type(a) is type(b) and isinstance(a, tuple | list) and len(a) == len(b):
-        entries = [_join(traced, same, node, x, y) for x, y in zip(a, b, strict=True)]
+        entries = [_merge(traced, same, node, x, y) for x, y in zip(a, b, strict=True)]
         return tuple(entries) if isinstance(a, tuple) else entries
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
-        return {key: _join(traced, same, node, value, b[key]) for key, value in a.items()}
+        return {key: _merge(traced, same, node, value, b[key]) for key, value in a.items()}
     if isinstance(a, slice) and isinstance(b, slice):
         ends = zip((a.start, a.stop, a.step), (b.start, b.stop, b.step), strict=True)
-        return slice(*(_join(traced, same, node, x, y) for x, y in ends))
+        return slice(*(_merge(traced, same, node, x, y) for x, y in ends))
     if type(a) is type(b) and a == b:
         return a
     if isinstance(b, Node) or node.op == "output":

@@ -1,4 +1,4 @@
-"""Whether the blocks of a model give what the model gives, on an example."""
+"""Check on an example that the blocks of a model compute the same as the model."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ def verify(model: nn.Module, blocks: Sequence[nn.Module], input_shape: Sequence[
     """Compare outputs and buffers in training and in evaluation, from the same random state.
 
     Raises:
-        ValueError: they differ: the recorded forward is not the model's own.
+        ValueError: they differ, so the recorded forward is not the model's own.
     """
     with untouched(model):
         x = example(model, input_shape, torch.rand)
     if x.is_meta:
         return
     for training in (True, False):
-        want = _result(model, blocks, training, model, x)
-        if _same(want, _result(model, blocks, training, _one_after_another(blocks), x)):
+        expected = _result(model, blocks, training, model, x)
+        if _same(expected, _result(model, blocks, training, _one_after_another(blocks), x)):
             continue
-        if _same(want, _result(model, blocks, training, model, x)):  # it does not draw from elsewhere
+        if _same(expected, _result(model, blocks, training, model, x)):  # the model itself is deterministic
             mode = "training" if training else "evaluation"
             raise ValueError(
                 f"model={type(model).__name__}: in {mode}, its blocks give another output, or other buffers, than the "
                 "model. Its forward depends on what a recording does not see, such as isinstance(x, Tensor), numbers "
-                "drawn in Python or dropout between named modules: move that code into a module of its own without "
+                "drawn in Python or dropout between named modules: move that code into a separate module without "
                 "submodules, which is kept whole"
             )
 

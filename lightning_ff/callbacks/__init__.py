@@ -1,4 +1,4 @@
-"""Callbacks that change, watch or report a learner's training."""
+"""Callbacks that change, monitor or report a learner's training."""
 
 from lightning_ff.callbacks.ensembles import EnsembleMonitor
 from lightning_ff.callbacks.goodness import GoodnessMonitor

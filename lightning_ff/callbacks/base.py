@@ -1,4 +1,4 @@
-"""What callbacks share."""
+"""Helpers of several callbacks."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from lightning_ff.learner import LocalLearner
 
 
 def pair_learner(module: LightningModule, callback: Callback) -> LocalLearner:
-    """The learner, checked to be one that has negatives.
+    """The learner, after a check that it has negatives.
 
     Raises:
-        TypeError: the module is no learner in pair mode.
+        TypeError: the module is not a learner in pair mode.
     """
     if isinstance(module, LocalLearner) and module.network.mode == "pair":
         return module

@@ -1,4 +1,4 @@
-"""What an ensemble monitor leaves behind: a summary, files from which pictures can be drawn again, and the pictures."""
+"""Output of an ensemble monitor: summary values, files from which pictures can be redrawn, and pictures."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ Data = Mapping[str, np.ndarray]
 
 
 def class_names(trainer: Trainer, module: LightningModule) -> list[str]:
-    """Names of the classes as the data module has them, or else their numbers.
+    """Names of the classes from the data module, or else their indices.
 
     Raises:
-        ValueError: nobody says how many classes there are.
+        ValueError: the number of classes is unknown.
     """
     names = getattr(datamodule_of(trainer), "class_names", None)
     if names is not None:
@@ -46,7 +46,7 @@ def class_names(trainer: Trainer, module: LightningModule) -> list[str]:
 
 
 def summary(data: Data) -> dict[str, float]:
-    """One number per layer of everything, by the key that is logged; of classes that training has seen."""
+    """One value per layer and measure, by the key that is logged; over the classes that training has seen."""
     values: dict[str, float] = {}
     seen = data["seen"]
     for name in map(str, data["layers"]):
@@ -64,7 +64,7 @@ def summary(data: Data) -> dict[str, float]:
 
 
 def weights(layer: nn.Module, name: str) -> dict[str, Tensor]:
-    """Weights and biases of a layer that has one linear map."""
+    """Weight and bias of a layer with exactly one linear layer; empty for others."""
     inner = layer.layers if isinstance(layer, LocalBlock) else layer
     linear = [module for module in inner.modules() if isinstance(module, nn.Linear)]
     if len(linear) != 1:
@@ -74,7 +74,7 @@ def weights(layer: nn.Module, name: str) -> dict[str, Tensor]:
 
 
 def save(trainer: Trainer, stage: str, data: Data) -> None:
-    """Write `representations/<stage>.npz` and `.csv` into the run's folder, in `fit` one pair for every epoch too."""
+    """Write `representations/<stage>.npz` and `.csv` into the run's folder; in `fit` also one pair per epoch."""
     folder = run_folder(trainer)
     if folder is None:
         return
@@ -86,11 +86,11 @@ def save(trainer: Trainer, stage: str, data: Data) -> None:
         partial = folder / f"{name}.partial.npz"
         np.savez(partial, **small)  # type: ignore[arg-type]
         partial.replace(folder / f"{name}.npz")
-        _table(folder / f"{name}.csv", data)
+        _write_table(folder / f"{name}.csv", data)
 
 
-def _table(path: Any, data: Data) -> None:
-    """Numbers per layer and class, one row each."""
+def _write_table(path: Any, data: Data) -> None:
+    """Write the values of each layer and class as one row."""
     keys = ("count", "hoyer", "treves_rolls", "active_fraction")
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
@@ -99,12 +99,12 @@ def _table(path: Any, data: Data) -> None:
             for c, name in enumerate(data["classes"]):
                 numbers = [float(data[f"{layer}/{key}"][c]) for key in keys]
                 size = int(data[f"{layer}/members"][c].sum())
-                right = float(data["accuracy"][c]) if "accuracy" in data else ""
-                rows.writerow([layer, name, bool(data["seen"][c]), right, *numbers, size])
+                accuracy = float(data["accuracy"][c]) if "accuracy" in data else ""
+                rows.writerow([layer, name, bool(data["seen"][c]), accuracy, *numbers, size])
 
 
 def draw(trainer: Trainer, stage: str, data: Data) -> None:
-    """Draw every picture that the data allow, and send it to the loggers."""
+    """Draw every picture for which there is data, and log it."""
     from lightning_ff import figures
 
     classes, layers = [str(name) for name in data["classes"]], [str(name) for name in data["layers"]]

@@ -30,13 +30,12 @@ _PARAMETER = {"leave_one_out": ("k", 1.0), "quantile_median": ("quantile", 0.9),
 
 
 class EnsembleMonitor(RepresentationCallback):
-    """Find the units that answer to each class, and how classes share them (arXiv 2305.18353, public protocol).
+    """Find the units that respond to each class, and how classes share them (arXiv 2305.18353, public protocol).
 
-    It looks at images with their own label written in, where labels are written into images. Into the run's folder it
-    writes `representations/<stage>.npz`, from which every picture can be drawn again, and `<stage>.csv`, with "val" or
-    "test" for `<stage>`. The loggers get the pictures and `<stage>/ensemble/<what>/<layer>`: `sparsity` (Hoyer's),
-    `size` (mean over classes, in units), `jaccard` (mean over pairs of classes), `shared` (units in more than one
-    ensemble) and `dead_units`.
+    In pair mode it uses images with their own label written in. It writes `representations/<stage>.npz`, from which
+    every picture can be redrawn, and `<stage>.csv` into the run's folder, with "val" or "test" for `<stage>`. It logs
+    the pictures and `<stage>/ensemble/<measure>/<layer>`: `sparsity` (Hoyer's), `size` (mean over classes, in units),
+    `jaccard` (mean over pairs of classes), `shared` (units in more than one ensemble) and `dead_units`.
 
     Args:
         layers: Paths of modules; None is every block of a learner but a classifier.
@@ -44,19 +43,19 @@ class EnsembleMonitor(RepresentationCallback):
             whose median exceeds a quantile of all ("quantile_median"), or whose distribution differs from the others'
             ("kolmogorov_smirnov"). The last two need samples.
         parameter: k, the quantile, or the level; None is 1, 0.9 or 0.05.
-        only_correct: Leave samples out that are told wrong; those of classes held out of training stay.
+        only_correct: Leave misclassified samples out; samples of classes held out of training are kept.
         every_n_epochs: Epochs between validations that are measured; 0 measures none. Tests always are.
-        samples: Samples of each class whose activations are kept, chosen by index; 0 keeps none.
-        label_policy: What is written into images of classes that training has not seen: their "true" label, which it
-            has not seen either, a "neutral" one, or the "predicted" one.
+        samples: Samples of each class whose activations are kept, selected by index; 0 keeps none.
+        label_policy: Label written into images of classes that training has not seen: the "true" one, which training
+            has not seen either, the "neutral" or the "predicted" one.
         units: "all" values of a layer are its units, or its "channels", averaged over positions.
         pictures: Draw pictures.
-        scores: Path of the module that gives class scores, for a LightningModule that is no learner; None takes its
-            samples as they are, which only_correct=False allows.
+        scores: Path of the module that returns class scores, for a LightningModule that is not a learner; None uses all
+            samples, which needs only_correct=False.
 
     Raises:
-        ValueError: an argument is out of range, does not fit another, or a path leads to no module.
-        TypeError: an argument is not what its annotation says.
+        ValueError: an argument is out of range, does not fit another, or a path names no module.
+        TypeError: an argument is not of the annotated type.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class EnsembleMonitor(RepresentationCallback):
         self.pictures = pictures
         self.scores = scores
         self._hook: Any = None
-        self._answer: Tensor | None = None
+        self._prediction: Tensor | None = None
         self.begin()
 
     @override
@@ -111,32 +110,32 @@ class EnsembleMonitor(RepresentationCallback):
             raise ValueError(
                 f"{len(monitors)} EnsembleMonitor would write the same files: give one, and test again for another"
             )
-        judge: Any = None
+        scores_module: Any = None
         if self.scores is not None:
-            judge = layers_of(pl_module, [self.scores])[self.scores]
+            scores_module = layers_of(pl_module, [self.scores])[self.scores]
         elif isinstance(pl_module, LocalLearner):
-            judge = pl_module.network.readout
+            scores_module = pl_module.network.readout
         elif self.only_correct:
             raise ValueError(
-                f"only_correct=True needs the class scores of {type(pl_module).__name__}: name the module that gives "
+                f"only_correct=True needs the class scores of {type(pl_module).__name__}: name the module that returns "
                 "them, such as scores='head', or use only_correct=False"
             )
-        if judge is not None:
-            self._hook = judge.register_forward_hook(self._note)
+        if scores_module is not None:
+            self._hook = scores_module.register_forward_hook(self._save_prediction)
 
-    def _note(self, module: Any, inputs: Any, output: Tensor) -> None:
-        self._answer = output.detach().argmax(1)
+    def _save_prediction(self, module: Any, inputs: Any, output: Tensor) -> None:
+        self._prediction = output.detach().argmax(1)
 
     @override
     def _remove(self) -> None:
         super()._remove()
         if self._hook is not None:
             self._hook.remove()
-        self._hook = self._answer = None
+        self._hook = self._prediction = None
 
     @override
     def answers(self, label: Tensor) -> Tensor:
-        return label if self._answer is None else self._answer
+        return label if self._prediction is None else self._prediction
 
     @override
     def see(
@@ -147,12 +146,12 @@ class EnsembleMonitor(RepresentationCallback):
         label: Tensor,
         index: Tensor,
     ) -> None:
-        answer = self.answers(label)
+        prediction = self.answers(label)
         if self._confusion is None:
             classes = class_names(trainer, module)
             self._confusion = MulticlassConfusionMatrix(len(classes), validate_args=False).to(label.device)
-        self._confusion.update(answer, label)
-        rows = (answer == label) | unseen(module, label) if self.only_correct else torch.ones_like(label).bool()
+        self._confusion.update(prediction, label)
+        rows = (prediction == label) | unseen(module, label) if self.only_correct else torch.ones_like(label).bool()
         for name, h in found.items():
             if name not in self._statistics:
                 device = torch.device("cpu") if h.device.type == "mps" else h.device  # which has no float64
@@ -179,14 +178,14 @@ class EnsembleMonitor(RepresentationCallback):
                 draw(trainer, stage, data)
 
     def _data(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, np.ndarray]:
-        """Everything that is written to the file, of all processes."""
+        """Contents of the file, from all processes."""
         assert self._confusion is not None
         confusion = self._confusion.compute().double()
-        judged = {"confusion": confusion.long(), "accuracy": confusion.diagonal() / confusion.sum(1)}
+        accuracies = {"confusion": confusion.long(), "accuracy": confusion.diagonal() / confusion.sum(1)}
         held_out = pl_module.held_out if isinstance(pl_module, LocalLearner) else ()
         data: dict[str, Any] = {
             "classes": np.array(class_names(trainer, pl_module)),
-            **(judged if self._hook is not None else {}),  # without scores nobody knows
+            **(accuracies if self._hook is not None else {}),  # unknown without class scores
             "layers": np.array([*self._statistics]),
             "definition": np.array(f"{self.definition} {_PARAMETER[self.definition][0]}={self.parameter:g}"),
             "samples": np.array("correct" if self.only_correct else "all"),
@@ -204,7 +203,7 @@ class EnsembleMonitor(RepresentationCallback):
         return {key: value.cpu().numpy() if isinstance(value, Tensor) else value for key, value in data.items()}
 
     def _members(self, mean: Tensor, kept: dict[str, Tensor]) -> Tensor:
-        """Ensembles `(C, U)`; a class without samples has none."""
+        """Ensembles `(C, U)`; empty for a class without samples."""
         if self.definition == "leave_one_out":
             return leave_one_out_ensemble(mean.nan_to_num(0.0), self.parameter)
         find = quantile_median_ensemble if self.definition == "quantile_median" else kolmogorov_smirnov_ensemble

@@ -1,4 +1,4 @@
-"""How far apart positives and negatives are."""
+"""Goodness of positives and negatives during training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_ff.learner.strategy import blockwise
 from lightning_ff.loggers import log_figure
 from lightning_ff.validate import check_int
 
-_KEPT = 20  # batches in a picture
+_KEPT = 20  # batches per picture
 
 
 def split(goodness: Tensor, target: Tensor | int) -> tuple[Tensor, Tensor]:
@@ -23,7 +23,7 @@ def split(goodness: Tensor, target: Tensor | int) -> tuple[Tensor, Tensor]:
 
     Args:
         goodness: `(P + M,)` in pair mode, `(N, C)` in class mode.
-        target: P, or the labels `(N,)`; the true class counts as the positive, all others as negatives.
+        target: P, or the labels `(N,)`; the true class is the positive, all others are negatives.
 
     Returns:
         Both as flat tensors.
@@ -50,7 +50,7 @@ class GoodnessMonitor(Callback):
 
     Args:
         every_n_steps: Batches between values; None is the Trainer's `log_every_n_steps`.
-        histogram_every_n_epochs: Epochs between pictures; 0 draws none. Otherwise the end of training has one too.
+        histogram_every_n_epochs: Epochs between pictures; 0 draws none. One is also drawn at the end of training.
 
     Raises:
         ValueError: a negative number.
@@ -79,8 +79,8 @@ class GoodnessMonitor(Callback):
         if not ends_interval(trainer, self.every_n_steps):
             return
         sides = {name: split(g, outputs["target"]) for name, g in outputs["goodness"].items()}
-        of_sides = [side.mean() for pair in sides.values() for side in pair]
-        means = torch.stack(of_sides).tolist() if of_sides else []
+        side_means = [side.mean() for pair in sides.values() for side in pair]
+        means = torch.stack(side_means).tolist() if side_means else []
         values = {}
         for i, name in enumerate(sides):
             positive, negative = means[2 * i : 2 * i + 2]
@@ -107,13 +107,13 @@ class GoodnessMonitor(Callback):
         self._draw(trainer)
 
     def _draw(self, trainer: Trainer) -> None:
-        """A picture of the values kept since the last one, if any; of blocks that still learn."""
-        joined = {
+        """Log a picture of the values kept since the last one, if any; only of blocks in the latest batch."""
+        values = {
             name: tuple(torch.cat([sides[name][i] for sides in self._kept if name in sides]) for i in (0, 1))
             for name in (self._kept[-1] if self._kept else ())
         }
-        joined = blockwise(trainer.strategy).gather_values(joined)
-        if not joined:
+        values = blockwise(trainer.strategy).gather_values(values)
+        if not values:
             return
-        log_figure(trainer, "goodness", goodness_histograms(joined))  # type: ignore[arg-type]
+        log_figure(trainer, "goodness", goodness_histograms(values))  # type: ignore[arg-type]
         self._kept = []

@@ -1,4 +1,4 @@
-"""Hard negatives once the network is good enough for its scores to mean something."""
+"""Hard negatives once a validation metric has reached a threshold."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from lightning_ff.validate import check_int, check_number, check_type
 
 
 class MineNegatives(Callback):
-    """Mix hard negatives into the learner's own from the moment a validation metric has reached a level.
+    """Mix hard negatives into the learner's own once a validation metric has reached a threshold.
 
-    The decision is kept in the checkpoint, so a resumed run agrees; any other fit begins without hard negatives.
-    Several of these work side by side: each mixes its own into what those before it, in time, have left.
+    The decision is saved in checkpoints, so a resumed run continues with it; any other fit starts without hard
+    negatives. Several of these callbacks can be used together: each mixes its hard negatives into the sampler that the
+    ones before it have installed.
 
     Args:
         fraction: Share of the batches with hard negatives from then on.
-        above: Level of the metric.
+        above: Threshold of the metric.
         monitor: Name of the metric.
         seed: Seed of the draws.
 
     Raises:
         ValueError: fraction outside (0, 1], a run without validation, or a learner without labels in its input.
-        TypeError: an argument is not what its annotation says.
+        TypeError: an argument is not of the annotated type.
     """
 
     needs_all_blocks = True
@@ -48,7 +49,7 @@ class MineNegatives(Callback):
         self.seed = seed
         self.mining = False
         self.since = 0
-        self._looked = False
+        self._validated = False
         self._mixture: Mixture | None = None
 
     @property
@@ -63,45 +64,45 @@ class MineNegatives(Callback):
                     f"MineNegatives(fraction={self.fraction}) mixes in images with hard labels, and labels=Unlabelled "
                     "writes none, so that they would equal the positives: remove it, or use a label encoding"
                 )
-            self.mining, self._looked, self._mixture = False, False, None
+            self.mining, self._validated, self._mixture = False, False, None
             if not trainer.enable_validation:
-                raise self._blind()
+                raise self._no_validation()
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.val_dataloaders is not None and not sum(trainer.num_val_batches):
-            raise self._blind()
+            raise self._no_validation()
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._install(trainer, pl_module)  # anew where another callback has put a sampler in its place
+        self._install(trainer, pl_module)  # again if another callback has replaced the sampler
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking or self.mining:
             return
-        self._looked = True
+        self._validated = True
         if self.monitor not in trainer.callback_metrics:
             known = ", ".join(sorted(trainer.callback_metrics))
             raise ValueError(f"MineNegatives(monitor={self.monitor!r}) is not logged: choose one of {known}")
-        self.mining = float(trainer.callback_metrics[self.monitor]) >= self.above  # the next batch installs it
+        self.mining = float(trainer.callback_metrics[self.monitor]) >= self.above  # installed before the next batch
         self.since = trainer.global_step
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.mining and not self._looked:
+        if not self.mining and not self._validated:
             rank_zero_warn(
-                f"MineNegatives(monitor={self.monitor!r}) mined nothing: no validation came before the end of training"
+                f"MineNegatives(monitor={self.monitor!r}) mined nothing: no validation ran before the end of training"
             )
 
-    def _blind(self) -> ValueError:
+    def _no_validation(self) -> ValueError:
         return ValueError(
-            f"MineNegatives(monitor={self.monitor!r}) waits for a metric of validation, and this run has none: give "
+            f"MineNegatives(monitor={self.monitor!r}) waits for a validation metric, and this run has none: give "
             "validation data, or take HardLabel(start_epoch=...), which waits for an epoch"
         )
 
     def _install(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Wrap the learner's sampler by all that mine, in the order in which they began, on a resumed run too."""
+        """Wrap the learner's sampler for all callbacks that mine, in the order in which they started."""
         learner = pair_learner(pl_module, self)
         every = [each for each in callbacks_of(trainer) if isinstance(each, MineNegatives) and each.mining]
         for each in sorted(every, key=lambda each: each.since):
@@ -114,7 +115,7 @@ class MineNegatives(Callback):
         hard = HardLabel(self.seed, fraction=1.0, start_epoch=0)
         self._mixture = Mixture([learner.negatives, hard], [1 - self.fraction, self.fraction], self.seed)
         learner.install_negatives(self._mixture)
-        rank_zero_info(f"negatives: hard ones on a share of {self.fraction} of the batches from now on")
+        rank_zero_info(f"negatives: hard negatives in a share of {self.fraction} of the batches from now on")
 
     @override
     def state_dict(self) -> dict[str, Any]:

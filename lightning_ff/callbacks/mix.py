@@ -1,4 +1,4 @@
-"""A mixture of samplers whose shares change over the epochs."""
+"""A mixture of samplers whose weights change over the epochs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from lightning_ff.validate import check_int
 
 
 class MixNegatives(Callback):
-    """Draw every batch's sampler from a mixture; the weights go linearly from `start` to `end` in `epochs` epochs.
+    """Draw every batch's sampler from a mixture; the weights change linearly from `start` to `end` in `epochs` epochs.
 
-    Weights follow from the epoch, and what the samplers hold is kept in the checkpoint, so a resumed run agrees.
+    Weights depend on the epoch alone, and the state of the samplers is saved in checkpoints, so a resumed run is equal.
 
     Args:
         samplers: The samplers.
         start: Weights in epoch 0.
         end: Weights from epoch `epochs` on; None keeps `start`.
-        epochs: Length of the way from `start` to `end`.
+        epochs: Number of epochs from `start` to `end`.
         seed: Seed of the draw between samplers.
 
     Raises:
         ValueError: lengths differ, weights are negative or all 0, epochs is below 1, or, at set-up, a sampler does not
             fit the learner.
-        TypeError: an argument is not what its annotation says.
+        TypeError: an argument is not of the annotated type.
     """
 
     def __init__(
@@ -57,20 +57,20 @@ class MixNegatives(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._weigh(trainer.current_epoch)
+        self._set_weights(trainer.current_epoch)
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._weigh(trainer.current_epoch)
+        self._set_weights(trainer.current_epoch)
 
-    def _weigh(self, epoch: int) -> None:
+    def _set_weights(self, epoch: int) -> None:
         share = min(1.0, epoch / self.epochs)
         self.mixture.weights = [(1 - share) * a + share * b for a, b in zip(self.start, self.end, strict=True)]
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        held = self.mixture.state_dict()
-        return {"mixture": held} if held else {}
+        state = self.mixture.state_dict()
+        return {"mixture": state} if state else {}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A picture of what the network learns from."""
+"""A picture of positives and negatives."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from lightning_ff.validate import check_int
 
 
 class NegativePictures(Callback):
-    """Log positives above their negatives once, from the first batch after the start, as augmented.
+    """Log augmented positives above their negatives once, of the first training batch.
 
-    A resumed run does not draw them again. Nothing in the run changes by it.
+    A resumed run does not log them again. The run itself is not changed.
 
     Args:
         count: Number of pairs, at least 1.
@@ -57,7 +57,7 @@ class NegativePictures(Callback):
         image, label, index = unpack(batch)
         learner.batch_number = batch_idx
         check_labels(label, learner.num_classes, batch_idx)
-        # copies and forked random numbers: the batch is learned as if it had not been drawn
+        # copies and a forked random state: training is the same as without the picture
         sampler, augment = deepcopy((learner.negatives, learner.augment))
         assert sampler is not None
         with torch.no_grad(), torch.random.fork_rng([learner.device] if learner.device.type == "cuda" else []):

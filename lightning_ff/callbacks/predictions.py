@@ -1,4 +1,4 @@
-"""Predictions as a file."""
+"""Predictions as a CSV file."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from lightning_ff.loggers import run_folder
 class PredictionWriter(Callback):
     """Write every prediction as a row of a CSV file: index, label and one score per class.
 
-    With several loaders, a first column has the number of the loader, from 0. Samples without an index are numbered
+    With several loaders, the first column is the index of the loader, from 0. Samples without an index are numbered
     loader by loader.
 
     Args:
-        path: The file; None is `predictions.csv` in the run's folder. Several processes that share the samples
-            write one file each, with the rank in its name.
+        path: The file; None is `predictions.csv` in the run's folder. If several processes split the samples, each
+            writes one file, with the rank in its name.
     """
 
     def __init__(self, path: str | None = None) -> None:
@@ -30,9 +30,9 @@ class PredictionWriter(Callback):
         self._rows: dict[int, int] = {}
 
     def file(self, trainer: Trainer) -> Path:
-        """The file this process writes."""
+        """The file that this process writes."""
         file = Path(self.path) if self.path else self._folder / "predictions.csv"
-        return file if _shares(trainer) == 1 else file.with_stem(f"{file.stem}-{_share(trainer)}")
+        return file if _num_replicas(trainer) == 1 else file.with_stem(f"{file.stem}-{_replica(trainer)}")
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -52,7 +52,9 @@ class PredictionWriter(Callback):
     ) -> None:
         if is_trial(trainer) and self.path is None:
             return
-        if trainer.global_rank % (trainer.world_size // _shares(trainer)):  # the first of a pipeline writes
+        if trainer.global_rank % (
+            trainer.world_size // _num_replicas(trainer)
+        ):  # the first process of a pipeline writes
             return
         file, scores = self.file(trainer), outputs["scores"].float().cpu().tolist()
         labels = outputs["label"].tolist()
@@ -74,11 +76,11 @@ class PredictionWriter(Callback):
             print(f"predictions  {self.file(trainer)}", flush=True)
 
 
-def _shares(trainer: Trainer) -> int:
-    """Into how many parts the samples are divided."""
+def _num_replicas(trainer: Trainer) -> int:
+    """Number of parts that the samples are split into."""
     return int((trainer.distributed_sampler_kwargs or {}).get("num_replicas", 1))
 
 
-def _share(trainer: Trainer) -> int:
-    """Which of these parts this process has."""
+def _replica(trainer: Trainer) -> int:
+    """Index of this process's part."""
     return int((trainer.distributed_sampler_kwargs or {}).get("rank", 0))

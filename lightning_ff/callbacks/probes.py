@@ -1,4 +1,4 @@
-"""Linear probes at the end of validations and tests: what can be read of the classes in each layer."""
+"""Linear probes of the classes in each layer, at the end of validations and tests."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ INPUT = "input"
 
 
 class ProbeMonitor(RepresentationCallback):
-    """Fit logistic regressions on the activations of each layer, and on the input, and log how often they are right.
+    """Fit logistic regressions on the activations of each layer, and on the input, and log their accuracy.
 
-    The first process fits them, cross-validated, on samples chosen by index, whether the network tells them right or
-    not; see :func:`lightning_ff.metrics.linear_probe`. Where labels are written into images, these get the neutral one:
-    with their own a probe would read the label, not the class.
+    The first process fits them, cross-validated, on samples selected by index, classified correctly or not; see
+    :func:`lightning_ff.metrics.linear_probe`. In pair mode images get the neutral label: with their own a probe would
+    read the label, not the class.
 
-    Keys, with "val" or "test" for `<stage>`: `<stage>/probe/<layer>`, accuracy over all classes, and, where some were
-    held out of training, `<stage>/probe_unseen/<layer>`, balanced accuracy of telling such a class from all others,
-    mean over them. `<layer>` is `input` for the image itself. `representations/<stage>_probes.csv` in the run's folder
-    has the recall of every class.
+    Keys, with "val" or "test" for `<stage>`: `<stage>/probe/<layer>`, accuracy over all classes, and, if classes were
+    held out of training, `<stage>/probe_unseen/<layer>`, balanced accuracy of such a class against all others, averaged
+    over these classes. `<layer>` is `input` for the image itself. `representations/<stage>_probes.csv` in the run's
+    folder has the recall of every class.
 
     Args:
         layers: Paths of modules; None is every block of a learner but a classifier.
         samples: Samples of each class.
-        folds: Parts that the samples are divided into; each is predicted by a fit on the others.
+        folds: Number of cross-validation folds; each is predicted by a fit on the others.
         every_n_epochs: Epochs between validations that are measured; 0 measures none. Tests always are.
         units: "all" values of a layer are its units, or its "channels", averaged over positions.
 
     Raises:
-        ValueError: an argument is out of range, or a path leads to no module.
-        TypeError: an argument is not what its annotation says.
+        ValueError: an argument is out of range, or a path names no module.
+        TypeError: an argument is not of the annotated type.
     """
 
     shows_labels = False
@@ -106,7 +106,7 @@ class ProbeMonitor(RepresentationCallback):
         for name, samples in self._kept.items():
             kept = {key: values.cpu() for key, values in samples.compute().items()}  # of all processes
             if trainer.is_global_zero:
-                rows[name] = self._probed(pl_module, kept, samples.num_classes)
+                rows[name] = self._fit_probes(pl_module, kept, samples.num_classes)
         rows = trainer.strategy.broadcast(rows)
         for name, row in rows.items():
             values = {"probe": row["accuracy"], "probe_unseen": row["unseen"]}
@@ -116,13 +116,13 @@ class ProbeMonitor(RepresentationCallback):
         if trainer.is_global_zero and rows:
             self._write(trainer, stage, rows, class_names(trainer, pl_module))
 
-    def _probed(self, module: LightningModule, kept: dict[str, Tensor], classes: int) -> dict[str, Tensor]:
-        """Accuracy, recall by class, and accuracy on classes held out, NaN where there are none."""
+    def _fit_probes(self, module: LightningModule, kept: dict[str, Tensor], classes: int) -> dict[str, Tensor]:
+        """Accuracy, recall by class, and accuracy on held-out classes, NaN if there are none."""
         h, label = kept["h"], kept["label"]
         found = linear_probe(h, label, classes, self.folds)
         held_out = module.held_out if isinstance(module, LocalLearner) else ()
-        apart = [one_versus_rest_probe(h, label, c, self.folds)["balanced_accuracy"] for c in held_out]
-        return {**found, "unseen": torch.stack(apart).nanmean() if apart else torch.tensor(torch.nan)}
+        balanced = [one_versus_rest_probe(h, label, c, self.folds)["balanced_accuracy"] for c in held_out]
+        return {**found, "unseen": torch.stack(balanced).nanmean() if balanced else torch.tensor(torch.nan)}
 
     def _write(self, trainer: Trainer, stage: str, rows: dict[str, dict[str, Tensor]], classes: list[str]) -> None:
         folder = run_folder(trainer)

@@ -1,4 +1,4 @@
-"""A fixed pool that is drawn anew from time to time."""
+"""Redrawing of a fixed pool of negatives."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from lightning_ff.validate import check_int
 class RefreshNegatives(Callback):
     """Redraw the learner's :class:`~lightning_ff.negatives.FixedPool` every few epochs.
 
-    The pool's number follows from the epoch, so a resumed run agrees.
+    The draw depends on the epoch alone, so a resumed run is equal.
 
     Args:
         every_n_epochs: Epochs between draws, at least 1.
 
     Raises:
-        ValueError: every_n_epochs below 1, or the learner's sampler is no fixed pool.
+        ValueError: every_n_epochs below 1, or the learner's sampler is not a fixed pool.
     """
 
     def __init__(self, every_n_epochs: int = 1) -> None:

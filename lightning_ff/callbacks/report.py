@@ -1,4 +1,4 @@
-"""Where a run's results lie, told at its end."""
+"""Prints the paths of a run's results at its end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FILES = {"metrics": "metrics.csv", "pictures": "figures", "configuration": "con
 
 
 class RunReport(Callback):
-    """Print, after fitting and testing, the accuracy and where checkpoints, metrics and pictures lie."""
+    """Print the accuracy and the paths of checkpoints, metrics and pictures after fitting and testing."""
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -32,7 +32,7 @@ class RunReport(Callback):
 
 
 def _checkpoints(trainer: Trainer) -> dict[str, str]:
-    """The last and the best checkpoint; a callback that monitors nothing has the last one as its best."""
+    """The last and the best checkpoint; the best of a callback without a monitor is the last one."""
     last = best = ""
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
@@ -45,13 +45,13 @@ def _checkpoints(trainer: Trainer) -> dict[str, str]:
 
 
 def _results(trainer: Trainer) -> dict[str, str]:
-    """Metrics, pictures and configuration: the first logger that has them in its folder; then what a viewer opens."""
+    """Paths of metrics, pictures and configuration, of the first logger that has them, and of viewers' logs."""
     found = {}
     folders = [folder for logger in trainer.loggers if (folder := logger_folder(logger)) is not None]
     for name, file in _FILES.items():
-        there = [folder / file for folder in folders if (folder / file).exists()]
-        if there:
-            found[name] = str(there[0])
+        existing = [folder / file for folder in folders if (folder / file).exists()]
+        if existing:
+            found[name] = str(existing[0])
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             found["TensorBoard"] = logger.log_dir
@@ -66,5 +66,5 @@ def _print(rows: dict[str, str]) -> None:
 
 
 def _short(path: str) -> str:
-    here = Path.cwd()
-    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
+    folder = Path.cwd()
+    return str(Path(path).relative_to(folder)) if Path(path).is_relative_to(folder) else path

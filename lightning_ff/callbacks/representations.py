@@ -1,4 +1,4 @@
-"""What layers give for labelled batches, on any learner and, by module path, on any LightningModule.
+"""Activations of layers for labelled batches, of any learner and, by module path, of any LightningModule.
 
 Shapes: N samples, C classes, U units.
 """
@@ -21,10 +21,10 @@ LabelPolicy = Literal["true", "neutral", "predicted"]
 
 
 def layers_of(module: LightningModule, paths: Sequence[str] | None) -> dict[str, nn.Module]:
-    """The modules to look at, by name: those of the paths, or every block of a learner but a classifier.
+    """The modules to record, by name: those of the paths, or every block of a learner but a classifier.
 
     Raises:
-        ValueError: there is no such module, or none is named for a module that is no learner.
+        ValueError: there is no such module, or no path is given for a module that is not a learner.
     """
     if paths is None and isinstance(module, LocalLearner):
         named = zip(module.network.names, module.blocks, strict=True)
@@ -42,7 +42,7 @@ def layers_of(module: LightningModule, paths: Sequence[str] | None) -> dict[str,
 
 
 class Recorder:
-    """Remembers, while it is on, the first output of every layer for the rows of a batch.
+    """Records, while it is started, the first output of every layer for the rows of a batch.
 
     Args:
         layers: Modules, or blocks of a learner, by name.
@@ -58,39 +58,39 @@ class Recorder:
         self._hooks = []
         for name, layer in layers.items():
             inner = layer.layers if isinstance(layer, LocalBlock) else layer
-            self._hooks.append(inner.register_forward_hook(self._noting(name)))
+            self._hooks.append(inner.register_forward_hook(self._record(name)))
 
-    def _noting(self, name: str) -> Any:
+    def _record(self, name: str) -> Any:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
             if self._rows is None:
                 return
             if self._label is not None:
-                self.found.setdefault(name, []).append(self._own(name, first(output).detach()))
+                self.found.setdefault(name, []).append(self._rows_of_labels(name, first(output).detach()))
             elif name not in self.found:
-                self.found[name] = [first(output)[: self._rows].detach().clone()]  # what comes next may work in place
+                self.found[name] = [first(output)[: self._rows].detach().clone()]  # a later layer may work in place
 
         return hook
 
-    def _own(self, name: str, h: Tensor) -> Tensor:
-        """Of the next rows of a scan, candidate after candidate, those with the samples' own labels."""
+    def _rows_of_labels(self, name: str, h: Tensor) -> Tensor:
+        """Rows with the samples' own labels, of the next rows of a scan (ordered by candidate label)."""
         assert self._label is not None
         before, n = sum(map(len, self.found[name])), len(h) // self._classes
-        if n * self._classes != len(h):  # no part of a scan: whoever counts the rows will miss these
+        if n * self._classes != len(h):  # not part of a scan: the caller checks the number of rows
             return h[:0]
         label = self._label[before : before + n]
         return h.unflatten(0, (self._classes, n))[label, torch.arange(len(label), device=h.device)]
 
     def start(self, rows: int) -> None:
-        """Remember from now on the first so many rows."""
+        """Start to record the first N rows."""
         self.found, self._rows, self._label = {}, rows, None
 
     def start_scan(self, label: Tensor, classes: int) -> None:
-        """Remember from now on what a scan over all candidate labels gives for the samples' own `(N,)`."""
+        """Start to record a scan over all candidate labels, for the samples' own labels `(N,)`."""
         self.start(len(label))
         self._label, self._classes = label, classes
 
     def stop(self) -> dict[str, Tensor]:
-        """What came, `(N, U)` by layer; layers that did not run are missing."""
+        """Stop, and return the recorded activations `(N, U)` by layer, without layers that did not run."""
         found, self.found, self._rows = self.found, {}, None
         return {name: self._flat(name, h[0] if len(h) == 1 else torch.cat(h)) for name, h in found.items()}
 
@@ -102,19 +102,19 @@ class Recorder:
         return standard.flatten(2).mean(2) if standard.dim() > 3 else standard.mean(1)
 
     def remove(self) -> None:
-        """Take the hooks off."""
+        """Remove the hooks."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
 
 
 def own_pass(module: LightningModule) -> bool:
-    """Whether images need a pass with their own labels, since evaluation writes all candidates into them."""
+    """Whether images need a separate pass with their own labels, since evaluation writes candidate labels."""
     return isinstance(module, LocalLearner) and module.network.mode == "pair"
 
 
 def scans(module: LightningModule, policy: LabelPolicy) -> bool:
-    """Whether evaluation itself shows a learner in pair mode the images with these labels, among all candidates."""
+    """Whether the class scan of an evaluation in pair mode includes the images with these labels."""
     return (
         isinstance(module, LocalLearner)
         and own_pass(module)
@@ -131,7 +131,7 @@ def labelled(learner: LocalLearner, image: Tensor, label: Tensor, answer: Tensor
         image: Images `(N, ...)`.
         label: True classes `(N,)`.
         answer: Predicted classes `(N,)`.
-        policy: What is written into images of classes that training has not seen.
+        policy: Label written into images of classes that training has not seen.
     """
     x = learner.labels(image, label)
     if learner.held_out and policy != "true":

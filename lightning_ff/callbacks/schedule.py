@@ -1,4 +1,4 @@
-"""Blocks that learn one after another, or in windows of epochs."""
+"""Schedules in which blocks learn one after another, or in windows of epochs."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from lightning_ff.validate import check_int, check_ints, check_number, check_typ
 
 
 class WindowSchedule(Callback):
-    """Every block learns in windows of epochs of its own; `max_epochs` follows from the last one.
+    """Every block learns in its own windows of epochs; `max_epochs` is set to the end of the last one.
 
-    Blocks after the last one that learns do not run. What frozen blocks before the first one give is computed once
-    per sample and used again where that changes nothing: without augmentation, with negatives that stay
-    (:class:`~lightning_ff.FixedPool`, all wrong labels, class mode), and with a loader that gives samples' indices. Of
-    several processes each keeps what it has seen; with sharded weights (`ff_fsdp2`) nothing is kept.
-    Until a block has begun, a readout over goodness leaves it out, and callbacks that keep the best checkpoint
-    forget what was best before the last block's last window, since fewer blocks can be better than all.
+    Blocks after the last one that learns do not run. Outputs of frozen blocks before the first one that learns are
+    computed once per sample and reused if that is exact: without augmentation, with fixed negatives
+    (:class:`~lightning_ff.FixedPool`, all wrong labels, class mode), and with a loader that returns the samples'
+    indices. Each of several processes keeps outputs of its own samples; with sharded weights (`ff_fsdp2`) none are
+    kept. A readout over goodness leaves a block out until its first window, and callbacks that keep the best
+    checkpoint drop the best score when the last block's last window starts, since fewer blocks can score better.
 
     Args:
         windows: For each block its windows `[first epoch, end)`, in order; an empty list for one that never learns.
-        cache: True: keep outputs of frozen blocks, and refuse a run where that is not exact; None: keep them where it
-            is; False: compute them again for each batch.
-        cache_memory: Bound in MiB on what is kept in memory; more goes to a temporary file.
+        cache: True: keep outputs of frozen blocks, and raise if that is not exact; None: keep them if it is exact;
+            False: compute them again for each batch.
+        cache_memory: Limit in MiB; larger outputs are kept in a temporary file.
 
     Raises:
         ValueError: windows overlap or are empty, their number is not that of the blocks, the learner has one segment,
             early stopping would end the run in a window of the first blocks, or cache=True is not exact here or, in the
             first batch that needs it, batches lack the samples' index.
-        TypeError: an argument is not what its annotation says, or the module is no learner.
+        TypeError: an argument is not of the annotated type, or the module is not a learner.
 
     Example::
 
@@ -59,8 +59,8 @@ class WindowSchedule(Callback):
         self.cache = cache
         self.cache_memory = cache_memory
         self.windows = checked_windows(windows)
-        self._before: Schedule | None = None
-        self._said, self._shown = "", -1
+        self._learner_schedule: Schedule | None = None
+        self._described_blocks, self._described_epoch = "", -1
 
     @property
     def length(self) -> int:
@@ -89,10 +89,10 @@ class WindowSchedule(Callback):
                 )
         if self.cache and (reason := cannot_keep(learner) or changes(learner)):
             raise ValueError(f"cache=True is not exact here: {reason}; use cache=None or False")
-        self._before, learner.schedule = learner.schedule, Windows(self.windows)
+        self._learner_schedule, learner.schedule = learner.schedule, Windows(self.windows)
         if self.cache is not False and cannot_keep(learner) is None:
             learner.store = KeptOutputs(Windows(self.windows), self.cache_memory)
-        self._said, self._shown = "", -1
+        self._described_blocks, self._described_epoch = "", -1
         limit, length = trainer.max_epochs, self.length
         if limit is None or limit == -1 or limit > length:
             trainer.fit_loop.max_epochs = length
@@ -101,7 +101,7 @@ class WindowSchedule(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._update(trainer, pl_module)  # a run that resumes in the middle of an epoch begins none
+        self._update(trainer, pl_module)  # a run resumed in the middle of an epoch does not call on_train_epoch_start
         if (store := _learner(pl_module, self).store) is not None:
             store.batches = trainer.num_training_batches
 
@@ -109,26 +109,31 @@ class WindowSchedule(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._update(trainer, pl_module)
         if trainer.current_epoch == max(of_block[-1][0] for of_block in self.windows if of_block):
-            _rank_last(trainer)
+            _reset_best_score(trainer)
 
     def _update(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell the readout which blocks have begun, and the user which one learns."""
+        """Set the untrained blocks for the readout, and report the blocks that learn."""
         learner, epoch, schedule = _learner(pl_module, self), trainer.current_epoch, Windows(self.windows)
         learner.network.untrained = schedule.not_begun(epoch)
         names = ", ".join(learner.network.names[k] for k in schedule.learning(epoch)) or "no block"
-        if names != self._said:
+        if names != self._described_blocks:
             kept = learner.store is not None and changes(learner) is None
             source = "kept outputs of frozen blocks" if kept else "frozen blocks"
             rank_zero_info(f"epoch {epoch}: {names} learns, from {source if schedule.first(epoch) else 'the data'}")
-            self._said = names
+            self._described_blocks = names
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self.cache and Windows(self.windows).first(trainer.current_epoch) and unpack(batch)[2] is None:
             raise ValueError("cache=True keeps outputs by the samples' index, which these batches lack: give one")
-        if self._shown != trainer.current_epoch:  # here, since bars write their own text when an epoch begins
-            self._shown = trainer.current_epoch
-            _describe(trainer.progress_bar_callback, f"Epoch {self._shown}/{self.length - 1}, {self._said}")
+        if (
+            self._described_epoch != trainer.current_epoch
+        ):  # not earlier: bars set their own text at the start of an epoch
+            self._described_epoch = trainer.current_epoch
+            _describe(
+                trainer.progress_bar_callback,
+                f"Epoch {self._described_epoch}/{self.length - 1}, {self._described_blocks}",
+            )
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -139,28 +144,28 @@ class WindowSchedule(Callback):
         self._restore(pl_module)
 
     def _restore(self, pl_module: LightningModule) -> None:
-        """Give the learner its own schedule back, and free what is kept."""
-        if self._before is None or not isinstance(pl_module, LocalLearner):
+        """Restore the learner's own schedule, and free kept outputs."""
+        if self._learner_schedule is None or not isinstance(pl_module, LocalLearner):
             return
         for block, windows in zip(pl_module.blocks, self.windows, strict=True):
             block.train(block.training or bool(windows))  # frozen ones ran in eval mode
         if pl_module.store is not None:
             pl_module.store.close()
-        pl_module.schedule, pl_module.store, self._before = self._before, None, None
+        pl_module.schedule, pl_module.store, self._learner_schedule = self._learner_schedule, None, None
 
 
 class GreedySchedule(WindowSchedule):
     """Block after block: each learns for some epochs while those before it are frozen (arXiv 2305.18353).
 
     Args:
-        epochs: Epochs of every block, or of each one; blocks without trainable parameters take none.
-        laps: How often the whole network is gone through; the epochs are those of one lap.
+        epochs: Epochs of every block, or a list with those of each; blocks without trainable parameters get none.
+        laps: Number of passes over all blocks; `epochs` are those of one pass.
         cache: See :class:`WindowSchedule`.
         cache_memory: See :class:`WindowSchedule`.
 
     Raises:
-        ValueError: epochs below 1, laps below 1, or what :class:`WindowSchedule` refuses.
-        TypeError: an argument is not what its annotation says.
+        ValueError: epochs below 1, laps below 1, or see :class:`WindowSchedule`.
+        TypeError: an argument is not of the annotated type.
     """
 
     def __init__(
@@ -187,25 +192,25 @@ class GreedySchedule(WindowSchedule):
         if len(each) != len(learns):
             raise ValueError(f"epochs={each} for {len(learns)} blocks: give one number for each")
         windows: list[list[Window]] = [[] for _ in learns]
-        now = 0
+        start = 0
         for _ in range(self.laps):
             for k, epochs in enumerate(each):
                 if learns[k] and epochs:
-                    windows[k].append((now, now + epochs))
-                    now += epochs
+                    windows[k].append((start, start + epochs))
+                    start += epochs
         return checked_windows(windows)
 
 
 def _describe(bar: Any, text: str) -> None:
-    """Write beside the progress bar what is going on."""
+    """Set the description of the progress bar."""
     if isinstance(bar, TQDMProgressBar) and bar.is_enabled:
         bar.train_progress_bar.set_description(text)
     elif isinstance(bar, RichProgressBar) and bar.progress is not None and bar.train_progress_bar_id is not None:
         bar.progress.update(bar.train_progress_bar_id, description=text)
 
 
-def _rank_last(trainer: Trainer) -> None:
-    """Let what was best so far be worse than anything that comes, which then takes its place."""
+def _reset_best_score(trainer: Trainer) -> None:
+    """Set the best scores so far to the worst value, so that later checkpoints replace them."""
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor is not None and callback.best_k_models:
             worst = torch.tensor(torch.inf if callback.mode == "min" else -torch.inf)
@@ -225,7 +230,7 @@ def _learner(module: LightningModule, callback: Callback) -> LocalLearner:
 
 
 def cannot_keep(learner: LocalLearner) -> str | None:
-    """Why outputs of frozen blocks cannot be kept in a run; None where they can."""
+    """Reason why outputs of frozen blocks cannot be kept in a run; None if they can."""
     readout = learner.network.readout
     if isinstance(learner.trainer.strategy, (FSDPStrategy, ModelParallelStrategy)):
         return "every process has a share of a block's weights, so that none can leave the block out on its own"
@@ -237,7 +242,7 @@ def cannot_keep(learner: LocalLearner) -> str | None:
 
 
 def changes(learner: LocalLearner) -> str | None:
-    """Why the inputs of a sample change from epoch to epoch now; None where they stay."""
+    """Reason why the inputs of a sample change from epoch to epoch; None if they do not."""
     if learner.augment is not None:
         return f"augment={learner.augment} changes the images"
     if learner.sampling.version() is None:

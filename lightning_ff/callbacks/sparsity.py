@@ -1,4 +1,4 @@
-"""How sparse activations are, during training and at every validation."""
+"""Sparsity of activations, during training and at every validation."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from lightning_ff.validate import check_int
 
 
 class SparsityMonitor(RepresentationCallback):
-    """Log how sparse each layer is: Hoyer's measure, Treves and Rolls', the share of active units, and dead units.
+    """Log the sparsity of each layer: Hoyer's and Treves and Rolls' measures, the share of active units, dead units.
 
     Keys: `train/sparsity/block00`, `train/treves_rolls/block00`, `train/active_fraction/block00` for positives of the
-    batch (class mode: all its images), and the same with `val/` and `test/` over all samples, with their own label
-    where labels are written into images. `.../dead_units/block00` counts the units that were active for no sample
-    since the last value. Sums are kept on the device; no activation is.
+    batch (class mode: all its images), and the same with `val/` and `test/` over all samples, in pair mode with their
+    own label written in. `.../dead_units/block00` counts the units that were active for no sample since the last
+    value. Sums are kept on the device, activations are not.
 
     Args:
         layers: Paths of modules; None is every block of a learner but a classifier.
@@ -32,8 +32,8 @@ class SparsityMonitor(RepresentationCallback):
         units: "all" values of a layer are its units, or its "channels", averaged over positions.
 
     Raises:
-        ValueError: an argument is out of range, or a path leads to no module.
-        TypeError: an argument is not what its annotation says.
+        ValueError: an argument is out of range, or a path names no module.
+        TypeError: an argument is not of the annotated type.
     """
 
     def __init__(
@@ -88,10 +88,12 @@ class SparsityMonitor(RepresentationCallback):
 
     @override
     def end(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        pl_module.log_dict(self._values(stage, trainer), sync_dist=True)  # equal already, which Lightning asks for
+        pl_module.log_dict(
+            self._values(stage, trainer), sync_dist=True
+        )  # equal already, but Lightning warns without sync_dist
 
     def _add(self, name: str, h: Tensor) -> None:
-        """Add activations `(N, U)` to what is kept of a layer."""
+        """Add activations `(N, U)` to the sums of a layer."""
         if name not in self._sums:
             self._sums[name] = {"units": torch.zeros(h.shape[1], device=h.device)}
         hoyer = hoyer_sparsity(h)
@@ -107,7 +109,7 @@ class SparsityMonitor(RepresentationCallback):
         self._sums[name] = {key: kept[key] + value if key in kept else value for key, value in new.items()}
 
     def _values(self, stage: str, trainer: Trainer | None = None) -> dict[str, Tensor]:
-        """Means of what was kept, of all processes where a Trainer is given, and a new start."""
+        """Means of the sums, over all processes if a Trainer is given; resets the sums."""
         values = {}
         for name, sums in self._sums.items():
             if trainer is not None:

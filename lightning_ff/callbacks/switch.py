@@ -1,4 +1,4 @@
-"""Another sampler from an epoch on."""
+"""Replacement of the negative sampler in given epochs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from lightning_ff.validate import check_int, check_type
 
 
 class SwitchNegatives(Callback):
-    """Install negative samplers by epoch; what is installed follows from the epoch, so a resumed run agrees.
+    """Install negative samplers by epoch; the sampler depends on the epoch alone, so a resumed run is equal.
 
-    What the samplers hold in buffers and parameters is kept in the checkpoint.
+    Buffers and parameters of the samplers are saved in checkpoints.
 
     Args:
         samplers: First epoch of each sampler to the sampler; epoch 0 replaces the learner's own from the start.
 
     Raises:
         ValueError: no sampler, a negative epoch, or, at set-up, a sampler that does not fit the learner.
-        TypeError: samplers are no samplers by epoch.
+        TypeError: samplers is not a mapping from epochs to samplers.
     """
 
     def __init__(self, samplers: dict[int, NegativeSampler]) -> None:
@@ -56,22 +56,22 @@ class SwitchNegatives(Callback):
         self._install(pl_module, trainer.current_epoch)
 
     def _install(self, pl_module: LightningModule, epoch: int) -> None:
-        begun = [first for first in self.samplers if first <= epoch]
-        due = self.samplers[max(begun)] if begun else None
-        if due is self._installed:  # another callback may have wrapped it since
+        started = [first for first in self.samplers if first <= epoch]
+        sampler = self.samplers[max(started)] if started else None
+        if sampler is self._installed:  # not compared with the learner's: another callback may have wrapped it
             return
-        assert due is not None
-        pair_learner(pl_module, self).install_negatives(due)
-        self._installed = due
-        rank_zero_info(f"negatives from epoch {epoch}: {due}")
+        assert sampler is not None
+        pair_learner(pl_module, self).install_negatives(sampler)
+        self._installed = sampler
+        rank_zero_info(f"negatives from epoch {epoch}: {sampler}")
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        held = {epoch: sampler.state_dict() for epoch, sampler in self.samplers.items()}
-        return {"samplers": held} if any(held.values()) else {}
+        state = {epoch: sampler.state_dict() for epoch, sampler in self.samplers.items()}
+        return {"samplers": state} if any(state.values()) else {}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for epoch, held in state_dict["samplers"].items():
-            if epoch in self.samplers:  # a resumed run may switch earlier or later than it was planned
-                load_state(self.samplers[epoch], held)
+        for epoch, state in state_dict["samplers"].items():
+            if epoch in self.samplers:  # a resumed run may have other epochs
+                load_state(self.samplers[epoch], state)

@@ -1,4 +1,4 @@
-"""What callbacks that look at representations have in common: when they look, and at what."""
+"""Base of callbacks that measure representations in validations and tests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lightning_ff.validate import check_int, check_type
 
 
 class RepresentationCallback(Callback, ABC):
-    """Looks at layers in validations and tests; a subclass says what it does with a batch, and at the end.
+    """Records activations of layers in validations and tests; a subclass defines what is done with them.
 
     Args:
         layers: Paths of modules; None is every block of a learner but a classifier.
@@ -52,10 +52,10 @@ class RepresentationCallback(Callback, ABC):
         self.every_n_epochs = every_n_epochs
         self.units = units
         self.recorder: Recorder | None = None
-        self._numbered = 0
+        self._num_samples = 0
 
     label_policy: LabelPolicy = "true"
-    shows_labels = True  # in pair mode the samples' own; a subclass with an `encoded` of its own may show others
+    shows_labels = True  # in pair mode the samples' own; False if a subclass overrides `encoded` with other labels
 
     @abstractmethod
     def see(
@@ -66,26 +66,26 @@ class RepresentationCallback(Callback, ABC):
         label: Tensor,
         index: Tensor,
     ) -> None:
-        """Take activations `(N, U)` by layer of a batch of classes `(N,)` and sample indices `(N,)`."""
+        """Process activations `(N, U)` by layer, classes `(N,)` and sample indices `(N,)` of a batch."""
 
     @abstractmethod
     def end(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """All batches of a validation ("val") or test were seen."""
+        """Called after all batches of a validation ("val") or test."""
 
     @abstractmethod
     def begin(self) -> None:
-        """Forget what was seen."""
+        """Reset the state, before a validation or test."""
 
     def answers(self, label: Tensor) -> Tensor:
         """Predicted classes of the batch `(N,)`."""
         return label
 
     def encoded(self, learner: LocalLearner, image: Tensor, label: Tensor) -> Tensor:
-        """What a learner in pair mode is shown: images with labels `(N, ...)`."""
+        """Inputs of a learner in pair mode: images with labels `(N, ...)`."""
         return labelled(learner, image, label, self.answers(label), self.label_policy)
 
     def more(self, image: Tensor) -> dict[str, Tensor]:
-        """What is looked at beside layers, `(N, U)` by name."""
+        """Activations besides those of layers, `(N, U)` by name."""
         return {}
 
     @override
@@ -106,10 +106,10 @@ class RepresentationCallback(Callback, ABC):
         if self.recorder is not None:
             self.recorder.remove()
             self.recorder = None
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
-        self._numbered = 0
+    def _reset(self) -> None:
+        self._num_samples = 0
         self.begin()
 
     def _measures(self, trainer: Trainer) -> bool:
@@ -139,19 +139,19 @@ class RepresentationCallback(Callback, ABC):
         if own_pass(pl_module) and not all(len(found.get(name, ())) == len(label) for name in self.recorder.layers):
             found = represent(module, self.recorder, self.encoded(module, image, label))
         if index is None:
-            index = self._numbers(trainer, label)
+            index = self._fallback_index(trainer, label)
         self.see(trainer, pl_module, {**self.more(image), **found}, label, index)
 
-    def _numbers(self, trainer: Trainer, label: Tensor) -> Tensor:
-        """Places of samples in the order of the loader, which evaluation does not shuffle."""
-        index = self._numbered + torch.arange(len(label), device=label.device)
-        self._numbered += len(label)
+    def _fallback_index(self, trainer: Trainer, label: Tensor) -> Tensor:
+        """Indices of samples in the order of the loader, which evaluation does not shuffle."""
+        index = self._num_samples + torch.arange(len(label), device=label.device)
+        self._num_samples += len(label)
         return index * trainer.world_size + trainer.global_rank
 
     def _end(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self._measures(trainer):
             self.end(trainer, pl_module, stage)
-            self._forget()
+            self._reset()
 
     @override
     def on_validation_batch_start(

@@ -1,6 +1,6 @@
 """`lightning-ff fit | validate | test | predict`: LightningCLI over every learner and data module here.
 
-`lightning-ff report` and `matrix` are not among them: `__main__` hands them on before a Trainer is thought of.
+`lightning-ff report` and `matrix` are separate: `__main__` runs them without LightningCLI.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from typing_extensions import override
 
-import lightning_ff.data  # short class names resolve to what has been imported
+import lightning_ff.data  # jsonargparse resolves short class names among imported classes
 from lightning_ff._lightning import setting
 from lightning_ff.callbacks import PredictionWriter, RunReport
 from lightning_ff.cli.checkpoints import last_checkpoint
@@ -46,9 +46,9 @@ class SaveConfig(SaveConfigCallback):
 
 
 class CLI(LightningCLI):
-    """Data sets the number of classes and the input's shape of the model; the best and last checkpoints are kept.
+    """Sets the model's number of classes and input shape from the data; keeps the best and the last checkpoint.
 
-    Where no logger is asked for, metrics and pictures go to CSV and PNG files below `logs`.
+    Without a logger in the configuration, metrics and pictures are written to CSV and PNG files in `logs`.
     """
 
     @override
@@ -59,7 +59,7 @@ class CLI(LightningCLI):
         parser.set_defaults(
             {"checkpoint.monitor": "val/acc", "checkpoint.mode": "max", "checkpoint.filename": "best-{epoch:03d}"}
         )
-        # save_last=True of a callback that monitors a metric leaves last.ckpt at the epoch that was best last
+        # with a monitor, save_last=True writes last.ckpt only when the monitored metric improves
         parser.add_lightning_class_args(ModelCheckpoint, "last")
         parser.set_defaults(
             {"last.filename": "last", "last.enable_version_counter": False, "last.save_on_train_epoch_end": True}
@@ -67,10 +67,10 @@ class CLI(LightningCLI):
         parser.link_arguments("checkpoint.dirpath", "last.dirpath")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.add_lightning_class_args(RunReport, "report")
-        parser.add_argument("--test_after_fit", type=bool, default=False, help="test with the weights as trained")
+        parser.add_argument("--test_after_fit", type=bool, default=False, help="test with the trained weights")
 
     def after_fit(self) -> None:
-        """Test in the same run, where that was asked for, so that its folder holds the result too."""
+        """Test in the same run if test_after_fit is set, so that its folder also has the test result."""
         if setting(self, self.config, "test_after_fit") and not self.trainer.interrupted:
             self.trainer.test(self.model, datamodule=self.datamodule)
 
@@ -84,25 +84,25 @@ class CLI(LightningCLI):
         self._find_last()
 
     def _find_last(self) -> None:
-        """Another process has trained: its logger's folder is not this one's, and Lightning would go on untrained."""
+        """Resolve "last": Lightning would search this run's new folder, and continue with untrained weights."""
         arguments = self.config_init[self.subcommand]
         if arguments.ckpt_path == "last":
             arguments.ckpt_path = last_checkpoint(self.trainer)
 
     def _from_data(self, name: str) -> Callable[[LightningDataModule], Any]:
-        """What the data module says of itself, where the model asks for it."""
+        """Function that reads an attribute of the data module for an argument of the model."""
 
         def value(data: LightningDataModule) -> Any:
-            kind, model = type(data).__name__, setting(self, self.config, "model")
+            data_name, model = type(data).__name__, setting(self, self.config, "model")
             try:
-                found, reason = getattr(data, name), f"data={kind} has {name}=None"
+                found, reason = getattr(data, name), f"data={data_name} has {name}=None"
             except AttributeError as error:
-                found, reason = None, f"data={kind} has no {name} ({error})"
+                found, reason = None, f"data={data_name} has no {name} ({error})"
             if found is None and name in model.init_args:
-                taker = model.class_path.rpartition(".")[2]
+                model_type = model.class_path.rpartition(".")[2]
                 raise ValueError(
-                    f"{reason}, and {taker} takes it from the data: set self.{name} in the __init__ of {kind}, or make "
-                    "it a property"
+                    f"{reason}, and {model_type} takes it from the data: set self.{name} in the __init__ of "
+                    f"{data_name}, or make it a property"
                 )
             return found
 
@@ -117,18 +117,18 @@ class CLI(LightningCLI):
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        # no default of the parser, whose arguments would be handed on to another logger of the user's choice
+        # not a default of the parser: its arguments would be passed to another logger set by the user
         if setting(self, self.config_init, "trainer.logger") is None:
             kwargs["logger"] = CSVLogger("logs")
         trainer = super().instantiate_trainer(**kwargs)
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):  # which prefers the system's temporary folder to one it has to make
+            if isinstance(logger, WandbLogger):  # wandb uses the system's temporary folder if this one does not exist
                 Path(logger.save_dir or ".").mkdir(parents=True, exist_ok=True)
         return trainer
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The error of the part that could not be built, without what jsonargparse wraps around it."""
+    """The error of the part that could not be built, without the errors of jsonargparse around it."""
     inner: BaseException | None = error
     while inner is not None and _module(inner).startswith("jsonargparse"):
         inner = inner.__cause__

@@ -1,4 +1,4 @@
-"""Lightning data modules over images in memory, and the loader they share."""
+"""Lightning data modules over images in memory, and their loader."""
 
 from lightning_ff.data.base import ImageData
 from lightning_ff.data.batch import Batch

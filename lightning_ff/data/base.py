@@ -1,4 +1,4 @@
-"""The data module that all data sets share: splits, scaling and loaders over images in memory.
+"""Base class of all data modules: splits, scaling and loaders over images in memory.
 
 Shapes: S stored images of a split, C channels, H rows, W columns.
 """
@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_ff._lightning import begin_epoch_again, epoch_is_over
+from lightning_ff._lightning import epoch_is_over, restart_epoch
 from lightning_ff.data import scaling as scales
 from lightning_ff.data.loader import BatchLoader, generator, require
 from lightning_ff.data.split import draw_per_class, proportional, without
@@ -26,7 +26,7 @@ Images = tuple[Tensor, Tensor]
 
 
 class _Split(NamedTuple):
-    """Stored images, their labels, and the positions that belong to the split (``None``: all)."""
+    """Stored images, their labels, and the indices of the split (``None``: all)."""
 
     images: Tensor
     labels: Tensor
@@ -34,10 +34,10 @@ class _Split(NamedTuple):
 
 
 class _TrainerLoader(BatchLoader):
-    """Counts epochs as its Trainer does.
+    """Uses the epoch of its Trainer.
 
-    The number that Lightning hands to samplers runs one ahead of ``current_epoch`` after it resumes a run with
-    ``max_steps`` from the end of an epoch, or from where ``max_steps`` ended one early.
+    The epoch that Lightning passes to samplers is ``current_epoch + 1`` after it resumes a run with ``max_steps`` from
+    the end of an epoch, or from an epoch that ``max_steps`` ended early.
     """
 
     trainer: Trainer | None = None
@@ -48,7 +48,7 @@ class _TrainerLoader(BatchLoader):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where the state was taken; begin the epoch again where all processes together drew other batches."""
+        """Continue at the saved batch; restart the epoch if the global batch size has changed."""
         ours, theirs = self._identity()["batch_size"], state_dict.get("batch_size")
         super().load_state_dict({**state_dict, "batch_size": ours if self.trainer else theirs})
         if self.trainer is None or theirs == ours:
@@ -56,18 +56,18 @@ class _TrainerLoader(BatchLoader):
         if epoch_is_over(self.trainer, len(self)):
             self._position = len(self)
         else:
-            begin_epoch_again(self.trainer)
+            restart_epoch(self.trainer)
             self._position, self._resuming = 0, False
             rank_zero_warn(
                 f"the checkpoint was made after {state_dict['position']} batches of {theirs} in epoch"
-                f" {state_dict['epoch']}, and batches of all processes together now have {ours}: the epoch begins again"
+                f" {state_dict['epoch']}, and batches of all processes together now have {ours}: the epoch starts again"
             )
 
 
 class ImageData(LightningDataModule, ABC):
     """Images in memory for training, validation, test and prediction.
 
-    A subclass names its classes and shape and says how to read a split:
+    A subclass sets its classes and shape, and defines how to read a split:
 
     >>> class Noise(ImageData):
     ...     classes = ("dark", "light")
@@ -80,7 +80,7 @@ class ImageData(LightningDataModule, ABC):
     >>> [tuple(batch.image.shape) for batch in data.train_dataloader()]
     [(8, 1, 4, 4), (8, 1, 4, 4)]
 
-    Training and validation come from the training set; the test set is read for test and prediction alone.
+    Training and validation use the training set; the test set is read only for test and prediction.
 
     Attributes:
         classes: Name of each class, set by the subclass.
@@ -90,18 +90,18 @@ class ImageData(LightningDataModule, ABC):
         std: Standard deviation of each channel, likewise.
 
     Args:
-        root: Folder where the data lies.
+        root: Folder of the data.
         batch_size: Images of a training batch on each process.
         eval_batch_size: Images of a validation, test or prediction batch.
-        val_size: Validation images, drawn from the training set with each class in proportion: a share below 1, or
-            else a number of images. 0 means no validation.
+        val_size: Validation images, a stratified draw from the training set: a share below 1, or a number of images.
+            0 means no validation.
         train_size: Training images of each class, for small-data runs, drawn after the validation split. ``None`` means
             all.
         seed: Seed of the order in which training images are drawn.
         split_seed: Seed of the validation split and of ``train_size``, which do not change with ``seed``.
-        scaling: ``unit`` brings pixels to 0..1, ``standard`` each channel to mean 0 and deviation 1.
+        scaling: ``unit`` scales pixels to 0..1, ``standard`` each channel to mean 0 and standard deviation 1.
         drop_last: Leave out a last training batch that is smaller than ``batch_size``.
-        download: Fetch files that are not there, where torchvision can.
+        download: Download missing files, if torchvision can.
         held_out: Classes, by name or number, that training and validation must not see: no image of them, and no
             negative with their label. The test set has them.
     """
@@ -142,7 +142,7 @@ class ImageData(LightningDataModule, ABC):
         """Return the images and labels of the training set, or else of the test set, in stored order."""
 
     def read_validation(self) -> Images | None:
-        """Return a validation set that comes with the data, in which case ``val_size`` draws none."""
+        """Return the data's own validation set, if any; ``val_size`` is then ignored."""
         return None
 
     @property
@@ -157,7 +157,7 @@ class ImageData(LightningDataModule, ABC):
 
     @property
     def held_out_classes(self) -> list[int]:
-        """Numbers of the classes that training does not see, ascending.
+        """Indices of the classes that training does not see, ascending.
 
         Raises:
             ValueError: there is no such class.
@@ -188,7 +188,7 @@ class ImageData(LightningDataModule, ABC):
 
     @override
     def train_dataloader(self) -> BatchLoader:
-        # Lightning wants the same batches each epoch for overfit_batches, and arranges it for a torch DataLoader only.
+        # overfit_batches needs the same batches in each epoch; Lightning sets that for a torch DataLoader only
         shuffle = self.trainer is None or not self.trainer.overfit_batches  # type: ignore[attr-defined]
         return self._loader("train", self.batch_size, shuffle=shuffle, drop_last=self.drop_last, even=True)
 
@@ -228,7 +228,7 @@ class ImageData(LightningDataModule, ABC):
         return loader
 
     def _process(self) -> tuple[int, int]:
-        """Return which share of the data this process draws, and of how many; the strategy decides."""
+        """Return the index of this process's share of the data, and the number of shares, from the strategy."""
         share = None if self.trainer is None else self.trainer.distributed_sampler_kwargs
         return (share["rank"], share["num_replicas"]) if share else (0, 1)
 
@@ -249,12 +249,12 @@ class ImageData(LightningDataModule, ABC):
         self._splits["train"] = _Split(images, labels, self._seen(labels, train))
 
     def _seen(self, labels: Tensor, rows: Tensor) -> Tensor:
-        """Those of the rows whose class training may see."""
-        hidden = torch.tensor(self.held_out_classes, dtype=labels.dtype)
-        return rows[~torch.isin(labels[rows], hidden)]
+        """Rows whose class is not held out."""
+        held_out = torch.tensor(self.held_out_classes, dtype=labels.dtype)
+        return rows[~torch.isin(labels[rows], held_out)]
 
     def _split(self, labels: Tensor, val_images: int) -> Images:
-        """Return the positions of training and of validation images, each ascending."""
+        """Return the indices of training and of validation images, each ascending."""
         counts = labels.bincount(minlength=self.num_classes)
         quota = proportional(counts, val_images)
         val = draw_per_class(labels, quota, generator(self.split_seed, 0))
@@ -266,7 +266,7 @@ class ImageData(LightningDataModule, ABC):
         return train, val
 
     def _val_images(self, n: int) -> int:
-        """Return how many of ``n`` training images ``val_size`` asks for."""
+        """Return the number of validation images out of ``n`` training images."""
         size = round(self.val_size * n) if self.val_size < 1 else int(self.val_size)
         enough = size > 0 or self.val_size == 0
         require(enough, "val_size", self.val_size, f"is less than one of {n} training images: raise it, or give 0")
@@ -281,7 +281,7 @@ class ImageData(LightningDataModule, ABC):
             require(self.train_size is None or self.train_size <= rest, "train_size", self.train_size, remedy)
 
     def _checked(self, images_and_labels: Images) -> Images:
-        """Refuse images that do not fit what the class says of itself."""
+        """Check images and labels against ``input_shape`` and ``classes``."""
         images, labels = images_and_labels
         name, shape = type(self).__name__, tuple(images.shape[1:])
         if shape != self.input_shape:
@@ -298,8 +298,8 @@ class ImageData(LightningDataModule, ABC):
             check_int(name, getattr(self, name))
         if self.held_out is not None and (isinstance(self.held_out, str) or not isinstance(self.held_out, Sequence)):
             raise TypeError(f"held_out={self.held_out!r}: give a list of classes, by name or number, or None")
-        if hasattr(self, "classes"):  # folders are looked into later
-            self.held_out_classes  # noqa: B018  refuses one that is not there
+        if hasattr(self, "classes"):  # not yet set by ImageFolder
+            self.held_out_classes  # noqa: B018  raises for an unknown class
         for name in ("batch_size", "eval_batch_size"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
         for name in ("seed", "split_seed"):

@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: real data that needs no files and no network."""
+"""Handwritten digits of scikit-learn: real data without files and without a download."""
 
 from __future__ import annotations
 

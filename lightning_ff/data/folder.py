@@ -1,4 +1,4 @@
-"""The user's own pictures, one folder a class.
+"""Custom pictures, one folder per class.
 
 Shapes: S pictures of a split, C channels, H = W = image_size.
 """
@@ -26,21 +26,21 @@ class ImageFolder(ImageData):
 
     Each is scaled to cover ``image_size`` by ``image_size`` pixels, cropped in the middle and kept in memory as uint8.
     Classes are the sorted names of the folders in ``train``. Without a ``val`` folder, validation images are drawn from
-    ``train``; without a ``test`` folder there is no test run. ``scaling="standard"`` takes ImageNet's mean and std.
+    ``train``; without a ``test`` folder there is no test run. ``scaling="standard"`` uses ImageNet's mean and std.
 
     Args:
         root: Folder that holds ``train`` and the others.
         image_size: Rows and columns of an image.
         channels: 3 for colour, 1 for grey.
-        max_memory_gb: Largest size of all images in memory, in 10^9 bytes; more is refused before anything is read.
+        max_memory_gb: Largest size of all images in memory, in 10^9 bytes; raises before reading if exceeded.
         batch_size: Images of a training batch on each process.
         eval_batch_size: Images of a validation, test or prediction batch.
-        val_size: Validation images, drawn from ``train`` with each class in proportion: a share below 1, or else a
-            number of images. 0 means no validation. Without effect if there is a ``val`` folder.
+        val_size: Validation images, a stratified draw from ``train``: a share below 1, or a number of images. 0 means
+            no validation. Without effect if there is a ``val`` folder.
         train_size: Training images of each class, for small-data runs. ``None`` means all.
         seed: Seed of the order in which training images are drawn.
         split_seed: Seed of the validation split and of ``train_size``, which do not change with ``seed``.
-        scaling: ``unit`` brings pixels to 0..1, ``standard`` each channel to about mean 0 and deviation 1.
+        scaling: ``unit`` scales pixels to 0..1, ``standard`` each channel to about mean 0 and standard deviation 1.
         drop_last: Leave out a last training batch that is smaller than ``batch_size``.
         held_out: Classes, by name or number, that training and validation must not see.
     """
@@ -113,7 +113,7 @@ class ImageFolder(ImageData):
         return decode([path for found in files for path in found], self.input_shape), labels
 
     def _files(self, split: str, name: str) -> list[Path]:
-        """Return the pictures of a class, sorted, those in folders below it included."""
+        """Return the pictures of a class, sorted, including subfolders."""
         folder = Path(self.root) / split / name
         found = (path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
         return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
@@ -139,18 +139,18 @@ def decode(paths: list[Path], shape: tuple[int, int, int]) -> torch.Tensor:
 
     Args:
         paths: The S files.
-        shape: ``(C, H, W)`` to bring them to.
+        shape: ``(C, H, W)`` to resize them to.
 
     Returns:
         Images, uint8, shape ``(S, C, H, W)``.
     """
     images = np.empty((len(paths), *shape), dtype=np.uint8)
 
-    def place(number: int) -> None:
+    def write(number: int) -> None:
         images[number] = _pixels(paths[number], shape)
 
     with ThreadPoolExecutor() as pool:
-        for _ in pool.map(place, range(len(paths))):
+        for _ in pool.map(write, range(len(paths))):
             pass
     return torch.from_numpy(images)
 
@@ -162,7 +162,7 @@ def _pixels(path: Path, shape: tuple[int, int, int]) -> np.ndarray[Any, np.dtype
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened).convert("RGB" if channels == 3 else "L")
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's own for damaged files
+    except (OSError, SyntaxError, ValueError) as error:  # raised by Pillow for damaged files
         raise RuntimeError(f"ImageFolder: '{path}' cannot be read ({error}): replace or remove it.") from None
     image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
     return np.asarray(image, dtype=np.uint8).reshape(height, width, channels).transpose(2, 0, 1)

@@ -25,7 +25,7 @@ def require(holds: bool, argument: str, value: object, remedy: str) -> None:
 
 
 def generator(*keys: int) -> torch.Generator:
-    """Return a generator that depends on ``keys`` alone, so that the global one is never touched.
+    """Return a generator that depends on ``keys`` alone, without a use of the global one.
 
     >>> torch.randperm(5, generator=generator(0, 3)).equal(torch.randperm(5, generator=generator(0, 3)))
     True
@@ -35,34 +35,34 @@ def generator(*keys: int) -> torch.Generator:
 
 
 class BatchLoader(Iterable[Batch]):
-    """Draws batches out of tensors in memory: a few tensor operations a batch, no Python per sample.
+    """Draws batches from tensors in memory: a few tensor operations per batch, no Python per sample.
 
-    The order of an epoch follows from ``(seed, epoch)``. Every process takes each ``world_size``-th sample of it, so
-    batch ``b`` of all processes together is batch ``b`` of one process with a ``world_size`` times larger
-    ``batch_size``. Every pass starts the epoch anew; :meth:`set_epoch` (called by Lightning) moves on to the next, and
-    only the first pass after :meth:`load_state_dict` starts where the state was taken.
+    The order of an epoch depends on ``(seed, epoch)`` alone. Every process draws each ``world_size``-th sample of it,
+    so batch ``b`` of all processes together is batch ``b`` of one process with a ``world_size`` times larger
+    ``batch_size``. Every pass starts at the first batch of the epoch set by :meth:`set_epoch` (called by Lightning);
+    only the first pass after :meth:`load_state_dict` starts at the saved batch.
 
     Args:
         images: Stored images, uint8 or float, shape ``(S, *input_shape)``.
         labels: Their class numbers, int64, shape ``(S,)``.
-        index: Which stored samples to draw, int64, shape ``(n,)``; ``None`` means all. These positions are also what
-            the batches carry as ``index``, so a split needs no copy of its images.
+        index: Indices of the stored samples to draw, int64, shape ``(n,)``; ``None`` means all. They are also the
+            ``index`` of the batches, so a split needs no copy of its images.
         batch_size: Samples of a batch on this process.
         shuffle: Draw in a new random order each epoch.
         seed: Seed of the order.
         drop_last: Leave out a last batch smaller than ``batch_size``.
-        scale: Turns stored images into float32; may work in place. ``None`` only casts.
-        rank: Number of this process.
-        world_size: Number of processes that share the samples.
-        even: Give every process equally many samples by leaving out the last ``n % world_size`` of the order; otherwise
-            every sample is drawn once and the last processes may have one fewer. ``None`` means: when shuffled.
+        scale: Function from stored images to float32; may work in place. ``None`` only casts.
+        rank: Rank of this process.
+        world_size: Number of processes that split the samples.
+        even: Give every process the same number of samples by leaving out the last ``n % world_size`` of the order;
+            otherwise every sample is drawn once and the last processes may have one fewer. ``None`` is ``shuffle``.
 
     >>> loader = BatchLoader(torch.arange(5.0).view(5, 1), torch.zeros(5, dtype=torch.int64), batch_size=2)
     >>> [batch.index.tolist() for batch in loader]
     [[0, 1], [2, 3], [4]]
     """
 
-    batch_sampler = None  # Lightning asks whatever has a sampler for it
+    batch_sampler = None  # Lightning reads it from every loader with a sampler
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class BatchLoader(Iterable[Batch]):
         self.rank, self.world_size = rank, world_size
         self.even = shuffle if even is None else even
         self._epoch = 0
-        self._position = 0  # batches of this epoch that were handed out
+        self._position = 0  # number of batches of this epoch that were yielded
         self._resuming = False
         self._check()
 
@@ -114,13 +114,13 @@ class BatchLoader(Iterable[Batch]):
 
     @override
     def __iter__(self) -> Iterator[Batch]:
-        # A generator, so that nothing happens before the first batch is asked for: Lightning calls iter() on a loader
-        # more than once, before and after it loads the state, and sets the epoch after that.
+        # A generator, so that nothing runs before the first batch: Lightning calls iter() on a loader more than once,
+        # before and after it loads the state, and sets the epoch after that.
         first = self._position if self._resuming else 0
         self._resuming = False
         rows = self._order()
         for number in range(first, len(self)):
-            # Counted before the batch is out: nobody asks a loader of known length for the batch after the last.
+            # set before the yield: a loader of known length is not resumed after its last batch
             self._position = number + 1
             yield self._draw(rows[number * self.batch_size : (number + 1) * self.batch_size])
 
@@ -130,14 +130,14 @@ class BatchLoader(Iterable[Batch]):
         return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
 
     def _order(self) -> Tensor:
-        """Return the stored positions that this process draws in the present epoch, in order."""
+        """Return the indices of the stored samples that this process draws in the current epoch, in order."""
         index, n = self.index, len(self.index)
         if self.shuffle:
             index = index[torch.randperm(n, generator=generator(self.seed, self._epoch))]
         return index[: n - n % self.world_size if self.even else n][self.rank :: self.world_size]
 
     def _draw(self, rows: Tensor) -> Batch:
-        # index_select is three to five times faster than indexing here; it also returns new memory, free to scale in.
+        # index_select is 3 to 5 times faster than indexing here, and returns new memory, which can be scaled in place
         image = self.scale(self.images.index_select(0, rows))
         return Batch(image, self.labels.index_select(0, rows), rows.clone())
 
@@ -147,25 +147,25 @@ class BatchLoader(Iterable[Batch]):
         return self if self.shuffle else _InOrder(self)
 
     def set_epoch(self, epoch: int) -> None:
-        """Move on to ``epoch``; its number decides the order. The present epoch's number changes nothing."""
+        """Set the epoch, which determines the order; no effect if it is the current one."""
         if epoch != self._epoch:
             self._epoch, self._position, self._resuming = epoch, 0, False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the epoch, the number of its batches that were drawn, and what they depend on."""
+        """Return the epoch, the number of batches drawn in it, and what their order depends on."""
         return {"epoch": self._epoch, "position": self._position, **self._identity()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Let the next pass go on where ``state_dict`` was taken.
+        """Let the next pass continue at the batch of ``state_dict``.
 
         Raises:
-            ValueError: If it was taken with other data, another global batch size or another order.
+            ValueError: it is of other data, another global batch size or another order.
         """
         for name, ours in self._identity().items():
             theirs = state_dict.get(name)
             if theirs != ours:
                 raise ValueError(
-                    f"Cannot go on in the middle of an epoch: the checkpoint has {name}={theirs}, this loader has"
+                    f"Cannot resume in the middle of an epoch: the checkpoint has {name}={theirs}, this loader has"
                     f" {name}={ours}. Resume with the same data, batch size, seed and number of processes"
                     " (batch_size here is that of all processes together), or load only the weights."
                 )
@@ -173,7 +173,7 @@ class BatchLoader(Iterable[Batch]):
         self._resuming = True
 
     def _identity(self) -> dict[str, int | None]:
-        """Return all that decides which samples lie before a position."""
+        """Return everything that the samples before a batch depend on."""
         return {
             "samples": len(self.index),
             "batch_size": int(self.batch_size * self.world_size),  # NumPy's would not load weights-only
@@ -182,7 +182,7 @@ class BatchLoader(Iterable[Batch]):
 
 
 class _InOrder(SequentialSampler):
-    """Tells Lightning that a loader does not shuffle, by the type it looks for, and passes the epoch on."""
+    """Shows Lightning by its type that a loader does not shuffle, and passes the epoch to the loader."""
 
     def __init__(self, loader: BatchLoader) -> None:
         super().__init__(loader.index)

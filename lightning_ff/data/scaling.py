@@ -1,4 +1,4 @@
-"""From stored pixels to the numbers a network reads."""
+"""Scaling of stored pixels to inputs of a network."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Affine:
     """``image * factor - shift``, channel by channel, in float32.
 
     Args:
-        factor: One number, or one a channel.
-        shift: One number, or one a channel; ``None`` subtracts nothing.
+        factor: One number, or one per channel.
+        shift: One number, or one per channel; ``None`` is 0.
 
     >>> Affine([1 / 255])(torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8))
     tensor([[[[0.0000, 0.2000, 1.0000]]]])
@@ -24,7 +24,7 @@ class Affine:
         self.shift = None if shift is None else torch.tensor(shift).view(-1, 1, 1)
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Scale a batch; a float32 one is changed in place.
+        """Scale a batch; a float32 batch is changed in place.
 
         Args:
             image: Stored pixels, shape ``(N, C, H, W)``.
@@ -37,11 +37,11 @@ class Affine:
 
 
 def unit(pixel_max: float) -> Affine:
-    """Bring pixels to 0..1."""
+    """Scale pixels to 0..1."""
     return Affine([1 / pixel_max])
 
 
 def standard(pixel_max: float, mean: Sequence[float], std: Sequence[float]) -> Affine:
-    """Bring each channel to mean 0 and deviation 1, where ``mean`` and ``std`` are those of pixels in 0..1."""
+    """Scale channels to mean 0 and standard deviation 1; ``mean`` and ``std`` are those of pixels in 0..1."""
     factor = [1 / (pixel_max * s) for s in std]
     return Affine(factor, [m / s for m, s in zip(mean, std, strict=True)])

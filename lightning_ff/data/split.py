@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 def proportional(counts: Tensor, size: int) -> Tensor:
-    """Share ``size`` out over the classes in proportion to ``counts``, by largest remainder.
+    """Divide ``size`` among the classes in proportion to ``counts``, by largest remainder.
 
     Args:
         counts: Samples of each class, shape ``(C,)``.
-        size: How many to share out, at most the sum of ``counts``.
+        size: Number to divide, at most the sum of ``counts``.
 
     Returns:
         Number for each class, int64, shape ``(C,)``; they add up to ``size``.
@@ -32,15 +32,15 @@ def proportional(counts: Tensor, size: int) -> Tensor:
 
 
 def draw_per_class(labels: Tensor, quota: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw ``quota[c]`` samples of each class ``c``; a larger quota with the same seed holds the smaller one's.
+    """Draw ``quota[c]`` samples of each class ``c``; with the same seed a larger quota includes the smaller one's.
 
     Args:
         labels: Class numbers, shape ``(n,)``.
-        quota: How many of each class, shape ``(C,)``.
-        generator: Source of the draw.
+        quota: Number of samples of each class, shape ``(C,)``.
+        generator: Random number generator.
 
     Returns:
-        Drawn positions, ascending, int64.
+        Drawn indices, ascending, int64.
 
     >>> draw_per_class(torch.tensor([0, 1, 0, 1]), torch.tensor([2, 0]), torch.Generator())
     tensor([0, 2])
@@ -49,12 +49,12 @@ def draw_per_class(labels: Tensor, quota: Tensor, generator: torch.Generator) ->
     order = order[labels[order].argsort(stable=True)]  # class after class, each in a random order
     counts = labels.bincount(minlength=len(quota))
     start = counts.cumsum(0) - counts
-    place = torch.arange(len(labels)) - start.repeat_interleave(counts)
-    return order[place < quota.repeat_interleave(counts)].sort().values
+    rank = torch.arange(len(labels)) - start.repeat_interleave(counts)
+    return order[rank < quota.repeat_interleave(counts)].sort().values
 
 
 def without(n: int, taken: Tensor) -> Tensor:
-    """Return the positions of ``range(n)`` that are not in ``taken``, ascending."""
+    """Return the indices of ``range(n)`` that are not in ``taken``, ascending."""
     kept = torch.ones(n, dtype=torch.bool)
     kept[taken] = False
     return kept.nonzero().squeeze(1)

@@ -1,4 +1,4 @@
-"""Data sets that torchvision reads and can fetch."""
+"""Data sets of torchvision."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing_extensions import override
 from lightning_ff.data.base import ImageData, Images
 
 DAMAGE = (OSError, RuntimeError, ValueError, TypeError, LookupError, AssertionError, EOFError)
-"""What torchvision raises on files that are missing, cut off or altered."""
+"""Errors that torchvision raises for missing or damaged files."""
 
 
 class TorchvisionData(ImageData):
     """A data set of ``torchvision.datasets``, read as whole arrays.
 
     Attributes:
-        source: Its name there.
-        files: What torchvision looks for under ``root``.
+        source: Name of the class in ``torchvision.datasets``.
+        files: Paths of its files under ``root``.
     """
 
     source: str
@@ -39,7 +39,7 @@ class TorchvisionData(ImageData):
 
     @override
     def prepare_data(self) -> None:
-        """Fetch missing files; a Trainer calls this on one process only."""
+        """Download missing files; a Trainer calls this on one process only."""
         for train in (True, False):
             if self.download and self._missing():
                 self._fetch(train)
@@ -81,7 +81,7 @@ class TorchvisionData(ImageData):
 
 
 def _reason(error: Exception) -> str:
-    """Return the last line of a message, up to its first full sentence, or the kind of error if it has none."""
+    """Return the first sentence of the last line of a message, or the type of error if it has no message."""
     lines = str(error).strip().splitlines()
     return lines[-1].split(". ")[0].rstrip(".") if lines else type(error).__name__
 
@@ -90,8 +90,8 @@ class MNIST(TorchvisionData):
     """Handwritten digits, 60 000 for training and 10 000 for test, 28 by 28.
 
     Args:
-        root: Folder where the data lies.
-        colour: Repeat the grey images in three channels, for networks made for colour.
+        root: Folder of the data.
+        colour: Repeat the grey images in three channels, for networks with RGB input.
         **kwargs: See :class:`ImageData`.
     """
 

@@ -1,4 +1,4 @@
-"""The wall of activations: what every unit does on every sample.
+"""The wall of activations: a map of the activation of every unit for every sample.
 
 Shapes: S samples, U units, C classes.
 """
@@ -41,8 +41,8 @@ def activation_wall(
         label: Class of each sample `(S,)`.
         classes: Names of the classes.
         members: Name of the layer to ensembles `(C, U)`, bool: units are sorted by the class in whose ensemble they are
-            most active, those in none come last. Layers that are not named, and all without it, keep their order.
-        percentile: Of all positive activations of a layer, what the darkest colour stands for.
+            most active, units in none are last. Layers that are not given keep their order.
+        percentile: Percentile of a layer's positive activations that has the darkest colour.
 
     Raises:
         ValueError: shapes or labels that do not fit, or a percentile outside (0, 100].
@@ -82,7 +82,7 @@ def activation_wall(
 
 
 def _wall(axis: Axes, activations: np.ndarray, percentile: float) -> None:
-    """White is 0 and below; the darkest colour is for the percentile of what is positive."""
+    """White is 0 and below; the darkest colour is the percentile of positive activations."""
     positive = np.ma.compressed(activations[activations > 0])
     high = float(np.percentile(positive, percentile)) if len(positive) else 1.0
     colors = color_map("Blues")
@@ -90,7 +90,7 @@ def _wall(axis: Axes, activations: np.ndarray, percentile: float) -> None:
 
 
 def unit_order(members: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Units by the class in whose ensemble they are most active, there by activity; those in none last `(U,)`.
+    """Order of units `(U,)`: by the class in whose ensemble they are most active, then by activity; units in none last.
 
     Args:
         members: Ensembles `(C, U)`, bool.
@@ -102,6 +102,6 @@ def unit_order(members: np.ndarray, means: np.ndarray) -> np.ndarray:
 
 
 def _class_means(h: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
-    """Mean of what is finite for each class, 0 where it has no samples, `(C, U)`."""
+    """Mean of finite values for each class `(C, U)`, 0 for a class without samples."""
     finite = np.nan_to_num(h, posinf=0.0, neginf=0.0)
     return np.stack([finite[label == c].sum(0) / max(1, (label == c).sum()) for c in range(classes)])

@@ -1,4 +1,4 @@
-"""What pictures are given, as float64 arrays of the shapes they need: messages name argument, value and remedy.
+"""Arguments of pictures as float64 arrays of the expected shapes: messages name argument, value and remedy.
 
 Shapes in this package: L layers, C classes, U units, S samples, E epochs.
 """
@@ -16,10 +16,10 @@ Item = TypeVar("Item")
 
 
 def array(name: str, values: Values, shape: Sequence[int | None], remedy: str) -> np.ndarray:
-    """Values as float64 of a shape, where None stands for any size but 0.
+    """Values as float64 array of a shape, where None is any size except 0.
 
     Raises:
-        ValueError: they have another shape, or are no numbers.
+        ValueError: they have another shape, or are not numbers.
 
     Example::
 
@@ -44,7 +44,7 @@ def array(name: str, values: Values, shape: Sequence[int | None], remedy: str) -
 
 
 def flat(values: Values) -> np.ndarray:
-    """Those of the values that are finite, as float64 `(N,)`."""
+    """The finite values, as float64 `(N,)`."""
     every = values.detach().cpu().double().numpy() if isinstance(values, Tensor) else np.asarray(values, np.float64)
     return every[np.isfinite(every)].ravel()
 
@@ -53,7 +53,7 @@ def class_names(classes: Sequence[str]) -> list[str]:
     """The names of the classes.
 
     Raises:
-        ValueError: there are none, or they are one word.
+        ValueError: there are none, or they are one string.
     """
     if isinstance(classes, (str, bytes)) or len(classes) == 0:
         raise ValueError(f"classes={classes!r}: give the name of each class, such as ['shirt', 'bag']")
@@ -61,7 +61,7 @@ def class_names(classes: Sequence[str]) -> list[str]:
 
 
 def given(name: str, values: Mapping[str, Item], what: str) -> Mapping[str, Item]:
-    """A mapping that holds something.
+    """Check that a mapping is not empty.
 
     Raises:
         ValueError: it is empty, or none.
@@ -72,10 +72,10 @@ def given(name: str, values: Mapping[str, Item], what: str) -> Mapping[str, Item
 
 
 def class_labels(label: Values, samples: int, classes: int) -> np.ndarray:
-    """The class of each sample as whole numbers `(S,)`.
+    """The class of each sample as integers `(S,)`.
 
     Raises:
-        ValueError: not one per sample, or one that names no class.
+        ValueError: not one per sample, or one that is out of range.
     """
     numbers = array("label", label, (samples,), "give the class of each sample")
     wrong = [value for value in numbers if not (value.is_integer() and 0 <= value < classes)]

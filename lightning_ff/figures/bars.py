@@ -42,15 +42,15 @@ def class_bars(
     deviation: Mapping[str, ByLayer] | None = None,
     layers: Sequence[str] | None = None,
 ) -> Figure:
-    """One panel per layer: bars by class, one colour per model; what is NaN has no bar.
+    """One panel per layer: bars by class, one colour per model; NaN has no bar.
 
     Args:
         values: Name of the model or run to numbers `(L, C)`, or to layers' names and numbers `(C,)`; a model that lacks
             a layer has no bars there.
         classes: Names of the classes.
         ylabel: What the numbers are.
-        deviation: Likewise, half the length of the error bars, for all models or some.
-        layers: Names of the layers where numbers come as `(L, C)`; None is `layer 1` and so on.
+        deviation: Half the length of the error bars, in the form of `values`, for all models or some.
+        layers: Names of the layers for numbers `(L, C)`; None is `layer 1` and so on.
 
     Raises:
         ValueError: shapes that do not fit, or a deviation of a model that has no values.
@@ -64,14 +64,14 @@ def inhibition_bars(
     classes: Sequence[str],
     ylabel: str = "inhibition / excitation",
 ) -> Figure:
-    """Inhibition over excitation of the members of each class's ensemble beside that of all other units.
+    """Inhibition over excitation of the members of each class's ensemble, next to that of all other units.
 
-    Bars go up or down from 1, where both are equal, on a logarithmic scale.
+    Bars start at 1, where both are equal, on a logarithmic scale.
 
     Args:
-        members: Name of the layer to ratios `(C,)`, as :func:`lightning_ff.metrics.inhibition_ratio` gives them; what
-            is not finite has no bar.
-        others: Likewise for the units outside of the ensemble.
+        members: Name of the layer to ratios `(C,)`, as :func:`lightning_ff.metrics.inhibition_ratio` returns them;
+            values that are not finite have no bar.
+        others: Ratios of the units outside of the ensemble, in the same form.
         classes: Names of the classes.
         ylabel: What the numbers are.
 
@@ -95,7 +95,7 @@ def _by_class(
     layers: Sequence[str] | None = None,
     base: float = 0.0,
 ) -> Figure:
-    """:func:`class_bars`, with bars that begin at a base."""
+    """:func:`class_bars`, with bars that start at `base`."""
     names = class_names(classes)
     given("values", values, "numbers (L, C)")
     rows = {model: _by_layer(f"values[{model!r}]", numbers, names, layers) for model, numbers in values.items()}
@@ -129,7 +129,7 @@ def _by_layer(
 
 
 def known(deviation: Mapping[str, Item] | None, values: Mapping[str, Any]) -> Mapping[str, Item]:
-    """Deviations, none of them of a model that has no values."""
+    """Check that every deviation is of a model with values."""
     strange = [model for model in deviation or {} if model not in values]
     if strange:
         raise ValueError(f"deviation[{strange[0]!r}] has no values: name one of {', '.join(map(repr, values))}")
@@ -143,7 +143,7 @@ def grouped(
     places: int,
     base: float = 0.0,
 ) -> None:
-    """One group of bars at each place 0, 1, ..., the i-th model's at the same side in each."""
+    """One group of bars at each position 0, 1, ...; models have the same order in each group."""
     width = 0.82 / len(heights)
     for i, (height, half) in enumerate(zip(heights, halves, strict=True)):
         if height is None:
@@ -161,7 +161,7 @@ def grouped(
 
 
 def model_legend(figure: Figure, models: Sequence[str]) -> None:
-    """Which model has which bars, where there are several."""
+    """Legend of the models, if there are several."""
     from matplotlib.patches import Patch
 
     if len(models) > 1:

@@ -1,4 +1,4 @@
-"""What all pictures share: one palette, font sizes, panels in rows, a legend, a word where nothing is seen."""
+"""Base of all pictures: palette, font sizes, panels in rows, legend, text in empty panels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LETTER, LINE = 0.067, 0.135  # inches of a mean letter and of a line of SMALL pr
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
-    """An empty figure on the Agg canvas, in inches; matplotlib is imported here and nowhere sooner."""
+    """An empty figure on the Agg canvas, in inches; matplotlib is first imported here."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -38,16 +38,16 @@ def panels(
     extra: float = 0.0,
     layout: Literal["constrained"] | None = "constrained",
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of equal panels, in rows as even as can be.
+    """A figure of equal panels, in rows of as equal length as possible.
 
     Args:
         count: Number of panels.
-        width: Of one, in inches.
-        height: Of one, in inches.
-        most: Panels in a row.
-        share_y: One scale for all.
+        width: Width of a panel, in inches.
+        height: Height of a panel, in inches.
+        most: Largest number of panels in a row.
+        share_y: Share the y axis.
         extra: Height above the panels, for a legend or a title, in inches.
-        layout: Who places the panels: matplotlib, which measures every label, or, with None, the caller.
+        layout: Layout engine of matplotlib, which measures every label; None leaves the layout to the caller.
     """
     rows = ceil(count / most)
     columns = ceil(count / rows)
@@ -59,7 +59,7 @@ def panels(
 
 
 def settled(figure: Figure) -> Figure:
-    """The figure with everything in its place for good; a second round would move nothing by a pixel."""
+    """Run the layout of the figure once and keep it; running it again would not move anything by a pixel."""
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)
@@ -68,7 +68,7 @@ def settled(figure: Figure) -> Figure:
 
 
 def tidy(axis: Axes, title: str = "", xlabel: str = "", ylabel: str = "", frame: bool = False, most: int = 30) -> None:
-    """A title of so many letters, labels and ticks in one size and ink, and no more lines around than needed."""
+    """Style of a panel: a title of N letters, labels and ticks in one size and colour, and no spines except two."""
     axis.set_title(plain(title, most), fontsize=NORMAL, color=INK)
     axis.set_xlabel(xlabel, fontsize=SMALL, color=INK)
     axis.set_ylabel(ylabel, fontsize=SMALL, color=INK)
@@ -79,7 +79,7 @@ def tidy(axis: Axes, title: str = "", xlabel: str = "", ylabel: str = "", frame:
 
 
 def short(name: str, most: int = 16) -> str:
-    """A name on one line; of a long one the middle is left out, since names often differ at their end.
+    """A name on one line; the middle of a long name is left out, since names often differ at their end.
 
     Example::
 
@@ -92,7 +92,7 @@ def short(name: str, most: int = 16) -> str:
 
 
 def plain(name: str, most: int = 16) -> str:
-    """A short name that matplotlib does not take for a formula."""
+    """A short name, escaped so that matplotlib does not parse it as a formula."""
     return short(name, most).replace("$", r"\$")
 
 
@@ -104,13 +104,13 @@ def left_label(axes: Sequence[Axes], text: str) -> None:
 
 
 def empty(axis: Axes, text: str) -> None:
-    """Say in the middle of a panel why nothing is drawn there."""
+    """Write into the middle of an empty panel why nothing is drawn."""
     words = axis.text(0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", fontsize=SMALL, color=INK)
     words.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 2.0})
 
 
 def legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
-    """A legend above all panels, in rows that are as wide as the figure at most, and even."""
+    """A legend above all panels, in rows of equal length that are at most as wide as the figure."""
     shown = [f" {name}" if name.startswith("_") else name for name in (plain(name, 32) for name in names)]
     most = max(1, int(figure.get_figwidth() // (max(map(len, shown)) * LETTER + 0.6)))
     columns = ceil(len(shown) / ceil(len(shown) / most))
@@ -121,7 +121,7 @@ def legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None
 
 
 def log_scale(axis: Axes, side: Literal["x", "y"], low: float, high: float) -> None:
-    """A logarithmic axis between two limits, with ticks between powers of 10 where those alone would be too few."""
+    """A logarithmic axis between two limits, with minor ticks if there are too few powers of 10."""
     from matplotlib.ticker import FuncFormatter, LogLocator
 
     ticks = axis.xaxis if side == "x" else axis.yaxis
@@ -133,7 +133,7 @@ def log_scale(axis: Axes, side: Literal["x", "y"], low: float, high: float) -> N
 
 
 def color_bar(figure: Figure, image: Any, axes: Any, label: str, extend: str = "neither") -> Colorbar:
-    """A thin colour bar beside one panel or several."""
+    """A thin colour bar next to one or several panels."""
     bar = figure.colorbar(image, ax=axes, label=label, extend=extend, fraction=0.06, pad=0.02, aspect=28)
     bar.ax.tick_params(labelsize=SMALL, labelcolor=INK, color=SOFT, length=2.5, width=0.6)
     bar.ax.yaxis.label.set(fontsize=SMALL, color=INK)
@@ -142,17 +142,17 @@ def color_bar(figure: Figure, image: Any, axes: Any, label: str, extend: str = "
 
 
 def color_map(name: str, bad: str = FAINT) -> Colormap:
-    """A colour map that draws what is NaN in a colour of its own."""
+    """A colour map with a separate colour for NaN."""
     from matplotlib import colormaps
 
     return colormaps[name].with_extremes(bad=bad)
 
 
 def color(i: int) -> str:
-    """Colour of the i-th of several; past the eighth they return, with other lines, markers or hatches."""
+    """Colour of the i-th series; colours repeat after the eighth, with other lines, markers or hatches."""
     return PALETTE[i % len(PALETTE)]
 
 
 def again(i: int, kinds: Sequence[str]) -> str:
-    """The line or hatch that tells the i-th from those of the same colour."""
+    """Line style or hatch that distinguishes the i-th series from others of the same colour."""
     return kinds[i // len(PALETTE) % len(kinds)]

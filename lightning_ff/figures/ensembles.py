@@ -1,4 +1,4 @@
-"""What classes' ensembles share, and how those of two layers are connected, as maps of classes by classes.
+"""Maps of classes by classes: shared units of ensembles, and connections between those of two layers.
 
 Shapes: C classes.
 """
@@ -34,10 +34,10 @@ _WRITTEN = 20  # classes up to which numbers are written into cells
 
 
 def sharing_map(counts: Values, classes: Sequence[str], title: str = "") -> Figure:
-    """How many units two classes' ensembles share; cells without any are blank, sizes stand beside the names.
+    """Number of units that two classes' ensembles share; cells with 0 are blank, sizes are next to the names.
 
     Args:
-        counts: Shared units `(C, C)`, sizes on the diagonal, as :func:`lightning_ff.metrics.shared_units` gives them;
+        counts: Shared units `(C, C)`, sizes on the diagonal, as :func:`lightning_ff.metrics.shared_units` returns them;
             means over runs are written with one decimal.
         classes: Names of the classes.
         title: Above the picture.
@@ -87,7 +87,7 @@ def connectivity_map(weights: Values, classes: Sequence[str], title: str = "") -
 
     Args:
         weights: Mean weights `(C, C)`, to the ensemble of the row in the later layer, from that of the column in the
-            earlier one; NaN, where an ensemble is empty, is grey.
+            earlier one; NaN (an empty ensemble) is grey.
         classes: Names of the classes.
         title: Above the picture.
 
@@ -111,17 +111,17 @@ def connectivity_map(weights: Values, classes: Sequence[str], title: str = "") -
 
 
 def _square(classes: int, title: str) -> tuple[Figure, Axes]:
-    """A figure whose cells have room for a number."""
+    """A figure with cells large enough for a number."""
     side = 1.6 + 0.3 * min(max(classes, 8), 24)
     figure = new_figure(side + 0.6, side)
-    figure.set_layout_engine("compressed")  # the other one finds room for names only when it draws a second time
+    figure.set_layout_engine("compressed")  # the other layout engine makes room for names only in a second draw
     axis = figure.subplots()
     tidy(axis, title, frame=True)
     return figure, axis
 
 
 def _lines(axis: Axes, classes: int) -> None:
-    """Thin lines between cells, so that blank ones are cells too."""
+    """Thin lines between cells, so that blank cells are visible."""
     for place in np.arange(1, classes) - 0.5:
         axis.axhline(place, color=FAINT, linewidth=0.5)
         axis.axvline(place, color=FAINT, linewidth=0.5)

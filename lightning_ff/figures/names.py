@@ -1,4 +1,4 @@
-"""Names along axes that fit: thinned out and turned until they can be read."""
+"""Tick labels that fit: thinned out and rotated until they are readable."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def name_ticks(
     room: float,
     most: int = 16,
 ) -> None:
-    """Names of so many letters along an axis, as many as can be read in so many inches, turned where they are long."""
+    """Tick labels of at most N letters, as many as fit into the axis (in inches), rotated if they are long."""
     step = max(1, ceil(len(places) * LINE / room)) if len(places) else 1
     shown = [plain(name, most) for name in names][::step]
     ticks = axis.xaxis if side == "x" else axis.yaxis
@@ -39,7 +39,7 @@ def name_ticks(
 
 
 def class_rows(axis: Axes, label: np.ndarray, classes: Sequence[str], room: float) -> None:
-    """Names at the middle of each class's rows and lines between them; labels `(S,)` are sorted."""
+    """Names at the middle of each class's rows, and lines between classes; labels `(S,)` are sorted."""
     present, starts = np.unique(label, return_index=True)
     ends = np.append(starts[1:], len(label))
     name_ticks(axis, "y", (starts + ends - 1) / 2, [classes[c] for c in present], room)
@@ -50,7 +50,7 @@ def class_rows(axis: Axes, label: np.ndarray, classes: Sequence[str], room: floa
 
 
 def class_ticks(axis: Axes, names: Sequence[str], room: float, rows: Sequence[str] | None = None) -> None:
-    """Names of the classes on both sides of a map, of so many inches each; rows may be called otherwise."""
+    """Names of the classes on both axes of a map, given the axes' lengths in inches; rows may have other names."""
     places = np.arange(len(names))
     name_ticks(axis, "x", places, names, room)
     name_ticks(axis, "y", places, names if rows is None else rows, room, most=16 if rows is None else 26)

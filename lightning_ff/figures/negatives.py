@@ -1,4 +1,4 @@
-"""What the network is shown and how it answers: positives above negatives, histograms of their goodness."""
+"""Positives above negatives, and histograms of their goodness."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _picture(image: Tensor) -> np.ndarray:
 
 
 def _with_strip(picture: np.ndarray, code: np.ndarray) -> np.ndarray:
-    """The picture, enlarged until every entry of the code has cells of its own in the strip below."""
+    """The picture, enlarged until every entry of the code has its own cells in the strip below."""
     factor = -(-3 * len(code) // picture.shape[1])
     large = picture.repeat(factor, 0).repeat(factor, 1)
     width = large.shape[1]
@@ -82,7 +82,7 @@ def pairs(positive: Tensor, negative: Tensor, input_shape: Sequence[int]) -> Fig
 
 
 def goodness_histograms(sides: Mapping[str, tuple[Tensor, Tensor]], bins: int = 40) -> Figure:
-    """One histogram per block: goodness of positives and of negatives, as far as it is finite.
+    """One histogram per block: finite goodness of positives and of negatives.
 
     Args:
         sides: Name of the block to goodness of positives `(P,)` and of negatives `(M,)`.
@@ -91,7 +91,7 @@ def goodness_histograms(sides: Mapping[str, tuple[Tensor, Tensor]], bins: int = 
     figure = new_figure(2.6 * len(sides) + 0.8, 2.6)
     axes = figure.subplots(1, len(sides), squeeze=False)[0]
     for axis, (name, (positive, negative)) in zip(axes, sides.items(), strict=True):
-        # float64, since bars between neighbouring float32 values are no distinct float32 values
+        # float64, since edges between neighbouring float32 values are not distinct in float32
         values = [side[side.isfinite()].detach().cpu().double().numpy() for side in (positive, negative)]
         edges = np.histogram_bin_edges(np.concatenate(values), bins)
         for finite, color, label in zip(values, (_POSITIVE, _NEGATIVE), ("positive", "negative"), strict=True):

@@ -1,4 +1,4 @@
-"""What a linear classifier can read from each layer."""
+"""Accuracy of linear probes of each layer."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def probe_bars(
     deviation: Mapping[str, Mapping[str, float]] | None = None,
     ylabel: str = "accuracy of the probe",
 ) -> Figure:
-    """What linear probes read from each layer, one colour per model, above a line for raw pixels.
+    """Accuracy of linear probes of each layer, one colour per model, with a line for raw pixels.
 
     Args:
-        accuracies: Name of the model to layers' names and accuracies; what is NaN has no bar.
+        accuracies: Name of the model to layers' names and accuracies; NaN has no bar.
         pixels: Accuracy of a probe on the raw input; None draws no line.
-        deviation: Likewise, half the length of the error bars, for all models or some.
+        deviation: Half the length of the error bars, in the form of `accuracies`, for all models or some.
         ylabel: What the numbers are.
 
     Raises:
@@ -61,7 +61,7 @@ def probe_bars(
 
 
 def _write(axis: Axes) -> None:
-    """Each bar's number at its foot, where neither error bars nor the line for pixels are; above it where it is low."""
+    """Write each bar's number at its base, away from error bars and the line for pixels; above a low bar."""
     for bar in cast("list[Rectangle]", axis.patches):
         height, paint = bar.get_height(), cast("tuple[float, ...]", bar.get_facecolor())
         inside = height > 0.1 * axis.get_ylim()[1]

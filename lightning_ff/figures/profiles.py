@@ -58,18 +58,18 @@ def class_profiles(mean: Values, members: Values, classes: Sequence[str], title:
     for k, (axis, name, row, inside) in enumerate(zip(axes, names, values, held > 0, strict=True)):
         _profile(axis, row, inside, short(name, 14), _limits(values))
         if k % columns:
-            axis.set_yticks([])  # the first one's scale is all the others'
+            axis.set_yticks([])  # all panels share the scale of the first
         if k + columns < len(names):
             axis.set_xticks([])
-    _place(figure)
+    _set_margins(figure)
     figure.suptitle(plain(title, 80), fontsize=SMALL + 2, color=INK)
     figure.supxlabel("unit", fontsize=SMALL, color=INK)
     figure.supylabel("mean activity", fontsize=SMALL, color=INK)
     return figure
 
 
-def _place(figure: Figure) -> None:
-    """Margins in inches: to measure every label of many panels takes seconds."""
+def _set_margins(figure: Figure) -> None:
+    """Set margins in inches: measuring every label of many panels takes seconds."""
     width, height = figure.get_size_inches()
     figure.subplots_adjust(
         left=0.65 / width, right=1 - 0.1 / width, bottom=0.5 / height, top=1 - 0.55 / height, wspace=0.12, hspace=0.35
@@ -77,7 +77,7 @@ def _place(figure: Figure) -> None:
 
 
 def _limits(mean: np.ndarray) -> tuple[float, float]:
-    """From 0, or the lowest below it, to a little above the highest."""
+    """Limits from 0, or the lowest negative value, to slightly above the highest."""
     finite = mean[np.isfinite(mean)]
     low, high = min(0.0, finite.min(initial=0.0)), max(0.0, finite.max(initial=0.0))
     return (1.05 * low, 1.05 * high) if high > low else (0.0, 1.0)

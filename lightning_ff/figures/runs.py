@@ -1,4 +1,4 @@
-"""What many runs say together: accuracy against sparsity."""
+"""Accuracy against sparsity of many runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RunPoint(NamedTuple):
 
     Attributes:
         model: Name of the model: runs of one name have one colour.
-        accuracy: Of the run.
+        accuracy: Accuracy of the run.
         sparsity: Name of the layer to its sparsity.
     """
 
@@ -31,7 +31,7 @@ def accuracy_sparsity_scatter(points: Sequence[RunPoint], xlabel: str = "Hoyer s
     """One panel per layer: a point per run, a colour and a marker per model.
 
     Args:
-        points: The runs; where a number is NaN or a layer is missing, there is no point.
+        points: The runs; NaN and missing layers have no point.
         xlabel: What the sparsities are.
 
     Raises:

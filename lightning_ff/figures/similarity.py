@@ -1,4 +1,4 @@
-"""How dissimilar classes or samples are to a layer.
+"""Representational dissimilarity matrices of classes or samples.
 
 Shapes: C classes, S samples.
 """
@@ -22,7 +22,7 @@ def rdm_map(rdm: Values, classes: Sequence[str], title: str = "", label: Values 
     """A representational dissimilarity matrix, of classes or of samples.
 
     Args:
-        rdm: Dissimilarities of classes `(C, C)`, or, with labels, of samples `(S, S)`; what is NaN is grey.
+        rdm: Dissimilarities of classes `(C, C)`, or, with labels, of samples `(S, S)`; NaN is grey.
         classes: Names of the classes.
         title: Above the picture.
         label: Class of each sample `(S,)`: samples are sorted by class, and lines drawn between classes.
@@ -34,12 +34,12 @@ def rdm_map(rdm: Values, classes: Sequence[str], title: str = "", label: Values 
 
 
 def rdm_maps(rdms: Mapping[str, Values], classes: Sequence[str], label: Values | None = None) -> Figure:
-    """Several dissimilarity matrices of the same classes or samples beside each other, in the same colours.
+    """Several dissimilarity matrices of the same classes or samples side by side, on the same colour scale.
 
     Args:
         rdms: Name, of a layer or a model, to dissimilarities as :func:`rdm_map` takes them.
         classes: Names of the classes.
-        label: As for :func:`rdm_map`.
+        label: See :func:`rdm_map`.
 
     Raises:
         ValueError: shapes or labels that do not fit.

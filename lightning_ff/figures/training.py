@@ -1,4 +1,4 @@
-"""What becomes of each class over training.
+"""A value of each class over training.
 
 Shapes: E epochs, C classes.
 """
@@ -43,9 +43,9 @@ def growth(
     Of more than 20 classes the lines are grey, and the mean, the highest and the lowest are named.
 
     Args:
-        sizes: Name of the layer to ensembles' sizes, or other numbers, `(E, C)`; what is NaN is a gap.
+        sizes: Name of the layer to ensembles' sizes, or other numbers, `(E, C)`; NaN is a gap.
         classes: Names of the classes.
-        epochs: When they were measured `(E,)`.
+        epochs: Epochs of the measurements `(E,)`.
         ylabel: What the numbers are.
 
     Raises:
@@ -100,7 +100,7 @@ def _curves(
     looks: Sequence[_Look],
     height: float,
 ) -> None:
-    """Lines with their names at the right, moved apart where they would meet; the axis is so many inches high."""
+    """Lines with their names at the right, moved apart if they would overlap, given the axis height in inches."""
     marker = "o" if len(when) <= 12 else ""
     for column, (ink, line, width) in zip(numbers.T, looks, strict=True):
         axis.plot(when, column, color=ink, linestyle=line, linewidth=width, marker=marker, markersize=2.5)
@@ -119,7 +119,7 @@ def _curves(
 
 
 def apart(wanted: np.ndarray, gap: float) -> np.ndarray:
-    """Places between 0 and 1, a gap apart, in the order of the wanted ones and as near to them as can be.
+    """Positions between 0 and 1, at least a gap apart, in the order of `wanted` and as close to it as possible.
 
     Example::
 
@@ -130,7 +130,7 @@ def apart(wanted: np.ndarray, gap: float) -> np.ndarray:
     steps = min(gap, 1 / max(1, len(wanted) - 1)) * np.arange(len(wanted))
     free = wanted[order] - steps
     total = np.append(0.0, free.cumsum())
-    # isotonic regression: nearest in squares among what does not fall
+    # isotonic regression: the nearest non-decreasing sequence in least squares
     means = [[(total[k] - total[j]) / (k - j) for k in range(j + 1, len(total))] for j in range(len(free))]
     rising = [max(min(means[j][i - j :]) for j in range(i + 1)) for i in range(len(free))]
     places = np.empty_like(free)

@@ -1,4 +1,4 @@
-"""What layers are wired with: weights by sign, and how much inhibition reaches members of ensembles and others."""
+"""Histograms of weights by sign, and of the inhibition ratio of members of ensembles and other units."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def weight_histograms(weights: Mapping[str, Values], bins: int = 80) -> Figure:
     """One panel per layer: share of the weights by size, on a logarithmic scale; the negative share is written in.
 
     Args:
-        weights: Name of the layer to weights of any shape; what is not finite is left out.
+        weights: Name of the layer to weights of any shape; values that are not finite are left out.
         bins: Number of bars, half of them below 0.
 
     Raises:
@@ -57,8 +57,8 @@ def inhibition_histograms(ratios: Mapping[str, tuple[Values, Values]], bins: int
     """One panel per layer: inhibition over excitation of members of ensembles and of other units, medians as lines.
 
     Args:
-        ratios: Name of the layer to the ratios of members and of others, of any shape; what is not finite is left out.
-            The scale is logarithmic; its first and last bars hold all that is beyond, 0 too.
+        ratios: Name of the layer to the ratios of members and of others, of any shape; values that are not finite
+            are left out. The scale is logarithmic; the first and last bars include all values beyond it, also 0.
         bins: Number of bars.
 
     Raises:

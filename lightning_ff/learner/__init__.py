@@ -1,4 +1,4 @@
-"""LocalLearner, and the parts that it has."""
+"""LocalLearner and its parts."""
 
 from lightning_ff.learner.learner import LocalLearner
 from lightning_ff.learner.resume import CorruptCheckpoint

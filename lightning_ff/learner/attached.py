@@ -1,7 +1,7 @@
-"""What a learner does around its training steps, where no hook of a subclass can leave it out.
+"""Callback with what a learner does around its training steps.
 
-A subclass may override a hook of `LightningModule` without `super()`. So this is done by a callback, which the learner
-adds to its Trainer as soon as it has one.
+A subclass of the learner may override a hook of `LightningModule` without `super()`; the hooks of a callback still run.
+The learner adds the callback to its Trainer when it is attached to one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lightning_ff.sweep.finite import check_weights
 
 
 class Parts(Protocol):
-    """The parts and arguments of a learner that are needed here."""
+    """The parts and arguments of a learner that are used here."""
 
     network: LocalNetwork
     local_optimizers: BlockOptimizers
@@ -49,7 +49,7 @@ class Parts(Protocol):
 
 
 class Attached(Callback):
-    """Set-up, clipping, schedulers, fitted readouts and contents of checkpoints of a learner.
+    """Set-up, gradient clipping, schedulers, fitted readouts and checkpoint state of a learner.
 
     Args:
         learner: The learner; with another module the callback does nothing.
@@ -58,11 +58,11 @@ class Attached(Callback):
     def __init__(self, learner: Parts) -> None:
         self.learner = learner
 
-    def _serves(self, module: object) -> bool:
+    def _is_learner(self, module: object) -> bool:
         return module is self.learner
 
     def attach(self, trainer: Trainer) -> None:
-        """Add this callback to a Trainer, a summary of blocks, and a reader of checkpoints that checks them."""
+        """Add this callback to a Trainer, a model summary of blocks, and checkpoint I/O that checks files."""
         callbacks = callbacks_of(trainer)
         callbacks[:] = [each for each in callbacks if not isinstance(each, Attached)] + [self]
         for i, callback in enumerate(callbacks):
@@ -73,8 +73,8 @@ class Attached(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check what needs the data, and take from it what is open."""
-        if not self._serves(pl_module):
+        """Check the arguments against the data; set the state-out classes and an open on-value from it."""
+        if not self._is_learner(pl_module):
             return
         network, data = self.learner.network, datamodule_of(trainer)
         checks.check_negatives(self.learner.sampling.current, network)
@@ -82,12 +82,12 @@ class Attached(Callback):
         if network.labels is not None and not bool(network.labels.known):
             maximum = getattr(data, "input_max", None)
             if maximum is None:
-                rank_zero_info("labels are written with 1.0: these data name no input_max, and on_value=None")
+                rank_zero_info("labels are written with 1.0: the data module has no input_max, and on_value=None")
             network.labels.fix(1.0 if maximum is None else float(maximum))
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._serves(pl_module):
+        if not self._is_learner(pl_module):
             return
         self.learner.train_log.clear()
         if not trainer.ckpt_path:
@@ -100,7 +100,7 @@ class Attached(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._serves(pl_module):
+        if not self._is_learner(pl_module):
             return
         sweep = self.learner.sweep
         sweep.epoch = trainer.current_epoch
@@ -112,7 +112,7 @@ class Attached(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Clip the gradients of each block that steps."""
         bound, optimizers = self.learner.gradient_clip_val, self.learner.local_optimizers
-        if not self._serves(pl_module) or bound is None:
+        if not self._is_learner(pl_module) or bound is None:
             return
         name = optimizers.name_of(optimizer)
         for block in optimizers.by_block if name is None else [name]:
@@ -124,8 +124,8 @@ class Attached(Callback):
 
     @override
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fit the readout, and step the schedulers that wait for a metric."""
-        if not self._serves(pl_module) or trainer.state.fn != "fit" or trainer.sanity_checking:
+        """Fit the readout, and step the schedulers that monitor a metric."""
+        if not self._is_learner(pl_module) or trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self.learner.network.readout.fit(lambda counts: trainer.strategy.reduce(counts, reduce_op="sum"))
         names = schedulers.learning(self.learner.sweep)
@@ -133,37 +133,37 @@ class Attached(Callback):
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._serves(pl_module):
+        if self._is_learner(pl_module):
             self.learner.train_log.check()
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self._serves(pl_module):
+        if self._is_learner(pl_module):
             self.save(pl_module, checkpoint)
 
     @override
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self._serves(pl_module):
+        if self._is_learner(pl_module):
             self.load(pl_module, checkpoint)
 
     def save(self, module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Complete a checkpoint, unless that is done; nothing is saved when a loss or weight is not finite."""
+        """Add the learner's state to a checkpoint, once; raises if a loss or weight is not finite."""
         if "rng" in checkpoint:
             return
         learner = self.learner
         learner.train_log.check()
         check_weights(learner.network.owners)
-        for name in learner.chosen:  # a subclass that chooses an argument itself cannot be given it when it is loaded
+        for name in learner.chosen:  # a subclass that sets an argument itself does not take it when it is loaded
             checkpoint.get(module.CHECKPOINT_HYPER_PARAMS_KEY, {}).pop(name, None)
-        if learner.sampling.own is not None and (held := learner.sampling.own.state_dict()):
-            checkpoint["negatives"] = held
+        if learner.sampling.own is not None and (state := learner.sampling.own.state_dict()):
+            checkpoint["negatives"] = state
         if learner.network.untrained:
             checkpoint["waiting"] = sorted(learner.network.untrained)
         accumulates = not learner.updates and module.trainer.world_size == 1
         learner.resume_state.save(checkpoint, module, module.device, accumulates)
 
     def load(self, module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take from a checkpoint what `save` has put there; random state and gradients for a resumed run alone."""
+        """Load the state that `save` added; random state and gradients only if a run is resumed."""
         learner, trainer = self.learner, trainer_of(module)
         resumes = trainer is not None and trainer.state.fn == "fit"
         learner.network.untrained = set(checkpoint.get("waiting", ()))

@@ -1,4 +1,4 @@
-"""Checks of a learner's arguments and surroundings: every message names argument, value and remedy."""
+"""Checks of a learner's arguments, data and Trainer: every message names argument, value and remedy."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Clipping = Literal["norm", "value"]
 
 
 def check_choices(scheduler_interval: str, gradient_clip_algorithm: str) -> None:
-    """Check arguments that are one of a few words."""
+    """Check arguments with a fixed set of choices."""
     check_choice("scheduler_interval", scheduler_interval, Interval)
     check_choice("gradient_clip_algorithm", gradient_clip_algorithm, Clipping)
 
 
 def check_parts(network: Any, **given: Any) -> None:
-    """Check that a learner's parts are what their annotations say."""
+    """Check that a learner's parts have the annotated types."""
     check_type(
         "network", network, LocalNetwork, "wrap the blocks, LocalNetwork(blocks, input_shape, num_classes, readout)"
     )
@@ -48,7 +48,7 @@ def check_parts(network: Any, **given: Any) -> None:
 
 
 def check_numbers(lr_decay: Any, gradient_clip_val: Any, accumulate_grad_batches: Any) -> None:
-    """Check the numbers around a step."""
+    """Check the numeric arguments of a step."""
     check_number("lr_decay", lr_decay, "must be above 0; 1 leaves all rates as they are", above=0)
     if gradient_clip_val is not None:
         check_type("gradient_clip_val", gradient_clip_val, Real, "give a number, or None for no clipping")
@@ -60,7 +60,7 @@ def check_numbers(lr_decay: Any, gradient_clip_val: Any, accumulate_grad_batches
 
 
 def check_objectives(network: LocalNetwork, segments: str) -> None:
-    """Check that every block that is asked for its goodness and loss has them."""
+    """Check that every block whose goodness and loss are computed has both."""
     for k, block in enumerate(network.stack):
         last = k == len(network.blocks) - 1
         if not (last or (block.trainable and segments != "last")):
@@ -75,7 +75,7 @@ def check_objectives(network: LocalNetwork, segments: str) -> None:
 def check_factories(
     optimizer: Any, block_optimizers: Mapping[str, Any], scheduler: Any, interval: str, monitor: str | None
 ) -> None:
-    """Check that optimizers and schedulers are given as what makes them."""
+    """Check that optimizers and schedulers are given as factories."""
     given = {f"block_optimizers[{name!r}]": made for name, made in block_optimizers.items()}
     for name, made in {"optimizer": optimizer, **given}.items():
         if not callable(made):
@@ -85,12 +85,12 @@ def check_factories(
             raise TypeError(f"scheduler={scheduler!r}: give a factory, such as lightning_ff.CosineToEnd")
         return
     if monitor is not None:
-        raise ValueError(_idle("scheduler_monitor", monitor))
+        raise ValueError(_without_scheduler("scheduler_monitor", monitor))
     if interval != "epoch":
-        raise ValueError(_idle("scheduler_interval", interval))
+        raise ValueError(_without_scheduler("scheduler_interval", interval))
 
 
-def _idle(name: str, value: str) -> str:
+def _without_scheduler(name: str, value: str) -> str:
     return f"{name}={value!r} with scheduler=None acts on nothing: give a scheduler, or leave it out"
 
 
@@ -121,7 +121,7 @@ def held_out(data: object, num_classes: int) -> tuple[int, ...]:
 
 
 def check_trainer(trainer: Trainer, backward: str, step: str, segments: str, blocks: int) -> None:
-    """Check Trainer flags before Lightning refuses them without naming the remedy."""
+    """Check Trainer flags that Lightning rejects later without naming a remedy."""
     if trainer.gradient_clip_val:
         raise ValueError(
             f"Trainer(gradient_clip_val={trainer.gradient_clip_val}) does not act on several optimizers: remove it and "
@@ -140,7 +140,7 @@ def check_trainer(trainer: Trainer, backward: str, step: str, segments: str, blo
     if one_backward(trainer.strategy) and backward == "per_block" and segments == "local" and blocks > 1:
         raise ValueError(
             "strategy='ddp' expects all gradients from one backward, and backward='per_block' runs one per block: use "
-            "strategy='ff_ddp', which reduces each block's when they are there, or give the learner backward='summed'"
+            "strategy='ff_ddp', which reduces each block's after its backward, or give the learner backward='summed'"
         )
     if trainer.precision == "16-mixed" and step == "block":
         raise ValueError(
@@ -160,7 +160,7 @@ def check_given_again(learner: type[LightningModule], given: dict[str, Any]) -> 
 
 
 def check_readout(readout: Readout, trainer: Trainer) -> None:
-    """Say so at the start of a fit where the readout is fitted to validation data, and there are none."""
+    """Warn at the start of a fit if the readout is fitted to validation data and there is none."""
     batches = trainer.num_val_batches  # empty until they are loaded, which may be in a later epoch
     none = not trainer.enable_validation or (bool(batches) and not sum(batches))
     if type(readout).fit is not Readout.fit and none:
@@ -172,16 +172,16 @@ def check_readout(readout: Readout, trainer: Trainer) -> None:
 
 
 def check_one_loader(stage: str, dataloader_idx: int) -> None:
-    """Check that metrics of one stage come from one loader."""
+    """Check that the metrics of a stage are computed on one loader."""
     if dataloader_idx:
         raise ValueError(
-            f"{stage} has several loaders, which would be mixed in one {stage}/acc: join the data sets "
+            f"{stage} has several loaders, which would be mixed in one {stage}/acc: concatenate them "
             "(torch.utils.data.ConcatDataset), or run trainer.validate or trainer.test once for each"
         )
 
 
 def check_labels(label: Tensor, num_classes: int, batch_idx: int) -> None:
-    """Check the range of labels: every batch on the CPU, elsewhere the first one, since it asks the device."""
+    """Check the range of labels: every batch on the CPU, elsewhere only the first, to avoid a device sync."""
     if label.is_cpu or batch_idx == 0:
         low, high = (int(v) for v in torch.aminmax(label))
         if low < 0 or high >= num_classes:

@@ -18,9 +18,9 @@ from lightning_ff.network import LocalNetwork
 
 
 class MeanLoss(Metric):
-    """Mean over all samples of all processes, which may have other numbers of them.
+    """Mean over the samples of all processes, whose numbers of samples may differ.
 
-    Lightning's own mean of a logged value is off there: it halves an odd number of samples to a whole one.
+    Lightning's own mean of a logged value is inexact there: it rounds the mean number of samples to an integer.
     """
 
     total: Tensor
@@ -33,7 +33,7 @@ class MeanLoss(Metric):
 
     @override
     def update(self, loss: Tensor, samples: int) -> None:
-        self.total = self.total.float() + loss.detach().float() * samples  # of one type in every process
+        self.total = self.total.float() + loss.detach().float() * samples  # the same dtype in every process
         self.samples = self.samples + samples
 
     @override
@@ -46,7 +46,7 @@ class Evaluator(nn.Module):
 
     Args:
         num_classes: C.
-        scored: Names of the blocks that have class scores of their own.
+        scored: Names of the blocks that have their own class scores.
     """
 
     def __init__(self, num_classes: int, scored: list[str]) -> None:
@@ -70,12 +70,12 @@ class Evaluator(nn.Module):
         return {f"{stage}/loss": cast(Metric, self.losses[stage]), **dict(zip(names, accuracy, strict=True))}
 
     def update(self, stage: str, network: LocalNetwork, outputs: list[Tensor] | None, label: Tensor) -> Tensor:
-        """Count a batch.
+        """Update the metrics with a batch.
 
         Args:
             stage: "val" or "test".
             network: Combines the outputs.
-            outputs: What the readout needs of every block; None where another process has it, which counts alone.
+            outputs: Inputs of the readout, one per block; None if another process has them and updates the metrics.
             label: Classes `(N,)`.
 
         Returns:
@@ -83,28 +83,28 @@ class Evaluator(nn.Module):
         """
         loss, *accuracy = self.metrics(stage).values()
         if outputs is None:
-            nothing = torch.zeros((), device=label.device)
-            loss.update(nothing, 0)
-            return nothing
+            zero = torch.zeros((), device=label.device)
+            loss.update(zero, 0)
+            return zero
         scores = network.combine(outputs)
         value = F.cross_entropy(scores.float(), label)
         loss.update(value, len(label))
-        for metric, answer in zip(accuracy, [scores, *network.readout.block_scores(outputs)], strict=True):
-            metric.update(answer, label)
+        for metric, prediction in zip(accuracy, [scores, *network.readout.block_scores(outputs)], strict=True):
+            metric.update(prediction, label)
         return value
 
 
 @torch.no_grad()
 def predict(network: LocalNetwork, image: Tensor) -> dict[str, Tensor] | None:
-    """Labels `(N,)`, scores `(N, C)` and goodness of a batch; None where another process has them.
+    """Labels `(N,)`, scores `(N, C)` and goodness of a batch; None if another process has them.
 
-    The goodness is `(N, K, C)` of every candidate label or class, or `(N, K)` of the neutral view where the readout
-    reads features in pair mode.
+    The goodness is `(N, K, C)` of every candidate label or class, or `(N, K)` of the neutral view if the readout uses
+    features in pair mode.
     """
-    reads = network.readout.needs != "scores"
-    features, measured = network.observe(image) if reads else ([], network.scores(image))
-    outputs, goodness = network.stage.gather_outputs(features), network.stage.gather_outputs(measured)
+    from_features = network.readout.needs != "scores"
+    features, goodness_of_blocks = network.observe(image) if from_features else ([], network.scores(image))
+    outputs, goodness = network.stage.gather_outputs(features), network.stage.gather_outputs(goodness_of_blocks)
     if outputs is None or goodness is None:
         return None
-    scores = network.readout(outputs) if reads else network.combine(goodness)
+    scores = network.readout(outputs) if from_features else network.combine(goodness)
     return {"label": scores.argmax(1), "scores": scores, "goodness": torch.stack(goodness, 1)}

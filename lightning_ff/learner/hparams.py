@@ -19,11 +19,11 @@ def remember(module: LightningModule, ignore: list[str]) -> set[str]:
     """Save the arguments of the constructor that calls this, as plain data.
 
     Args:
-        module: What is being constructed.
+        module: The module under construction.
         ignore: Arguments that are not saved.
 
     Returns:
-        Names of arguments that a subclass chooses itself: they cannot be given when a checkpoint is loaded.
+        Names of arguments that a subclass sets itself: it does not take them when a checkpoint is loaded.
     """
     frame = inspect.currentframe()
     assert frame is not None
@@ -40,7 +40,7 @@ def remember(module: LightningModule, ignore: list[str]) -> set[str]:
 
 
 def remember_instead(module: LightningModule, name: str, value: Any, fixed: set[str]) -> None:
-    """Save another value for an argument of the constructor, where it has that argument."""
+    """Replace the saved value of an argument of the constructor, if it has that argument."""
     if name in module.hparams and name not in fixed:
         module.hparams[name] = _plain(name, value)
 
@@ -57,27 +57,27 @@ def _given(module: LightningModule, frame: FrameType | None) -> set[str]:
     return names
 
 
-def _check_rebuilds(found: Any, model: nn.Module) -> None:
-    """Whether a network is again as it is, made from its description; it may have been changed since it was made."""
+def _check_rebuilds(description: Any, model: nn.Module) -> None:
+    """Check that the description of a network rebuilds it; the network may have been changed after it was built."""
     with torch.random.fork_rng(devices=[]):
         try:
-            again = repr(part(found))
+            rebuilt = repr(part(description))
         except Exception as error:
-            raise NotDescribable(f"{type(model).__name__} cannot be made again ({error})") from None
-    if again != repr(model):
-        raise NotDescribable(f"{type(model).__name__} was changed after it was made")
+            raise NotDescribable(f"{type(model).__name__} cannot be rebuilt ({error})") from None
+    if rebuilt != repr(model):
+        raise NotDescribable(f"{type(model).__name__} was changed after it was built")
 
 
 def _plain(name: str, value: Any) -> Any:
-    """Plain data for an argument; what cannot be described says so when it is asked for after loading."""
+    """Plain data for an argument; one that cannot be described becomes a placeholder that raises when it is built."""
     if isinstance(value, Mapping) and not is_spec(value):
         return {str(key): _plain(f"{name}[{key!r}]", entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(f"{name}[{i}]", entry) for i, entry in enumerate(value)]
     try:
-        found = describe(value)
+        description = describe(value)
         if name == "model" and isinstance(value, nn.Module):
-            _check_rebuilds(found, value)
-        return found
+            _check_rebuilds(description, value)
+        return description
     except NotDescribable as error:
         return {"class_path": "lightning_ff.spec.missing", "init_args": {"what": f"{name}: {error}"}}

@@ -1,4 +1,4 @@
-"""LocalLearner: Lightning's hooks, each a line or two to the part that does the work.
+"""LocalLearner: Lightning's hooks, each delegated to one of the learner's parts.
 
 Shapes: N samples, P positives, M negatives, C classes, K blocks.
 """
@@ -39,7 +39,7 @@ from lightning_ff.sweep.finite import check_losses
 from lightning_ff.sweep.modes import check_modes
 from lightning_ff.target import Labels, Pairs, Target
 
-_SAMPLES = 32  # of all processes together, for the accuracy in training
+_SAMPLES = 32  # of all processes together, for the training accuracy
 
 
 class LocalLearner(LightningModule):
@@ -52,16 +52,15 @@ class LocalLearner(LightningModule):
             "last" (the last block's loss: plain backprop).
         backward: "per_block" frees each segment's graph before the next is built; "summed" runs one backward on the
             sum of the losses: equal weights, more memory.
-        step: "batch" steps every optimizer after the sweep; "block" steps each as soon as its gradients are there and
-            frees them: least memory. Equal weights.
+        step: "batch" steps every optimizer after the sweep; "block" steps each right after its backward and frees its
+            gradients: least memory. Equal weights.
         refresh_output: Run a block again after its step, so that the next one gets the output of the new weights: one
-            more forward pass. Needs step="block" and segments="local"; running statistics are left alone by it.
+            more forward pass. Needs step="block" and segments="local"; it does not update running statistics.
         optimizer: Factory of one optimizer per block, called with the block's parameters.
         scheduler: Factory of one learning-rate scheduler per optimizer.
         scheduler_interval: When schedulers step: after every "epoch" or every optimizer "step".
-        scheduler_monitor: Metric for a scheduler that reacts to a plateau; such a one steps after validation. None is
-            "val/loss".
-        lr_decay: The rate of block k is multiplied by `lr_decay**k`: below 1, deeper blocks learn slower.
+        scheduler_monitor: Metric of a `ReduceLROnPlateau` scheduler, which steps after validation. None is "val/loss".
+        lr_decay: The learning rate of block k is multiplied by `lr_decay**k`: below 1, deeper blocks learn slower.
         block_optimizers: Other optimizer factories by name of the block ("block00", "readout"); wildcards are allowed.
         gradient_clip_val: Bound on the gradients of each block.
         gradient_clip_algorithm: The bound is on their "norm" or on each "value".
@@ -71,7 +70,7 @@ class LocalLearner(LightningModule):
 
     Raises:
         ValueError: an argument does not fit; the message names it.
-        TypeError: an argument is not what its annotation says.
+        TypeError: an argument is not of the annotated type.
     """
 
     def __init__(
@@ -134,7 +133,7 @@ class LocalLearner(LightningModule):
         self.updates = True  # whether this batch ends with a step
         self.attached = Attached(self)
 
-    # What users and callbacks ask
+    # For users and callbacks
 
     @property
     def blocks(self) -> list[LocalBlock]:
@@ -154,7 +153,7 @@ class LocalLearner(LightningModule):
 
     @property
     def lr(self) -> float:
-        """Learning rate of `optimizer`; a new value counts from the next `fit`, so `Tuner(trainer).lr_find` works."""
+        """Learning rate of `optimizer`; a new value is used from the next `fit` on, such as by `Tuner.lr_find`."""
         return default_rate(self.optimizer) if self.new_lr is None else self.new_lr
 
     @lr.setter
@@ -163,7 +162,7 @@ class LocalLearner(LightningModule):
 
     @property
     def negatives(self) -> NegativeSampler | None:
-        """The sampler that makes negatives now; an assigned one is the learner's own."""
+        """The negative sampler in use; an assigned one becomes the learner's own."""
         assigned = self._modules.pop("negatives", None)  # torch registers a module that is assigned
         if isinstance(assigned, NegativeSampler):
             self.sampling.replace(assigned)
@@ -174,25 +173,25 @@ class LocalLearner(LightningModule):
         self.sampling.replace(sampler)
 
     def install_negatives(self, sampler: NegativeSampler) -> None:
-        """Use a sampler of a callback, which saves what it holds; the next fit begins with the learner's own again."""
+        """Use a callback's sampler, whose state the callback saves; the next fit starts with the learner's own."""
         self.sampling.install(sampler, self.network, self.device)
 
     def exchange_readout(self, readout: Readout) -> None:
-        """Combine the blocks' outputs in another way, after training too; one that learns begins untrained."""
+        """Replace the readout, after training too; one with parameters starts untrained."""
         self.network.exchange_readout(readout)
         remember_instead(self, "readout", readout, self.chosen)
         self.renew_metrics()
 
     def renew_metrics(self) -> None:
-        """Make the metrics anew, for another readout or other classes."""
+        """Create new metrics, for another readout or other classes."""
         self.evaluator = Evaluator(self.num_classes, self.network.scored).to(self.device)
 
     def deploy(self) -> nn.Module:
-        """A plain module of the trained blocks, normalisation and readout, for torch.export, ONNX or your loop."""
+        """A plain module of the trained blocks, normalisation and readout, for torch.export, ONNX or a custom loop."""
         return self.network.deploy()
 
     def evaluating(self) -> AbstractContextManager[None]:
-        """Eval mode for the network, put back afterwards module by module."""
+        """Context manager: eval mode for the network; restores the mode of every module."""
         return self.network.evaluating()
 
     @override
@@ -256,7 +255,7 @@ class LocalLearner(LightningModule):
                 start = Start(*self.inputs(image, label, index))
             x, target, block, features = start
             result = self.sweep(x, target, image, label, index, block, features, self.updates)
-        if self.updates and self.step_mode == "block":  # blocks have stepped on their own: count the step
+        if self.updates and self.step_mode == "block":  # blocks have already stepped: only count the step
             cast(LightningOptimizer, self.optimizers()).step(names=[])
         schedulers.step_after_batch(self.trainer, self.sweep, self.updates)
         self._log_training(result, image, label)
@@ -273,11 +272,11 @@ class LocalLearner(LightningModule):
 
     @property
     def context(self) -> NegativeContext:
-        """What a negative sampler is told of the run."""
+        """State of the run for a negative sampler."""
         return NegativeContext(self.network, self.current_epoch, self.batch_number, self.global_rank, self.held_out)
 
     def _backward(self, loss: Tensor, names: list[str]) -> None:
-        """Backward through the strategy, which then reduces the gradients of these optimizers over processes."""
+        """Run backward through the strategy, which then reduces the gradients of these optimizers."""
         share, strategy = self.accumulate_grad_batches, self.trainer.strategy
         optimizer = self.local_optimizers.by_block[names[0]] if len(names) == 1 else self.local_optimizers
         strategy.backward(loss / share if share > 1 else loss, optimizer)
@@ -290,7 +289,7 @@ class LocalLearner(LightningModule):
             cast(LightningOptimizer, self.optimizers()).step(names=names)
             return
         for name in names:
-            self.trainer.strategy.optimizer_step(self.local_optimizers.by_block[name], _nothing)
+            self.trainer.strategy.optimizer_step(self.local_optimizers.by_block[name], _empty_closure)
 
     def _log_training(self, result: SweepResult, image: Tensor, label: Tensor) -> None:
         """Add the losses of a batch; at a log interval, log their means and the accuracy on a few samples."""
@@ -339,10 +338,10 @@ class LocalLearner(LightningModule):
         """Labels `(N,)`, scores `(N, C)` and goodness of a batch, see `lightning_ff.learner.evaluator.predict`."""
         image, index = unpack_image(batch)
         self.network.check_input(image)
-        answer: dict[str, Tensor] = self.network.stage.broadcast(predict(self.network, image))
-        return answer if index is None else {"index": index, **answer}
+        prediction: dict[str, Tensor] = self.network.stage.broadcast(predict(self.network, image))
+        return prediction if index is None else {"index": index, **prediction}
 
-    # The Trainer, and checkpoints; `Attached` does what no override of a hook may leave out
+    # Trainer and checkpoints; see also `Attached`
 
     @property
     def trainer(self) -> Trainer:
@@ -357,7 +356,7 @@ class LocalLearner(LightningModule):
         self.attached.attach(trainer)
         self._blockwise = blockwise(trainer.strategy)
         if trainer.state.fn == "fit":
-            if self.negatives is not self.sampling.own:  # of a callback in the fit before
+            if self.negatives is not self.sampling.own:  # set by a callback in an earlier fit
                 self.sampling.reset()
             checks.check_trainer(trainer, self.backward_mode, self.step_mode, self.segments, len(self.blocks))
 
@@ -377,7 +376,7 @@ class LocalLearner(LightningModule):
 
     @override
     def on_validation_model_zero_grad(self) -> None:
-        """No gradient is dropped: those that are being accumulated survive a validation in between."""
+        """No-op: accumulated gradients are kept during a validation."""
 
     @classmethod
     @override
@@ -391,5 +390,5 @@ class LocalLearner(LightningModule):
             raise
 
 
-def _nothing() -> None:
-    """The closure of a step whose gradients are there already."""
+def _empty_closure() -> None:
+    """Closure of a step whose gradients are already computed."""

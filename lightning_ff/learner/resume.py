@@ -1,4 +1,4 @@
-"""What a checkpoint holds beside weights and optimizers, so that a resumed run goes on exactly."""
+"""State in a checkpoint besides weights and optimizers, so that a resumed run continues exactly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class CorruptCheckpoint(RuntimeError):
 
 
 class WholeFileIO(TorchCheckpointIO):
-    """Lightning's own reader and writer of checkpoints, which reads a file only after it was found to be whole."""
+    """Lightning's checkpoint I/O, with a check that a file is complete before it is read."""
 
     @override
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -26,24 +26,24 @@ class WholeFileIO(TorchCheckpointIO):
 
 
 class ResumeState:
-    """State of the random numbers, and gradients that are being accumulated."""
+    """State of the random number generators, and accumulated gradients."""
 
     def __init__(self) -> None:
         self._rng: dict[str, Any] = {}
         self._gradients: dict[str, torch.Tensor] = {}
 
     def clear(self) -> None:
-        """Forget what an earlier checkpoint has brought."""
+        """Drop the state of an earlier checkpoint."""
         self._rng, self._gradients = {}, {}
 
     def save(self, checkpoint: dict[str, Any], module: nn.Module, device: torch.device, accumulates: bool) -> None:
         """Write random state into a checkpoint, and gradients between two steps.
 
         Args:
-            checkpoint: Where it is written.
-            module: Whose gradients they are.
-            device: Where it trains.
-            accumulates: Whether gradients wait for more batches; of several processes each has its own.
+            checkpoint: Checkpoint to write to.
+            module: Module with the gradients.
+            device: Training device.
+            accumulates: Whether to save gradients that are being accumulated.
         """
         checkpoint["rng"] = {"cpu": torch.get_rng_state()}
         if device.type == "cuda":
@@ -52,7 +52,7 @@ class ResumeState:
             checkpoint["gradients"] = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
 
     def load(self, checkpoint: dict[str, Any]) -> None:
-        """Take what a checkpoint holds until training starts."""
+        """Keep the state of a checkpoint until training starts."""
         self._rng, self._gradients = checkpoint.get("rng", {}), checkpoint.get("gradients", {})
 
     def restore(self, module: nn.Module, in_epoch: bool) -> None:
@@ -68,7 +68,7 @@ class ResumeState:
 
 
 def check_file(path: Any, name: str = "ckpt_path") -> None:
-    """Check that a local checkpoint file is whole before anything is loaded from it."""
+    """Check that a local checkpoint file is complete before anything is loaded from it."""
     file = Path(str(path))
     if not file.is_file():
         return

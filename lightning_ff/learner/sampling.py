@@ -1,4 +1,4 @@
-"""The negative sampler of a learner, and the one that a callback has put in its place for a run."""
+"""The negative sampler of a learner, and the one with which a callback replaces it for a run."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from lightning_ff.network import LocalNetwork
 
 
 class Sampling:
-    """Holds samplers beside the modules: weights load whatever the sampler, and averaged weights leave it out.
+    """Holds samplers outside the learner's submodules, so that they are not in its `state_dict`.
 
     Args:
         own: The learner's own sampler; None in class mode.
 
     Attributes:
-        own: The learner's own.
-        current: The one that makes negatives now.
+        own: The learner's own sampler.
+        current: The sampler in use.
     """
 
     def __init__(self, own: NegativeSampler | None) -> None:
         self.replace(own)
 
     def replace(self, own: NegativeSampler | None) -> None:
-        """Take another one as the learner's own."""
+        """Replace the learner's own sampler."""
         self.own = self.current = own
 
     def reset(self) -> None:
-        """Begin with the learner's own again."""
+        """Use the learner's own sampler again."""
         self.current = self.own
 
     def install(self, sampler: NegativeSampler, network: LocalNetwork, device: torch.device) -> None:
@@ -43,9 +43,9 @@ class Sampling:
                 "several processes: use WrongLabel(), or strategy='ff_ddp'"
             )
         dtype = next((p.dtype for p in network.parameters()), torch.float32)
-        # of precision='64-true' or 'bf16-true'; mixed precision and '32-true' leave modules as they are
+        # only precision='64-true' and 'bf16-true' cast modules
         self.current = sampler.to(device, None if dtype == torch.float32 else dtype)
 
     def version(self) -> int | None:
-        """A number that stays as long as every sample keeps its inputs; None where each epoch has other ones."""
+        """Number that changes when a sample's inputs change; None if they change every epoch."""
         return 0 if self.current is None else self.current.version

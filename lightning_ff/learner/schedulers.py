@@ -1,4 +1,4 @@
-"""Learning-rate schedulers of a run: made, told its length, stepped."""
+"""Learning-rate schedulers of a run: creation, length and steps."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def make_schedulers(
             f"scheduler_interval='step' with scheduler={plateau}, which steps after validation: leave the interval out"
         )
     if monitor is not None and not made.on_plateau:
-        raise ValueError(f"scheduler_monitor={monitor!r}: only {plateau} waits for a metric, leave it out")
+        raise ValueError(f"scheduler_monitor={monitor!r}: only {plateau} monitors a metric, leave it out")
     return made
 
 
 def set_length(trainer: Trainer, sweep: Sweep, accumulate: int, interval: Interval) -> None:
-    """Tell schedulers that end with the run how long it is.
+    """Set the length of the run for schedulers that end with it.
 
-    Not before training starts: the length needs the loader, and a loader that is made before Lightning has read the
-    checkpoint never gets its state, so that a run resumed in the middle of an epoch would start the epoch again.
+    Called when training starts: the length needs the loader, and a loader created before Lightning has read the
+    checkpoint does not get its state, so that a run resumed in the middle of an epoch would restart that epoch.
     """
     for config in trainer.lr_scheduler_configs:
         made: Any = config.scheduler
@@ -58,7 +58,7 @@ def set_length(trainer: Trainer, sweep: Sweep, accumulate: int, interval: Interv
 
 
 def _epochs(sweep: Sweep, name: str) -> float:
-    """Number of epochs in which the owner of an optimizer learns."""
+    """Number of epochs in which the module of an optimizer learns."""
     own = next((segment for segment in sweep.segments if name in sweep.names(segment)), None)
     scheduled = None if own is None else sweep.schedule.epochs(own)
     return math.inf if scheduled is None else scheduled
@@ -79,7 +79,7 @@ def _length(trainer: Trainer, at_most: float, accumulate: int, interval: Interva
 
 
 def learning(sweep: Sweep) -> list[str]:
-    """Names of the optimizers that learn now: a scheduler counts only its own block's epochs and steps."""
+    """Names of the optimizers that step in this epoch: a scheduler counts only its own block's epochs and steps."""
     segments = [segment for segment in sweep.segments if sweep.schedule.learns(segment, sweep.epoch)]
     return [name for segment in segments for name in sweep.names(segment)] + ["readout"] * sweep.reads_out
 
@@ -87,8 +87,8 @@ def learning(sweep: Sweep) -> list[str]:
 def step_after_batch(trainer: Trainer, sweep: Sweep, updates: bool) -> None:
     """Step the schedulers that count optimizer steps, and at the end of an epoch those that count epochs.
 
-    Not in on_train_epoch_end: a resumed run skips it after a checkpoint of the last batch, and under max_steps it
-    comes twice after a checkpoint of the epoch's end.
+    Not in on_train_epoch_end: a resumed run skips that hook after a checkpoint of the last batch, and under max_steps
+    runs it twice after a checkpoint of the epoch's end.
     """
     if not trainer.lr_scheduler_configs:
         return
@@ -100,7 +100,7 @@ def step_after_batch(trainer: Trainer, sweep: Sweep, updates: bool) -> None:
 
 
 def _step(trainer: Trainer, interval: Interval, names: Sequence[str]) -> None:
-    """Step the schedulers of this interval, but for those that wait for a plateau."""
+    """Step the schedulers of this interval, except those that monitor a metric."""
     for config in trainer.lr_scheduler_configs:
         scheduler: Any = config.scheduler
         ours = isinstance(scheduler, BlockSchedulers)
@@ -109,7 +109,7 @@ def _step(trainer: Trainer, interval: Interval, names: Sequence[str]) -> None:
 
 
 def step_on_plateau(trainer: Trainer, monitor: str | None, metrics: Mapping[str, Tensor], names: Sequence[str]) -> None:
-    """Step the schedulers that wait for a plateau, by a metric of validation; None is "val/loss"."""
+    """Step the schedulers that monitor a metric of validation; None is "val/loss"."""
     monitor = monitor or "val/loss"
     for config in trainer.lr_scheduler_configs:
         scheduler: Any = config.scheduler

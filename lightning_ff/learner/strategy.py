@@ -1,4 +1,4 @@
-"""What a learner asks of its strategy beyond Lightning's own hooks."""
+"""Interface of a strategy to a learner, beyond Lightning's own hooks."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from torch import Tensor
 
 @runtime_checkable
 class BlockwiseStrategy(Protocol):
-    """A strategy made for many local backwards."""
+    """A strategy for local learning, with one backward per block."""
 
     @property
     def replicas(self) -> int:
-        """Number of processes that hold the same blocks, and share out the batch."""
+        """Number of processes that hold the same blocks and split the batch."""
 
     def reduce_gradients(self, names: Sequence[str]) -> None:
-        """The backward of these optimizers' blocks has ended, and their step comes with this batch."""
+        """Reduce the gradients of these optimizers' blocks; called after their backward in a batch with a step."""
 
     def gather_values(self, values: dict[str, Any]) -> dict[str, Any]:
         """Values by block of all processes of a pipeline, from those of this one's blocks."""
 
     def compare_labels(self, label: Tensor) -> None:
-        """Note, in an evaluation, whether this process reads the samples with labels `(N,)` that the others read."""
+        """Compare this process's labels `(N,)` with those of the other processes, in an evaluation."""
 
 
 class AnyStrategy:
-    """The same of a strategy that is not made for it: every process has all blocks.
+    """Adapter for any other strategy, in which every process has all blocks.
 
     Args:
         strategy: One of Lightning's own.
@@ -40,29 +40,29 @@ class AnyStrategy:
         self.replicas: int = getattr(strategy, "world_size", 1)
 
     def reduce_gradients(self, names: Sequence[str]) -> None:
-        """The strategy reduces gradients itself."""
+        """No-op: the strategy reduces gradients itself."""
 
     def gather_values(self, values: dict[str, Any]) -> dict[str, Any]:
-        """They are values of all blocks already."""
+        """No-op: the values are of all blocks."""
         return values
 
     def compare_labels(self, label: Tensor) -> None:
-        """Processes read other samples, as they should."""
+        """No-op: processes read different samples."""
 
 
 def blockwise(strategy: Strategy) -> BlockwiseStrategy:
-    """A strategy by what a learner asks of it."""
+    """A strategy with this interface: itself, or an adapter."""
     return strategy if isinstance(strategy, BlockwiseStrategy) else AnyStrategy(strategy)
 
 
 def hold_reductions(strategy: Strategy, hold: bool) -> AbstractContextManager[Any]:
-    """Between optimizer steps, strategies that reduce gradients by themselves are told to wait."""
-    waiting = getattr(strategy, "block_backward_sync", None) if hold else None
-    return nullcontext() if waiting is None else waiting()
+    """Context manager that disables a strategy's own gradient reduction, for batches without a step."""
+    no_sync = getattr(strategy, "block_backward_sync", None) if hold else None
+    return nullcontext() if no_sync is None else no_sync()
 
 
 def mean_values(strategy: Strategy, values: dict[str, float], device: torch.device) -> dict[str, float]:
-    """Means over all processes, in one message; none where all of them have the same values."""
+    """Means over all processes, in one message; unchanged if all processes have the same values."""
     if blockwise(strategy).replicas == 1:
         return values
     own = torch.tensor([*values.values()], dtype=torch.float32, device=device)

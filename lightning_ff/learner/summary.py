@@ -1,4 +1,4 @@
-"""A model summary one can read: blocks, shapes, parameters and the optimizer of each."""
+"""Model summary by block: layers, output shape, parameters and optimizer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def block_table(network: LocalNetwork, optimizers: BlockOptimizers | None = None
     outputs = [str(tuple(shape[0])) for shape in network.shapes]
     rows = [("block", "layers", "output", "parameters", "optimizer")]
     for name, block, output in zip(network.names, network.stack, outputs, strict=True):
-        rows.append((name, block.title or _kinds(block.layers), output, *_learning(optimizers, name, block)))
+        rows.append((name, block.title or _layer_types(block.layers), output, *_learning(optimizers, name, block)))
     readout = network.readout
     rows.append(
         ("readout", type(readout).__name__, f"({network.num_classes},)", *_learning(optimizers, "readout", readout))
@@ -26,9 +26,9 @@ def block_table(network: LocalNetwork, optimizers: BlockOptimizers | None = None
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
-def _kinds(layers: nn.Module) -> str:
-    kinds = [type(m).__name__ for m in layers.children() if any(True for _ in m.parameters())]
-    return ", ".join(kinds) or type(layers).__name__
+def _layer_types(layers: nn.Module) -> str:
+    names = [type(m).__name__ for m in layers.children() if any(True for _ in m.parameters())]
+    return ", ".join(names) or type(layers).__name__
 
 
 def _learning(optimizers: BlockOptimizers | None, name: str, module: nn.Module) -> tuple[str, str]:
@@ -39,13 +39,13 @@ def _learning(optimizers: BlockOptimizers | None, name: str, module: nn.Module) 
 
 
 class BlockSummary(RichModelSummary):
-    """Lightning's model summary with one row per block; a learner puts it in the place of the default one.
+    """Lightning's model summary with one row per block; a learner replaces the default summary by it.
 
-    It is a subclass of the rich summary, which is the default where `rich` is installed, so as to replace either.
+    It is a subclass of the rich summary, the default if `rich` is installed, so that it replaces either.
     """
 
     def __init__(self, max_depth: int = 1) -> None:
-        ModelSummary.__init__(self, max_depth)  # the rich one asks for `rich`
+        ModelSummary.__init__(self, max_depth)  # the rich one needs `rich`
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -14,13 +14,13 @@ from lightning_ff.target import Target, plain
 
 
 class TrainLog:
-    """Mean losses by name since they were last read."""
+    """Mean losses by name since the last call of `means`."""
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Forget all losses."""
+        """Drop all losses."""
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
@@ -40,7 +40,7 @@ class TrainLog:
         return named
 
     def check(self) -> None:
-        """Check what has been added since the last call of `means`.
+        """Check the losses added since the last call of `means`.
 
         Raises:
             NonFiniteLoss: a loss is not finite.
@@ -57,7 +57,7 @@ def logged(means: Mapping[str, float]) -> dict[str, float]:
 
 
 def step_outputs(result: SweepResult, target: Target) -> dict[str, Any]:
-    """What callbacks get of a training step as `outputs`; the loss is 0 where no block learned."""
+    """The `outputs` of a training step that callbacks get; the loss is 0 where no block learned."""
     losses = [loss for name, loss in result.losses.items() if name != "readout"] or [*result.losses.values()]
     return {
         "loss": torch.stack(losses).sum() if losses else torch.zeros(()),

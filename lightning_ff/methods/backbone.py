@@ -1,4 +1,4 @@
-"""The network that a method cuts into blocks: by torchvision's name or any module, with weights to begin with."""
+"""The network that a method cuts into blocks: a torchvision model by name or any module, with initial weights."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def backbone(
 
     Args:
         model: Name of a classification model of torchvision, such as "resnet18", or any module. By name, inception_v3
-            and googlenet come without their auxiliary classifiers.
-        num_classes: Number of classes, told to a torchvision model.
+            and googlenet are built without their auxiliary classifiers.
+        num_classes: Number of classes of a torchvision model.
         input_shape: Shape of one input, without the batch axis.
         weights: Name of torchvision's weights ("DEFAULT", "IMAGENET1K_V1"; only with a name), or a file: a
-            `state_dict`, or a checkpoint of a learner of this package. A classifier that is missing there, or
-            for another number of classes, stays as it was drawn; one for as many is loaded too.
+            `state_dict`, or a checkpoint of a learner of this package. A classifier that is missing there, or has
+            another number of classes, keeps its random initialisation; one with the same number is loaded too.
 
     Raises:
-        TypeError: `model` is neither.
-        ValueError: torchvision has no such model or weights, or the file fits another network.
+        TypeError: `model` is neither a name nor a module.
+        ValueError: torchvision has no such model or weights, or the file is of another network.
         FileNotFoundError: there is no such file.
     """
     check_type("model", model, (str, nn.Module), 'give a name of torchvision, such as "resnet18", or a module')
@@ -78,7 +78,7 @@ def _state(model: str | nn.Module, weights: str) -> dict[str, Tensor]:
 
 
 def _read(weights: str) -> dict[str, Tensor]:
-    """The state in a file, in torch's present format or the one before it."""
+    """The `state_dict` in a file, in torch's current or legacy format."""
     with Path(weights).open("rb") as file:
         if file.read(2) == b"PK":
             check_file(weights, "weights")
@@ -95,14 +95,14 @@ def _read(weights: str) -> dict[str, Tensor]:
 
 
 def classifier(model: nn.Module, input_shape: Sequence[int]) -> str:
-    """Name of the last linear layer or convolution to run, which a network for other classes has in another size.
+    """Name of the classifier: the last linear layer or convolution to run.
 
     Raises:
         ValueError: there is none, or the model does not take an input of `input_shape`.
     """
-    ran: list[nn.Module] = []
+    executed: list[nn.Module] = []
     hooks = [
-        module.register_forward_hook(lambda module, *_: ran.append(module))
+        module.register_forward_hook(lambda module, *_: executed.append(module))
         for module in model.modules()
         if isinstance(module, Classifier)
     ]
@@ -115,28 +115,28 @@ def classifier(model: nn.Module, input_shape: Sequence[int]) -> str:
     finally:
         for hook in hooks:
             hook.remove()
-    if not ran:
+    if not executed:
         raise ValueError(f"model={type(model).__name__} has no linear layer or convolution to be its classifier")
-    return next(name for name, module in model.named_modules() if module is ran[-1])
+    return next(name for name, module in model.named_modules() if module is executed[-1])
 
 
 def load(model: nn.Module, state: dict[str, Tensor], source: str, input_shape: Sequence[int]) -> None:
-    """Load weights, all but those of a classifier that is missing or for another number of classes."""
+    """Load weights, except those of a classifier that is missing or has another number of classes."""
     if getattr(model, "aux_logits", None) is False:
         state = {key: value for key, value in state.items() if not key.startswith(_AUXILIARY)}
     own = model.state_dict()
-    other = [key for key, value in state.items() if key in own and own[key].shape != value.shape]
+    mismatched = [key for key, value in state.items() if key in own and own[key].shape != value.shape]
     missing = [key for key in own if key not in state]
-    if other or missing:
+    if mismatched or missing:
         head = f"{classifier(model, input_shape)}."
-        if all(key.startswith(head) for key in (*other, *missing)):
-            state = {key: value for key, value in state.items() if key not in other}
-            other, missing = [], []
-    if strange := [key for key in state if key not in own]:
+        if all(key.startswith(head) for key in (*mismatched, *missing)):
+            state = {key: value for key, value in state.items() if key not in mismatched}
+            mismatched, missing = [], []
+    if unexpected := [key for key in state if key not in own]:
         raise ValueError(
-            f"weights={source!r} are of another network than {type(model).__name__}, which has no {strange[0]}"
+            f"weights={source!r} are of another network than {type(model).__name__}, which has no {unexpected[0]}"
         )
-    if other or missing:
-        wrong = f"{other[0]} has another shape" if other else f"{missing[0]} is not in it"
+    if mismatched or missing:
+        wrong = f"{mismatched[0]} has another shape" if mismatched else f"{missing[0]} is not in it"
         raise ValueError(f"weights={source!r} are of another network than {type(model).__name__}: {wrong}")
     model.load_state_dict(state, strict=False)

@@ -1,4 +1,4 @@
-"""Backprop and deep supervision: the controls that Forward-Forward is compared with, in the same loop."""
+"""Backprop and deep supervision: controls for Forward-Forward, in the same training loop."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from lightning_ff.validate import check_type
 class Backprop(CutNetworkLearner):
     """Ordinary end-to-end backprop on a network's own classifier, as a control: one segment, the last loss.
 
-    The network is cut into blocks all the same, so that features, metrics and callbacks are those of the other
-    methods; nothing is inserted between them.
+    The network is cut into blocks nevertheless, so that features, metrics and callbacks are the same as for the other
+    methods; nothing is inserted between blocks.
 
     Args:
         model: Name of a classification model of torchvision, such as "resnet18", or any module.
         num_classes: Number of classes.
         input_shape: Shape of one input, without the batch axis.
-        cuts: Where the network is cut, see :func:`~lightning_ff.blocks.partition`.
+        cuts: How the network is cut, see :func:`~lightning_ff.blocks.partition`.
         loss: Loss on the classifier's output; None is the cross-entropy.
-        weights: Weights to begin with, see :func:`~lightning_ff.methods.backbone.backbone`.
+        weights: Initial weights, see :func:`~lightning_ff.methods.backbone.backbone`.
         frozen: Number of leading blocks that do not learn; their batch norm stays in eval mode.
         channels_last: Keep the weights in torch's channels-last memory format.
-        recompute: Compute the inside of a block again in the backward, in pieces: less memory, more time.
-        terms: Added to the loss for every block but the last, such as a penalty on activations.
+        recompute: Recompute intermediate activations of a block in the backward: less memory, more time.
+        terms: Terms added to the loss for every block but the last, such as a penalty on activations.
         **kwargs: See :class:`~lightning_ff.learner.LocalLearner`.
 
     Raises:
         ValueError: an argument does not fit; the message names it.
-        TypeError: an argument is not what its annotation says.
+        TypeError: an argument is not of the annotated type.
     """
 
     def __init__(
@@ -62,9 +62,9 @@ class Backprop(CutNetworkLearner):
         objective = loss_for(loss)
         net, cut = cut_network(model, num_classes, input_shape, cuts, weights, frozen)
         check_output(net, cut, num_classes)
-        of_each = part(list(terms or []))
+        made_terms = part(list(terms or []))
         *inner, last = [
-            LocalBlock(layer, terms=[deepcopy(term) for term in of_each], recompute=recompute, title=title)
+            LocalBlock(layer, terms=[deepcopy(term) for term in made_terms], recompute=recompute, title=title)
             for layer, title in zip(cut, cut.names, strict=True)
         ]
         blocks = [*inner, LocalBlock(last.layers, OutputGoodness(), objective, recompute=recompute, title=last.title)]
@@ -74,14 +74,14 @@ class Backprop(CutNetworkLearner):
 class DeepSupervision(ScalableForwardForward):
     """Every block's loss as in :class:`ScalableForwardForward`, with gradients through all blocks before it.
 
-    One segment, the sum of the losses. The control that tells the effect of many losses from that of cutting the
-    gradients between blocks.
+    One segment, the sum of the losses. A control that separates the effect of many losses from that of detaching the
+    blocks.
 
     Args:
         model: Name of a classification model of torchvision, such as "resnet18", or any module.
         num_classes: Number of classes.
         input_shape: Shape of one input, without the batch axis.
-        normalization: As there, but nothing is inserted unless asked for.
+        normalization: See :class:`ScalableForwardForward`, but by default nothing is inserted.
         **kwargs: See :class:`ScalableForwardForward`.
     """
 

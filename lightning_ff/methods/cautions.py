@@ -1,4 +1,4 @@
-"""What a method on a cut network refuses, or warns of, before it is built."""
+"""Errors and warnings of methods on a cut network, before they are built."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from lightning_ff.blocks import LocalBlock, Partition
 from lightning_ff.blocks.named import why_whole
 from lightning_ff.learner import LocalLearner
 
-_MOST = 5  # blocks that a message names
+_MOST = 5  # largest number of blocks in a message
 
 
 def check_extra(method: str, extra: dict[str, Any]) -> None:
-    """Refuse arguments that no learner has, such as those of another method's checkpoint.
+    """Raise for arguments that no learner has, such as those of another method's checkpoint.
 
     Raises:
         TypeError: there is such an argument.
     """
     known = signature(LocalLearner).parameters.keys() - {"network"}
-    if strange := sorted(extra.keys() - known):
+    if unknown := sorted(extra.keys() - known):
         raise TypeError(
-            f"{method} has no argument {', '.join(map(repr, strange))}: leave it out; a checkpoint that holds it is of "
+            f"{method} has no argument {', '.join(map(repr, unknown))}: leave it out; a checkpoint that holds it is of "
             f"another method, whose class loads it, and {method}(..., weights=FILE) begins with its weights"
         )
 
 
 def check_segments(method: str, what: str, extra: dict[str, Any]) -> None:
-    """Refuse another choice of segments than a method's own."""
+    """Raise if `segments` is given to a method that sets it."""
     if "segments" in extra:
         raise ValueError(f"segments={extra['segments']!r}: {method} is one segment with {what}, leave it out")
 
 
 def check_output(model: nn.Module, cut: Partition, num_classes: int | None) -> None:
-    """Check that the model gives one tensor, and as many class scores as there are classes; None leaves that open.
+    """Check that the model returns one tensor of `num_classes` class scores; None accepts any number.
 
     Raises:
         ValueError: it does not.
@@ -59,13 +59,13 @@ def check_output(model: nn.Module, cut: Partition, num_classes: int | None) -> N
     (outputs,) = shapes[0]
     raise ValueError(
         f"model={type(model).__name__} has {outputs} outputs, and num_classes={num_classes}: make the model with "
-        f"{num_classes} outputs, or begin with num_classes={outputs} and call reset_heads({num_classes}), which draws "
-        "its classifier anew"
+        f"{num_classes} outputs, or begin with num_classes={outputs} and call reset_heads({num_classes}), which "
+        "reinitialises its classifier"
     )
 
 
 def warn_of_one_block(model: nn.Module, cut: Partition, cuts: Any) -> None:
-    """Say so where nothing was cut, though more than one block was asked for."""
+    """Warn if nothing was cut, though `cuts` is not 1."""
     if len(cut) > 1 or cuts == 1:
         return
     modules = [cut[0].get_submodule(str(n.target)) for n in cut[0].graph.nodes if n.op == "call_module"]  # type: ignore[union-attr]
@@ -74,7 +74,7 @@ def warn_of_one_block(model: nn.Module, cut: Partition, cuts: Any) -> None:
     if whole:
         why = (
             why_whole(whole[0])
-            or ", since its forward cannot be recorded: run what it holds in the model's own forward"
+            or ", since its forward cannot be recorded: call its submodules in the model's own forward"
         )
         reason = f"{type(whole[0]).__name__} is kept whole{why}"
     rank_zero_warn(
@@ -84,7 +84,7 @@ def warn_of_one_block(model: nn.Module, cut: Partition, cuts: Any) -> None:
 
 
 def warn_of_still(model: nn.Module, blocks: dict[str, LocalBlock]) -> None:
-    """Say so where parameters of a network do not require gradients, though nobody has frozen them here."""
+    """Warn if parameters of blocks that are not frozen do not require gradients."""
     counts = {name: sum(p.numel() for p in b.layers.parameters() if not p.requires_grad) for name, b in blocks.items()}
     found = [f"{count:,} in {name} ({blocks[name].title})" for name, count in counts.items() if count]
     if found:

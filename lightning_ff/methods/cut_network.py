@@ -1,4 +1,4 @@
-"""What methods on a network that is cut into blocks have in common."""
+"""Base of methods on a network that is cut into blocks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def cut_network(
 
     Raises:
         ValueError: an argument does not fit; the message names it.
-        TypeError: an argument is not what its annotation says.
+        TypeError: an argument is not of the annotated type.
     """
     check_int("num_classes", num_classes)
     check_ints("input_shape", input_shape, "give the shape of one input, such as (3, 32, 32)")
@@ -55,15 +55,15 @@ def loss_for(loss: LocalLoss | None) -> LocalLoss:
 
 
 class CutNetworkLearner(LocalLearner):
-    """A learner on a network that was cut into blocks, which remains reachable as it was given.
+    """A learner on a network that was cut into blocks; the network itself is available as `model`.
 
     Args:
         model: The network whose parameters the blocks share.
         blocks: Its blocks.
         input_shape: Shape of one input, without the batch axis.
         num_classes: Number of classes.
-        readout: Joins the blocks' answers; None is the last block's with segments="last", where it alone has a loss,
-            else the mean of all blocks that learn but the model's classifier.
+        readout: Combines the blocks' scores; None is the last block's with segments="last", where it alone has a loss,
+            else the mean over all blocks that learn, except the model's classifier.
         frozen: Number of leading blocks that do not learn and have no goodness.
         channels_last: Keep the weights in torch's channels-last memory format.
         **kwargs: See :class:`~lightning_ff.learner.LocalLearner`.
@@ -88,17 +88,17 @@ class CutNetworkLearner(LocalLearner):
             block.requires_grad_(False)
             block.goodness = block.loss = None
         if channels_last:
-            _order(model)
-        joined = readout if readout is not None else _default_readout(blocks[frozen:], kwargs.get("segments"))
-        super().__init__(LocalNetwork(blocks, input_shape, num_classes, joined), **kwargs)
+            _to_channels_last(model)
+        combined = readout if readout is not None else _default_readout(blocks[frozen:], kwargs.get("segments"))
+        super().__init__(LocalNetwork(blocks, input_shape, num_classes, combined), **kwargs)
         warn_of_still(model, dict(zip(self.network.names[frozen:], self.blocks[frozen:], strict=True)))
         if self.hparams.get("weights") is not None:
-            self.hparams["weights"] = None  # a checkpoint of this learner has its own
-        self._model = [model]  # no submodule: the blocks hold its parameters already
+            self.hparams["weights"] = None  # a checkpoint of this learner holds the weights
+        self._model = [model]  # in a list, so not a submodule: the blocks hold its parameters
 
     @override
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of the blocks, and of the model's modules around them, which no block has."""
+        """Set the mode of the blocks, and of the model's modules that are in no block."""
         super().train(mode)
         inside = set(self.modules())
         for module in self._model[0].modules():
@@ -110,23 +110,23 @@ class CutNetworkLearner(LocalLearner):
     def model(self) -> nn.Module:
         """The network that was given, with the weights as trained: `model.state_dict()` has its own keys."""
         model = self._model[0]
-        for block in self.blocks:  # a move or a cast makes buffers anew
+        for block in self.blocks:  # moving or casting creates new buffers
             for path, buffer in block.layers.named_buffers():
                 owner, _, field = path.rpartition(".")
                 try:
-                    held = buffers_of(model.get_submodule(owner))
+                    buffers = buffers_of(model.get_submodule(owner))
                 except AttributeError:  # the block's own, such as a constant
                     continue
-                if field in held:
-                    held[field] = buffer
+                if field in buffers:
+                    buffers[field] = buffer
         return model
 
     def reset_heads(self, num_classes: int) -> None:
-        """Draw the auxiliary heads and the model's classifier anew, for other classes; the rest stays as trained.
+        """Reinitialise the auxiliary heads and the model's classifier, for another number of classes.
 
         Raises:
             ValueError: fewer than two classes, or the model has no classifier.
-            TypeError: `num_classes` is no whole number.
+            TypeError: `num_classes` is not an integer.
         """
         check_int("num_classes", num_classes)
         if num_classes < 2:
@@ -156,19 +156,19 @@ class CutNetworkLearner(LocalLearner):
 def _default_readout(learning: Sequence[LocalBlock], segments: str | None) -> Readout:
     if segments == "last":
         return LastReadout()
-    voting = sum(not isinstance(block.goodness, OutputGoodness) for block in learning)
-    return MeanReadout(range(voting) if voting else None)
+    auxiliary = sum(not isinstance(block.goodness, OutputGoodness) for block in learning)
+    return MeanReadout(range(auxiliary) if auxiliary else None)
 
 
-def _order(model: nn.Module) -> None:
-    """Keep maps of weights, of images and of volumes, with the channels last in memory."""
+def _to_channels_last(model: nn.Module) -> None:
+    """Convert 4-d and 5-d weights to the channels-last memory format."""
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.dim() in _CHANNELS_LAST:
             tensor.data = tensor.data.contiguous(memory_format=_CHANNELS_LAST[tensor.dim()])
 
 
 def _like(old: Classifier, num_classes: int) -> nn.Module:
-    """A layer as an old one with other outputs, drawn anew."""
+    """A new, randomly initialised layer like an old one, with another number of outputs."""
     new = deepcopy(old)
     size = {"weight": (num_classes, *old.weight.shape[1:]), "bias": (num_classes,)}
     for key, parameter in old.named_parameters():

@@ -1,4 +1,4 @@
-"""Hinton's Forward-Forward (arXiv 2212.13345), and with other parts the pair-mode methods after it."""
+"""Hinton's Forward-Forward (arXiv 2212.13345), and pair-mode variants of it with other parts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lightning_ff.validate import check_int, check_ints, check_type
 
 
 class ForwardForward(LocalLearner):
-    """Forward-Forward: every block tells positives from negatives by its goodness (arXiv 2212.13345).
+    """Forward-Forward: every block separates positives and negatives by its goodness (arXiv 2212.13345).
 
     Give `widths` for fully connected layers, or `blocks` for any list of modules.
 
@@ -30,23 +30,23 @@ class ForwardForward(LocalLearner):
         num_classes: Number of classes.
         input_shape: Shape of one input, without the batch axis.
         widths: Units of each fully connected layer.
-        blocks: Any modules instead, in order; they stay out of the checkpoint's arguments, so loading needs them.
+        blocks: Any modules instead, in order; they are not saved in checkpoints, so loading needs them again.
         activation: Non-linearity after each fully connected layer, for `widths`.
-        full_gradient: Pass gradients through inactive ReLU units, for `widths`. With squared goodness it acts only
-            together with another term, such as :class:`~lightning_ff.objectives.PeerNormalization`.
-        dropout: Share of activities dropped, in [0, 1), for `widths`.
+        full_gradient: Pass gradients through inactive ReLU units, for `widths`. With squared goodness it has an effect
+            only together with another term, such as :class:`~lightning_ff.objectives.PeerNormalization`.
+        dropout: Probability of dropping an activation, in [0, 1), for `widths`.
         goodness: Goodness of every block; None is the mean of squares.
-        loss: Local loss of every block; None is the softplus around a threshold that fits the goodness.
-        normalization: What a block hands on, and the encoded input, is normalised: "l2", "rms", "layer" or "none".
-        terms: Added to every block's loss.
+        loss: Local loss of every block; None is the softplus around a threshold on the scale of the goodness.
+        normalization: Normalisation of blocks' outputs and of the encoded input: "l2", "rms", "layer" or "none".
+        terms: Terms added to every block's loss.
         labels: Label encoding; None overwrites the first pixels.
-        readout: How blocks' answers are joined; None is the sum of goodness over all blocks.
-        scan_memory: Bound in MiB on the widest activation of a class scan.
+        readout: Combines the blocks' scores; None is the sum of goodness over all blocks.
+        scan_memory: Limit in MiB on the largest activation of a class scan.
         **kwargs: See :class:`~lightning_ff.learner.LocalLearner`.
 
     Raises:
         ValueError: an argument does not fit; the message names it.
-        TypeError: an argument is not what its annotation says.
+        TypeError: an argument is not of the annotated type.
 
     Example::
 
@@ -74,8 +74,8 @@ class ForwardForward(LocalLearner):
         scan_memory: float = 256.0,
         **kwargs: Any,
     ) -> None:
-        labels = _or(part(labels), PixelOverlay)
-        measure, objective = _or(part(goodness), MeanSquare), _or(part(loss), ThresholdLoss)
+        labels = _or_default(part(labels), PixelOverlay)
+        measure, objective = _or_default(part(goodness), MeanSquare), _or_default(part(loss), ThresholdLoss)
         check_type("labels", labels, LabelEncoding, "give a label encoding, such as PixelOverlay()")
         check_type("goodness", measure, Goodness, "give an instance, such as MeanSquare()")
         check_type("loss", objective, LocalLoss, "give an instance, such as ThresholdLoss()")
@@ -114,7 +114,7 @@ class ForwardForward(LocalLearner):
             ],
             input_shape,
             num_classes,
-            readout=_or(part(readout), SumReadout),
+            readout=_or_default(part(readout), SumReadout),
             labels=labels,
             input_normalization=Normalize(normalization),
             scan_memory=scan_memory,
@@ -123,7 +123,7 @@ class ForwardForward(LocalLearner):
 
 
 def _only_with_widths(**arguments: tuple[Any, Any]) -> None:
-    """Check that what builds fully connected layers, each with its default, is not given along with `blocks`."""
+    """Check that arguments of fully connected layers, as (value, default), are not given together with `blocks`."""
     for name, (value, default) in arguments.items():
         if value != default:
             raise ValueError(
@@ -132,6 +132,6 @@ def _only_with_widths(**arguments: tuple[Any, Any]) -> None:
             )
 
 
-def _or(given: Any, default: type[nn.Module]) -> Any:
-    """The part that was given; an empty container of modules is false, so `or` would not do."""
+def _or_default(given: Any, default: type[nn.Module]) -> Any:
+    """The given part, or a default for None; not `or`, since an empty module container is false."""
     return default() if given is None else given

@@ -22,35 +22,35 @@ from lightning_ff.validate import check_type
 class ScalableForwardForward(CutNetworkLearner):
     """Every block of a network learns from a class-wise goodness of its own output (arXiv 2501.03176).
 
-    A small auxiliary convolution per block gives one map per class, whose mean square is the goodness of that class;
-    the loss is the cross-entropy of the goodness. There are no negatives and no labels in the input. What a block
-    hands on is normalised and detached. What the paper leaves open is an argument here.
+    A small auxiliary convolution per block outputs one map per class, whose mean square is the goodness of that class;
+    the loss is the cross-entropy of the goodness. There are no negatives and no labels in the input. The output of a
+    block is normalised and detached. Choices that the paper does not specify are arguments.
 
     Args:
         model: Name of a classification model of torchvision, such as "resnet18", or any module.
         num_classes: Number of classes.
         input_shape: Shape of one input, without the batch axis.
-        cuts: Where the network is cut, see :func:`~lightning_ff.blocks.partition`: "blocks", "layers", "stages",
+        cuts: How the network is cut, see :func:`~lightning_ff.blocks.partition`: "blocks", "layers", "stages",
             "finest", a number of blocks, or paths of modules.
         goodness: Goodness of every block; None is :class:`~lightning_ff.objectives.AuxiliaryGoodness`.
         loss: Local loss of every block; None is the cross-entropy.
         goodness_from: The goodness is that of the "raw" output of a block, or of the "normalized" one.
-        normalization: What a block hands on is normalised: "layer", "channel", "l2", "rms" or "none". Only with
-            "none" does the bare model compute the trained function.
-        head: The last block, with the classifier that the model brings along: "local" trains it as one more block,
-            from its own output; "auxiliary" treats it as the others; "none" leaves it out.
-        readout: How blocks' answers are joined; None is the mean of the goodness of all blocks but the classifier,
-            and the last block's with segments="last", which alone learns then.
-        weights: Weights to begin with: of torchvision by name, or a file, see
+        normalization: Normalisation of blocks' outputs: "layer", "channel", "l2", "rms" or "none". Only with "none"
+            does the model on its own compute the trained function.
+        head: The last block, with the model's own classifier: "local" trains it as one more block, on its own output;
+            "auxiliary" treats it like the other blocks; "none" leaves it out.
+        readout: Combines the blocks' scores; None is the mean of the goodness over all blocks except the classifier,
+            or with segments="last" the last block's, which alone learns.
+        weights: Initial weights: of torchvision by name, or a file, see
             :func:`~lightning_ff.methods.backbone.backbone`.
-        frozen: Number of leading blocks that do not learn and have no say; their batch norm stays in eval mode.
-        channels_last: Keep the weights in torch's channels-last memory format, which suits most GPUs and some CPUs.
-        recompute: Compute the inside of a block again in its backward, in pieces: less memory, more time.
+        frozen: Number of leading blocks that do not learn and have no goodness; their batch norm stays in eval mode.
+        channels_last: Keep the weights in torch's channels-last memory format, faster on most GPUs and some CPUs.
+        recompute: Recompute intermediate activations of a block in its backward: less memory, more time.
         **kwargs: See :class:`~lightning_ff.learner.LocalLearner`.
 
     Raises:
         ValueError: an argument does not fit; the message names it.
-        TypeError: an argument is not what its annotation says.
+        TypeError: an argument is not of the annotated type.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class ScalableForwardForward(CutNetworkLearner):
 
 
 def _check_is_head(layer: nn.Module, name: str, cuts: object) -> None:
-    """Whether the last block can be left out: one weight layer, or the last linear layers where cuts keep to them."""
+    """Check that the last block can be left out: it has one weight layer, or only linear layers."""
     weighted = [
         module for module in layer.modules() if isinstance(module, (ConvBase, nn.Linear, nn.MultiheadAttention))
     ]

@@ -1,4 +1,4 @@
-"""What weights do: their signs and shape, excitation and inhibition of units, connections between ensembles.
+"""Measures of weights: signs and moments, excitation and inhibition of units, connections between ensembles.
 
 Shapes: N samples, U units, U_before units of the layer before, C classes; weights `(U, U_before)` as in `nn.Linear`.
 The public protocol of arXiv 2305.18353 has no code for these: the measures are defined here.
@@ -21,7 +21,7 @@ def weight_statistics(weight: Tensor, bias: Tensor | None = None) -> dict[str, T
 
     Returns:
         Scalars, float64: `negative`, `mean`, `median`, `skew` (third central moment over the 1.5th power of the
-        second; NaN where all are equal), and with a bias `bias_negative`, `bias_mean`, `bias_median`, `bias_skew`.
+        second; NaN if all are equal), and with a bias `bias_negative`, `bias_mean`, `bias_median`, `bias_skew`.
 
     Raises:
         ValueError: there are no weights, or no biases.
@@ -44,27 +44,27 @@ def _moments(name: str, values: Tensor) -> dict[str, Tensor]:
     flat = values.detach().flatten().double()
     offset = flat - flat.mean()
     skew = offset.pow(3).mean() / offset.square().mean().pow(1.5)
-    if bool(flat.min() == flat.max()):  # the mean's rounding would be taken for spread
+    if bool(flat.min() == flat.max()):  # else rounding of the mean would count as variance
         skew = torch.full_like(skew, torch.nan)
     share = (flat < 0).double().mean()
     return {"negative": share, "mean": flat.mean(), "median": median(flat[:, None])[0], "skew": skew}
 
 
 def excitation_inhibition(weight: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What drives each unit and what holds it back: inputs through positive, and through negative weights.
+    """Excitation and inhibition of each unit: inputs through positive, and through negative weights.
 
     Their difference is the layer's output before bias and activation function.
 
     Args:
         weight: Weights `(U, U_before)`.
-        x: What the weights are multiplied with, so after any normalisation; `(N, U_before)`, none negative. Both
-            parts are linear in it: mean inputs of classes `(C, U_before)` give the classes' mean parts.
+        x: Input of the layer, after any normalisation, `(N, U_before)`, not negative. Results are linear in it: for
+            mean inputs of classes `(C, U_before)` they are the means of the classes.
 
     Returns:
         Excitation `sum_j max(W_ij, 0) x_j` and inhibition `sum_j max(-W_ij, 0) x_j`, each `(N, U)`, float64.
 
     Raises:
-        ValueError: shapes do not fit, or an input is negative, where a weight's sign says nothing.
+        ValueError: shapes do not fit, or an input is negative, for which the sign of a weight has no meaning.
 
     Example::
 
@@ -92,8 +92,8 @@ def inhibition_ratio(excitation: Tensor, inhibition: Tensor, members: Tensor) ->
         members: Membership `(C, U)`, bool.
 
     Returns:
-        For members and for others `(C,)`, float64: sum of inhibition over sum of excitation, a mean over units in
-        which each counts by its excitation. NaN where there are none; infinite where nothing excites them.
+        For members and for others `(C,)`, float64: sum of inhibition over sum of excitation, a mean over units weighted
+        by excitation. NaN if there are no units; infinite if their excitation is 0.
 
     Raises:
         ValueError: shapes differ.
@@ -109,8 +109,8 @@ def inhibition_ratio(excitation: Tensor, inhibition: Tensor, members: Tensor) ->
         raise ValueError(f"excitation, inhibition and members of shapes {shapes}: give all three as (C, U)")
 
     def ratio(chosen: Tensor) -> Tensor:
-        pushed, held = (torch.where(chosen, part.double(), 0.0).sum(1) for part in (excitation, inhibition))
-        return held / pushed
+        excited, inhibited = (torch.where(chosen, part.double(), 0.0).sum(1) for part in (excitation, inhibition))
+        return inhibited / excited
 
     return ratio(members.bool()), ratio(~members.bool())
 
@@ -125,7 +125,7 @@ def ensemble_connectivity(weight: Tensor, members_before: Tensor, members_after:
 
     Returns:
         Matrix `(C, C)`, float64: entry `[c, d]` is the mean of `weight` from the ensemble of `d` before to the one of
-        `c` after; NaN where either is empty. A diagonal above the rest means that ensembles drive their own class's.
+        `c` after; NaN if either is empty. A larger diagonal means that ensembles excite those of the same class.
 
     Raises:
         ValueError: shapes do not fit.

@@ -1,4 +1,4 @@
-"""Category-specific ensembles: which units answer to a class, by three definitions, and how classes share them.
+"""Category-specific ensembles: units that respond to a class, by three definitions, and their overlap.
 
 Shapes: N samples, U units, C classes. Formulas as in the public protocol of arXiv 2305.18353.
 """
@@ -17,7 +17,7 @@ def quantile_median_ensemble(h: Tensor, quantile: float = 0.9) -> Tensor:
         quantile: Share of all N times U activities below the threshold, in (0, 1).
 
     Returns:
-        Membership `(U,)`, bool; none of a class without samples.
+        Membership `(U,)`, bool; all False for a class without samples.
 
     Raises:
         ValueError: quantile outside (0, 1).
@@ -32,10 +32,10 @@ def quantile_median_ensemble(h: Tensor, quantile: float = 0.9) -> Tensor:
     if not len(h):
         return torch.zeros(h.shape[1], dtype=torch.bool, device=h.device)
     values = h.double().flatten().sort().values
-    place = quantile * (len(values) - 1)  # torch.quantile takes no more than 2^24 values
-    low = int(place)
+    position = quantile * (len(values) - 1)  # torch.quantile accepts no more than 2^24 values
+    low = int(position)
     high = min(low + 1, len(values) - 1)
-    threshold = values[low] + (place - low) * (values[high] - values[low])
+    threshold = values[low] + (position - low) * (values[high] - values[low])
     return median(h.double()) > threshold
 
 
@@ -54,7 +54,7 @@ def leave_one_out_ensemble(mean: Tensor, k: float = 1.0) -> Tensor:
         k: Excess over the others, as a share of their mean.
 
     Returns:
-        Membership, bool, of the same shape; none where the mean is NaN, as of a class without samples.
+        Membership, bool, of the same shape; False where the mean is NaN, such as for a class without samples.
 
     Example::
 
@@ -68,16 +68,16 @@ def leave_one_out_ensemble(mean: Tensor, k: float = 1.0) -> Tensor:
 def kolmogorov_smirnov_ensemble(h: Tensor, level: float = 0.05) -> Tensor:
     """Units whose distribution of activities differs from those of the other units.
 
-    A unit belongs where the mean of the p-values of two-sample Kolmogorov-Smirnov tests against every other unit is
-    below the level. The published code compares a unit with those of a higher number alone; this does not depend on
-    the order of the units.
+    A unit is a member if the mean of the p-values of two-sample Kolmogorov-Smirnov tests against every other unit is
+    below the level. The published code compares a unit only with units of higher index; this function does not depend
+    on the order of the units.
 
     Args:
         h: Activations of one class `(N, U)`.
         level: Bound on the mean p-value, in (0, 1).
 
     Returns:
-        Membership `(U,)`, bool; none of a class with fewer than 2 samples, where the test has no p-value.
+        Membership `(U,)`, bool; all False for a class with fewer than 2 samples, which has no p-value.
 
     Raises:
         ValueError: level outside (0, 1).
@@ -117,7 +117,7 @@ def _gaps(ranked: Tensor, unit: Tensor, at: Tensor) -> Tensor:
 
 
 def shared_units(members: Tensor) -> Tensor:
-    """Number of units in both ensembles, for all pairs of classes; the diagonal holds the sizes.
+    """Number of units in both ensembles, for all pairs of classes; the diagonal has the sizes.
 
     Args:
         members: Membership `(C, U)`, bool.
@@ -131,12 +131,14 @@ def shared_units(members: Tensor) -> Tensor:
         tensor([[2, 1],
                 [1, 1]])
     """
-    held = members.bool()
-    return torch.stack([(held & one).sum(1) for one in held]) if len(held) else held.new_zeros(0, 0, dtype=torch.int64)
+    masks = members.bool()
+    return (
+        torch.stack([(masks & one).sum(1) for one in masks]) if len(masks) else masks.new_zeros(0, 0, dtype=torch.int64)
+    )
 
 
 def jaccard(members: Tensor) -> Tensor:
-    """Shared units over units in either of two ensembles, `(C, C)`; NaN where both are empty.
+    """Jaccard index (shared units over units in either) of two ensembles, `(C, C)`; NaN if both are empty.
 
     Example::
 
@@ -150,14 +152,14 @@ def jaccard(members: Tensor) -> Tensor:
 
 
 def mean_jaccard(members: Tensor) -> Tensor:
-    """Mean of :func:`jaccard` over pairs of different classes, those of two empty ensembles left out."""
+    """Mean of :func:`jaccard` over pairs of different classes, without pairs of empty ensembles."""
     matrix = jaccard(members)
     above = torch.triu(torch.ones_like(matrix), diagonal=1).bool()
     return matrix[above].nanmean()
 
 
 def selectivity_order(members: Tensor) -> Tensor:
-    """Number of classes in whose ensemble each unit is, `(U,)`; above 1 it has mixed selectivity.
+    """Number of ensembles that each unit is in, `(U,)`; above 1 it has mixed selectivity.
 
     Example::
 

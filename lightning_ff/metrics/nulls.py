@@ -1,4 +1,4 @@
-"""What overlap of ensembles is to be expected where nothing is behind it.
+"""Overlap of ensembles under null hypotheses.
 
 Shapes: N samples, U units, C classes, P permutations. Both are defined here.
 """
@@ -18,21 +18,21 @@ def null_jaccard(
     """Jaccard matrices of the ensembles of permuted classes: the same activations, their labels shuffled.
 
     Classes keep their sizes; ensembles are those of :func:`leave_one_out_ensemble`. Shuffled classes all have nearly
-    the mean of all samples and with it nearly the same ensemble, so this null is high: a class whose overlap lies below
-    its lower quantile is set apart by its units. For ensembles of the same size drawn at random, see
+    the mean of all samples, and so nearly the same ensemble, so the overlap is high: an overlap below its lower
+    quantile means that the classes have different units. For random ensembles of the same size, see
     :func:`chance_jaccard`.
 
     Args:
         h: Activations `(N, U)`.
-        label: Classes `(N,)`. Permutations act on positions: an order of samples that is always the same, as of
+        label: Classes `(N,)`. Permutations depend on the order of the samples: a fixed order, such as that of
             :func:`balanced_indices`, makes them reproducible.
-        classes: C; None is one above the highest label.
+        classes: C; None is the highest label plus 1.
         k: See :func:`leave_one_out_ensemble`.
         permutations: P.
         seed: Seed of the permutations, the same on every device.
 
     Returns:
-        Jaccard matrices `(P, C, C)`, NaN where both ensembles are empty, as of classes without samples. Take
+        Jaccard matrices `(P, C, C)`, NaN where both ensembles are empty, such as for classes without samples. Use
         `.nanmean(0)` or `.nanquantile(0.05, 0)`.
 
     Raises:
@@ -66,9 +66,9 @@ def null_jaccard(
 
 
 def chance_jaccard(members: Tensor) -> Tensor:
-    """Expected Jaccard of two ensembles whose units are drawn at random, each of its size.
+    """Expected Jaccard index of two ensembles with randomly drawn units, of the given sizes.
 
-    The number of units they share is hypergeometric, so the expectation is exact.
+    The number of shared units has a hypergeometric distribution, so the expectation is exact.
 
     Args:
         members: Membership `(C, U)`, bool.

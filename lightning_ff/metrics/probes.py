@@ -1,7 +1,7 @@
-"""Linear probes: what a logistic regression reads of the classes in a layer.
+"""Linear probes: logistic regressions of the class on the activations of a layer.
 
-Shapes: N samples, U units, C classes. That arXiv 2305.18353 has such probes is known, not how they were made: these are
-defined here.
+Shapes: N samples, U units, C classes. arXiv 2305.18353 uses such probes without giving their details: these are defined
+here.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ Array = npt.NDArray[Any]
 def linear_probe(
     features: Tensor, label: Tensor, classes: int | None = None, folds: int = 5, seed: int = 0
 ) -> dict[str, Tensor]:
-    """How well a logistic regression on frozen features names the class of samples that it has not seen.
+    """Cross-validated accuracy of a logistic regression on frozen features.
 
-    Cross-validated: every sample is predicted by the regression that was fitted on the other folds. Folds are
-    stratified by class. Features are standardised with the mean and deviation of the training folds alone; the penalty
-    is scikit-learn's (L2, C = 1).
+    Every sample is predicted by the regression that was fitted on the other folds. Folds are stratified by class.
+    Features are standardised with the mean and standard deviation of the training folds; the penalty is scikit-learn's
+    default (L2, C = 1).
 
     Args:
         features: Activations, or images, `(N, ...)`.
         label: Classes `(N,)`.
-        classes: C; None is one above the highest label.
+        classes: C; None is the highest label plus 1.
         folds: Number of folds.
-        seed: Seed of the folds; they depend on the order of the samples, so bring that into one that is always the
-            same, as of :func:`balanced_indices`.
+        seed: Seed of the folds; they depend on the order of the samples, so use a fixed order, such as that of
+            :func:`balanced_indices`.
 
     Returns:
-        `accuracy`, a scalar, share of the predictions that are right; `recall` `(C,)`, the same for each class. A class
-        with fewer samples than folds takes no part, and its recall is NaN; where fewer than two classes remain all is.
+        `accuracy`, a scalar; `recall` `(C,)` of each class. Classes with fewer samples than folds are left out, and
+        their recall is NaN; all values are NaN if fewer than two classes remain.
 
     Raises:
         ValueError: there are fewer than 2 folds, the shapes differ, or a label is not below `classes`.
@@ -54,25 +54,25 @@ def linear_probe(
     classes = int(label.max()) + 1 if classes is None else classes
     if int(label.max()) >= classes:
         raise ValueError(f"label has {int(label.max())} in it: classes={classes} takes labels from 0 to {classes - 1}")
-    x, y = _enough(features, label, folds)
+    x, y = _with_enough_samples(features, label, folds)
     recall = np.full(classes, np.nan)
     accuracy = np.nan
     if len(np.unique(y)) > 1:
-        right = np.zeros(len(y), dtype=bool)
+        correct = np.zeros(len(y), dtype=bool)
         for test, model in _fitted(x, y, folds, seed):
-            right[test] = model.predict(x[test]) == y[test]
-        accuracy = right.mean()
+            correct[test] = model.predict(x[test]) == y[test]
+        accuracy = correct.mean()
         for one in np.unique(y):
-            recall[one] = right[y == one].mean()
+            recall[one] = correct[y == one].mean()
     return {"accuracy": torch.tensor(accuracy), "recall": torch.from_numpy(recall)}
 
 
 def one_versus_rest_probe(
     features: Tensor, label: Tensor, chosen: int, folds: int = 5, seed: int = 0
 ) -> dict[str, Tensor]:
-    """How well a logistic regression on frozen features tells one class, such as a held-out one, from all others.
+    """Cross-validated accuracy of a logistic regression of one class, such as a held-out one, against all others.
 
-    Folds, standardisation and penalty are those of :func:`linear_probe`; the two sides weigh the same in the fit.
+    Folds, standardisation and penalty are those of :func:`linear_probe`; the two sides have equal weight in the fit.
 
     Args:
         features: Activations, or images, `(N, ...)`.
@@ -82,9 +82,9 @@ def one_versus_rest_probe(
         seed: Seed of the folds.
 
     Returns:
-        Scalars: `balanced_accuracy`, mean of the shares of the class and of the rest that are told right (0.5 by
-        chance), and `auc`, area under the receiver's operating characteristic, mean over folds. NaN where the class, or
-        the rest, has fewer samples than folds.
+        Scalars: `balanced_accuracy`, mean of the recalls of the class and of the rest (0.5 by chance), and `auc`, area
+        under the receiver operating characteristic, mean over folds. NaN if the class or the rest has fewer samples
+        than folds.
 
     Raises:
         ValueError: there are fewer than 2 folds, or the shapes differ.
@@ -99,15 +99,15 @@ def one_versus_rest_probe(
 
     _check(features, label, folds)
     check_int("chosen", chosen)
-    x, y = _enough(features, (label == chosen).long(), folds)
+    x, y = _with_enough_samples(features, (label == chosen).long(), folds)
     if len(np.unique(y)) < 2:
-        nothing = torch.tensor(torch.nan, dtype=torch.float64)
-        return {"balanced_accuracy": nothing, "auc": nothing.clone()}
-    right, areas = np.zeros(len(y), dtype=bool), []
+        nan = torch.tensor(torch.nan, dtype=torch.float64)
+        return {"balanced_accuracy": nan, "auc": nan.clone()}
+    correct, areas = np.zeros(len(y), dtype=bool), []
     for test, model in _fitted(x, y, folds, seed, class_weight="balanced"):
-        right[test] = model.predict(x[test]) == y[test]
+        correct[test] = model.predict(x[test]) == y[test]
         areas.append(roc_auc_score(y[test], model.decision_function(x[test])))
-    balanced = (right[y == 0].mean() + right[y == 1].mean()) / 2
+    balanced = (correct[y == 0].mean() + correct[y == 1].mean()) / 2
     return {"balanced_accuracy": torch.tensor(balanced), "auc": torch.tensor(np.mean(areas))}
 
 
@@ -122,14 +122,14 @@ def _check(features: Tensor, label: Tensor, folds: int) -> None:
         )
 
 
-def _enough(features: Tensor, label: Tensor, folds: int) -> tuple[Array, Array]:
-    """Samples of the classes that reach every fold."""
+def _with_enough_samples(features: Tensor, label: Tensor, folds: int) -> tuple[Array, Array]:
+    """Samples of the classes with at least `folds` samples."""
     kept = (torch.bincount(label) >= folds)[label]
     return features.detach().flatten(1)[kept].double().cpu().numpy(), label[kept].cpu().numpy()
 
 
 def _fitted(x: Array, y: Array, folds: int, seed: int, **kwargs: Any) -> Iterator[tuple[Array, Any]]:
-    """Positions of each fold, and the regression fitted on the others."""
+    """Indices of each fold, and the regression fitted on the others."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
     from sklearn.pipeline import make_pipeline

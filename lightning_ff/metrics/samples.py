@@ -1,4 +1,4 @@
-"""A few samples of every class, chosen by their index: the same ones whatever their order and the number of processes.
+"""A few samples of every class, selected by index, independent of their order and of the number of processes.
 
 Shapes: N samples, C classes, U units.
 """
@@ -18,15 +18,15 @@ from lightning_ff.validate import check_int
 
 
 class ClassSamples(Metric):
-    """Keeps the activations of at most so many samples of every class, for measures that cannot be streamed.
+    """Keeps the activations of at most N samples of every class, for measures that cannot be streamed.
 
-    A sample that comes twice, as in the padding of a distributed sampler, is kept once. See :func:`balanced_indices`.
+    A duplicate sample, such as the padding of a distributed sampler, is kept once. See :func:`balanced_indices`.
 
     Args:
         num_classes: C.
         units: U.
         per_class: Number of samples of each class.
-        seed: Seed of the choice.
+        seed: Seed of the selection.
         **kwargs: See torchmetrics' `Metric`.
 
     Raises:
@@ -62,26 +62,26 @@ class ClassSamples(Metric):
 
     @override
     def reset(self) -> None:
-        """Forget all samples."""
+        """Remove all samples."""
         super().reset()
-        # not empty lists: a process without samples could not tell the others of what kind they would be
+        # not empty lists: a process without samples would not know their dtype and shape in the gather
         none = torch.empty(0, dtype=torch.int64, device=self.device)
         self.h, self.label, self.index = [torch.empty(0, self.units, device=self.device)], [none], [none]
 
     def update(self, h: Tensor, label: Tensor, index: Tensor) -> None:
-        """Look at activations `(N, U)` of classes `(N,)` and sample indices `(N,)`."""
+        """Add activations `(N, U)` of classes `(N,)` and sample indices `(N,)`."""
         self.h.append(h.detach().float())
         self.label.append(label)
         self.index.append(index)
         if sum(len(part) for part in self.label) > 2 * self.per_class * self.num_classes:
-            for name, values in self._chosen().items():
+            for name, values in self._selected().items():
                 setattr(self, name, [values])
 
     def compute(self) -> dict[str, Tensor]:
-        """`index` `(S,)`, `label` `(S,)` and `h` `(S, U)` of the samples kept, sorted by class and index."""
-        return self._chosen()
+        """`index` `(S,)`, `label` `(S,)` and `h` `(S, U)` of the kept samples, sorted by class and index."""
+        return self._selected()
 
-    def _chosen(self) -> dict[str, Tensor]:
+    def _selected(self) -> dict[str, Tensor]:
         values = {name: dim_zero_cat(getattr(self, name)) for name in ("index", "label", "h")}
         rows = balanced_indices(values["label"], self.per_class, values["index"], seed=self.seed)
         return {name: entries[rows] for name, entries in values.items()}

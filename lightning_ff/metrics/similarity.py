@@ -1,7 +1,7 @@
-"""Representational similarity: how far activations are from each other, and whether two layers agree on that.
+"""Representational similarity: dissimilarity matrices (RDMs) of activations, and their correlation.
 
-Shapes: N samples, U units, C classes. That the measure is used is known of arXiv 2305.18353, its formula is not: these
-are defined here, in the usual way of representational similarity analysis (Kriegeskorte et al. 2008).
+Shapes: N samples, U units, C classes. arXiv 2305.18353 uses such a measure without giving its formula: these follow
+representational similarity analysis (Kriegeskorte et al. 2008).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from lightning_ff.validate import check_int
 
 
 def class_mean_rdm(mean: Tensor) -> Tensor:
-    """Dissimilarity of classes: 1 less Pearson's correlation, over units, of their mean activations.
+    """Dissimilarity of classes: 1 minus Pearson's correlation, over units, of their mean activations.
 
     Args:
         mean: Mean activity of every unit on each class `(C, U)`.
 
     Returns:
         Symmetric matrix `(C, C)` in 0 to 2, float64. Rows and columns of classes whose units all have the same mean
-        (none active, one unit alone), and of classes without samples, are NaN, the diagonal too.
+        (none active, a single unit), and of classes without samples, are NaN, including the diagonal.
 
     Raises:
         ValueError: `mean` is not a matrix.
@@ -41,9 +41,9 @@ def class_mean_rdm(mean: Tensor) -> Tensor:
 
 
 def sample_rdm(h: Tensor) -> Tensor:
-    """Dissimilarity of samples: 1 less Pearson's correlation of their activations.
+    """Dissimilarity of samples: 1 minus Pearson's correlation of their activations.
 
-    It takes 8 N^2 bytes: choose samples with :func:`balanced_indices`.
+    It needs 8 N^2 bytes: select samples with :func:`balanced_indices`.
 
     Args:
         h: Activations, or images, `(N, ...)`.
@@ -66,7 +66,7 @@ def _dissimilarity(rows: Tensor) -> Tensor:
     flat = wide.amax(1) == wide.amin(1) if wide.numel() else wide.new_ones(len(wide), dtype=torch.bool)
     centred = wide - wide.mean(1, keepdim=True)
     unit = centred / torch.linalg.vector_norm(centred, dim=1, keepdim=True)
-    unit[flat] = torch.nan  # the mean's rounding would be taken for spread
+    unit[flat] = torch.nan  # else rounding of the mean would count as variance
     matrix = (1 - unit @ unit.T).clamp(0, 2)
     own = matrix.diagonal()
     own[~own.isnan()] = 0
@@ -83,8 +83,8 @@ def compare_rdms(a: Tensor, b: Tensor) -> Tensor:
         b: Another of the same samples or classes `(N, N)`.
 
     Returns:
-        Correlation in -1 to 1, a float64 scalar; NaN where all remaining pairs of one matrix are equal, or fewer than
-        two remain.
+        Correlation in -1 to 1, a float64 scalar; NaN if all remaining pairs of one matrix are equal, or fewer than two
+        remain.
 
     Raises:
         ValueError: they are not square, or differ in size.
@@ -108,26 +108,26 @@ def compare_rdms(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Rank of each value from 1, ties sharing their average."""
-    _, place, counts = values.unique(return_inverse=True, return_counts=True)
-    return (counts.cumsum(0) - (counts - 1) / 2).double()[place]
+    """Rank of each value from 1; ties get their average rank."""
+    _, inverse, counts = values.unique(return_inverse=True, return_counts=True)
+    return (counts.cumsum(0) - (counts - 1) / 2).double()[inverse]
 
 
 def balanced_indices(label: Tensor, per_class: int, index: Tensor, seed: int = 0) -> Tensor:
-    """Positions of at most so many samples of each class, always the same samples of a data set.
+    """Indices of at most N samples of each class, always the same samples of a data set.
 
-    A hash of a sample's index and the seed decides, so neither the order of the samples nor their spread over
-    processes matters: what each process keeps of its own, put together and chosen from again, is what one process
-    keeps. A sample that is there twice, as samplers of several processes pad, is kept once.
+    Samples are selected by a hash of their index and the seed, independent of their order and distribution over
+    processes: a selection from the concatenated selections of several processes equals that of one process. A duplicate
+    sample, such as the padding of a distributed sampler, is kept once.
 
     Args:
         label: Classes `(N,)`.
-        per_class: How many samples of a class to keep; all, where it has fewer.
-        index: The samples' indices in the data set `(N,)`, int64.
-        seed: Another seed chooses other samples.
+        per_class: Largest number of samples of a class.
+        index: Indices of the samples in the data set `(N,)`, int64.
+        seed: Seed of the selection.
 
     Returns:
-        Positions in `label`, int64, ordered by class and then by index.
+        Indices into `label`, int64, ordered by class and then by index.
 
     Raises:
         ValueError: `per_class` is below 1, or the shapes differ.
@@ -148,8 +148,8 @@ def balanced_indices(label: Tensor, per_class: int, index: Tensor, seed: int = 0
         )
     index = index.to(label.device, torch.int64)
     order = _sorted_by(label, hash_bits(index, seed, 0), index)
-    again = (label[order].diff() == 0) & (index[order].diff() == 0)
-    order = order[torch.cat([again.new_zeros(min(len(order), 1)), again]).logical_not()]
+    duplicate = (label[order].diff() == 0) & (index[order].diff() == 0)
+    order = order[torch.cat([duplicate.new_zeros(min(len(order), 1)), duplicate]).logical_not()]
     counts = label[order].unique_consecutive(return_counts=True)[1]
     starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
     kept = order[torch.arange(len(order), device=order.device) - starts < per_class]

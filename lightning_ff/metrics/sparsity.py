@@ -1,4 +1,4 @@
-"""How sparse an activation is: pure functions, and a metric that streams them per class.
+"""Sparsity of activations: pure functions, and a metric that streams them per class.
 
 Shapes: N samples, U units, C classes.
 """
@@ -21,10 +21,10 @@ def hoyer_sparsity(h: Tensor) -> Tensor:
         h: Activations `(N, ...)`.
 
     Returns:
-        Sparsity `(N,)`: 1 where one unit is active, 0 where all are equally so, NaN where none is.
+        Sparsity `(N,)`: 1 if one unit is active, 0 if all are equally active, NaN if none is active.
 
     Raises:
-        ValueError: there is one unit alone.
+        ValueError: there is a single unit.
 
     Example::
 
@@ -47,7 +47,7 @@ def treves_rolls_sparsity(h: Tensor) -> Tensor:
         h: Activations `(N, ...)`, not negative.
 
     Returns:
-        Sparsity `(N,)` in 0 to 1 - 1/U, NaN where no unit is active.
+        Sparsity `(N,)` in 0 to 1 - 1/U, NaN if no unit is active.
 
     Example::
 
@@ -71,7 +71,7 @@ def active_fraction(h: Tensor) -> Tensor:
 
 
 class ClassStatistics(Metric):
-    """What a layer does on each class, streamed: nothing is kept of single samples, on any number of processes.
+    """Statistics of a layer's activations for each class, streamed, on any number of processes.
 
     Args:
         num_classes: C.
@@ -110,7 +110,7 @@ class ClassStatistics(Metric):
         self.add_state("highest", torch.full((num_classes, units), -torch.inf), dist_reduce_fx="max")
 
     def update(self, h: Tensor, label: Tensor) -> None:
-        """Count activations `(N, ...)` of classes `(N,)`."""
+        """Add activations `(N, ...)` of classes `(N,)`."""
         flat = h.detach().flatten(1)
         flat = flat if flat.dtype == torch.float64 else flat.float()
         if flat.shape != (*label.shape, self.units):
@@ -132,9 +132,9 @@ class ClassStatistics(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Per class `(C,)`: hoyer, treves_rolls, active_fraction; per class and unit `(C, U)`: mean, variance, active.
 
-        Also `highest` `(C, U)`, the highest activation, `count` `(C,)`, and `dead_units`, the number of units that no
-        sample made active. Samples without any active unit do not count for the two sparsities. Of a class without
-        samples all is NaN but the count.
+        Also `highest` `(C, U)`, the highest activation, `count` `(C,)`, and `dead_units`, the number of units that are
+        active for no sample. The two sparsities leave out samples without an active unit. All values of a class without
+        samples are NaN, except the count.
         """
         count = self.count[:, None]
         mean = self.total / count

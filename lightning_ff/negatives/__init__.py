@@ -1,4 +1,4 @@
-"""Negative samplers: what a positive is told apart from (pair mode)."""
+"""Negative samplers (pair mode)."""
 
 from lightning_ff.negatives.all_wrong_labels import AllWrongLabels
 from lightning_ff.negatives.base import NegativeContext, NegativeSampler, load_state

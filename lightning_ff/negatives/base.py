@@ -1,7 +1,7 @@
-"""What every negative sampler has in common, and what it is told of the run (pair mode).
+"""Base class of negative samplers, and their context (pair mode).
 
 A sampler is a part of the learner; callbacks change it during training. Draws are a hash of (seed, epoch, index of the
-sample), so they are the same on one process or eight and after a resume, and no global random state is touched.
+sample), so they are the same on any number of processes and after a resume, and no global random state is used.
 Shapes: N samples, C classes.
 """
 
@@ -22,13 +22,13 @@ from lightning_ff.validate import check_int
 
 @dataclass(frozen=True)
 class NegativeContext:
-    """What a sampler is told of the run.
+    """State of the run for a sampler.
 
     Attributes:
         network: The network that learns, with its label encoding.
-        epoch: Number of the epoch.
-        batch: Number of the batch in the epoch.
-        rank: Number of the process.
+        epoch: Index of the epoch.
+        batch: Index of the batch in the epoch.
+        rank: Rank of the process.
         held_out: Classes that training must not see.
     """
 
@@ -51,7 +51,7 @@ class NegativeContext:
 
     @torch.no_grad()
     def scores(self, x: Tensor) -> Tensor:
-        """Class scores `(N, C)` of inputs `(N, *input_shape)` by the network as it is, in eval mode."""
+        """Class scores `(N, C)` of inputs `(N, *input_shape)` by the current network, in eval mode."""
         with self.network.evaluating():
             return self.network(x)
 
@@ -60,7 +60,7 @@ class NegativeContext:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         warnings.warn(
             f"a negative sampler gets a NegativeContext in place of the learner: write context.{_OLD_NAMES[name]} for "
-            f"learner.{name}, which goes with the next release",
+            f"learner.{name}, which is removed in the next release",
             FutureWarning,
             stacklevel=2,
         )
@@ -79,15 +79,15 @@ class NegativeSampler(nn.Module):
     """Base of all samplers: override `forward(x, y, index, context)`.
 
     It returns negatives as the network's input `(k N, ...)`: k groups in the order of the positives. Buffers and
-    parameters are saved in checkpoints, apart from the model's weights, so that a resumed run goes on with them.
+    parameters are saved in checkpoints, apart from the model's weights, so that a resumed run continues with them.
 
     Args:
         seed: Seed of the draws.
 
     Attributes:
-        needs_index: Only works with loaders that give the samples' index.
+        needs_index: Only works with loaders that return the samples' index.
         writes_label: Negatives differ from positives by the label in the input.
-        needs_scores: Asks the whole network what it thinks of an image before the blocks learn from it.
+        needs_scores: Uses class scores of the whole network, before the blocks learn from the batch.
     """
 
     needs_index = False
@@ -101,15 +101,15 @@ class NegativeSampler(nn.Module):
 
     @property
     def version(self) -> int | None:
-        """A number that stays as long as every sample keeps its negatives; None where each epoch has other ones."""
+        """Number that changes when a sample's negatives change; None if they change every epoch."""
         return None
 
     def positives(self, x: Tensor, y: Tensor, context: NegativeContext) -> Tensor:
-        """The positives that go with these negatives: the true class written into the input."""
+        """The positives of these negatives: the true class written into the input."""
         return context.labels(x, y)
 
     def forward(self, x: Tensor, y: Tensor, index: Tensor, context: NegativeContext) -> Tensor:
-        """Make the negatives of a batch: inputs `(N, ...)`, classes `(N,)`, indexes `(N,)`."""
+        """Make the negatives of a batch: inputs `(N, ...)`, classes `(N,)`, indices `(N,)`."""
         raise TypeError(f"{type(self).__name__} must override forward(x, y, index, context)")
 
     def extra_repr(self) -> str:
@@ -117,12 +117,12 @@ class NegativeSampler(nn.Module):
 
 
 def load_state(sampler: NegativeSampler, state: Mapping[str, Any], strict: bool = True) -> None:
-    """Give a sampler what it held when a checkpoint was saved.
+    """Load the state of a sampler from a checkpoint.
 
     Args:
         sampler: The sampler.
-        state: Its `state_dict()` of then.
-        strict: A state that does not fit is an error; otherwise the sampler stays as it is.
+        state: The saved `state_dict()`.
+        strict: A state that does not fit is an error; otherwise it is ignored.
 
     Raises:
         ValueError: the state is another sampler's.
@@ -133,8 +133,8 @@ def load_state(sampler: NegativeSampler, state: Mapping[str, Any], strict: bool 
         sampler.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(
-            f"negatives={sampler} cannot go on from this checkpoint, whose sampler holds {', '.join(state)}: resume "
-            f"with that sampler, and change it by SwitchNegatives from an epoch on ({error})"
+            f"negatives={sampler} cannot resume from this checkpoint, whose sampler has the state {', '.join(state)}: "
+            f"resume with that sampler, and replace it in a later epoch with SwitchNegatives ({error})"
         ) from error
 
 

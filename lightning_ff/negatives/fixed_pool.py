@@ -1,4 +1,4 @@
-"""A wrong label that stays with its sample."""
+"""A fixed wrong label for every sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A wrong label that the network itself takes for likely."""
+"""Wrong labels with high scores by the network itself."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class HardLabel(NegativeSampler):
     Args:
         seed: Seed of the draws.
         fraction: Share of the batches that get hard labels; a scan costs about as much as C forward passes.
-        start_epoch: First epoch with hard labels: the scores mean nothing before the network is above chance.
+        start_epoch: First epoch with hard labels: the scores are uninformative before the network is above chance.
 
     Raises:
         ValueError: fraction outside (0, 1], or start_epoch negative.
-        TypeError: an argument is not what its annotation says.
+        TypeError: an argument is not of the annotated type.
     """
 
     needs_scores = True

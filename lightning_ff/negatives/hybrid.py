@@ -45,8 +45,8 @@ def blurred_masks(index: Tensor, height: int, width: int, blurs: int, seed: int 
 
 def _blur(size: int, blurs: int, device: torch.device) -> Tensor:
     """All blurs along one axis as a matrix (size, size): a binomial filter with rows that sum to 1."""
-    reach = torch.arange(size, device=device)
-    distance = (reach - reach.unsqueeze(1)).abs()
+    position = torch.arange(size, device=device)
+    distance = (position - position.unsqueeze(1)).abs()
     weights = [math.comb(2 * blurs, blurs + d) / 4**blurs for d in range(blurs + 1)]
     binomial = torch.tensor([*weights, 0.0], dtype=torch.float32, device=device)
     matrix = binomial[distance.clamp(max=blurs + 1)]
@@ -54,11 +54,11 @@ def _blur(size: int, blurs: int, device: torch.device) -> Tensor:
 
 
 class HybridImages(NegativeSampler):
-    """Two images of the batch joined by a blurred random mask: mask * x1 + (1 - mask) * x2.
+    """Two images of the batch combined by a blurred random mask: mask * x1 + (1 - mask) * x2.
 
     The label encoding is applied with the class of x1; unsupervised training uses `labels=Unlabelled`, where it does
-    nothing. The second image is another one of the batch, at a distance drawn per batch; a batch of one image is
-    joined with its own mirror image.
+    nothing. The second image is another one of the batch, at an offset drawn per batch; the image of a batch of one is
+    combined with its own mirror image.
 
     Args:
         seed: Seed of the draws.

@@ -12,7 +12,7 @@ from lightning_ff.validate import check_number, check_type
 
 
 def check_weights(argument: str, weights: list[float], samplers: list[NegativeSampler]) -> None:
-    """Check samplers and their shares in a mixture, given as `argument`."""
+    """Check the samplers of a mixture and their weights, given as `argument`."""
     check_type("samplers", samplers, (list, tuple), "give a list, such as [WrongLabel(), HardLabel()]")
     for i, sampler in enumerate(samplers):
         check_type(f"samplers[{i}]", sampler, NegativeSampler, "give an instance, such as WrongLabel()")
@@ -30,12 +30,12 @@ class Mixture(NegativeSampler):
 
     Args:
         samplers: The samplers.
-        weights: Their shares, 0 or more, not all 0.
+        weights: Their relative probabilities, 0 or more, not all 0.
         seed: Seed of the draw between them.
 
     Raises:
         ValueError: lengths differ, or weights are negative, not finite or all 0.
-        TypeError: an argument is not what its annotation says.
+        TypeError: an argument is not of the annotated type.
     """
 
     def __init__(self, samplers: list[NegativeSampler], weights: list[float], seed: int = 0) -> None:
@@ -52,22 +52,22 @@ class Mixture(NegativeSampler):
 
     @property
     def level(self) -> int:
-        """Key of the draw, so that mixtures in mixtures, and samplers in them with the same seed, draw on their own."""
+        """Key of the draw, so that nested mixtures, and samplers in them with the same seed, draw independently."""
         return 1 + max((sampler.level for sampler in self.each() if isinstance(sampler, Mixture)), default=0)
 
-    def _drawn(self, context: NegativeContext) -> NegativeSampler:
-        mark = host_uniform(self.seed, context.epoch, context.batch, self.level) * sum(self.weights)
+    def _draw(self, context: NegativeContext) -> NegativeSampler:
+        remainder = host_uniform(self.seed, context.epoch, context.batch, self.level) * sum(self.weights)
         for sampler, weight in zip(self.each(), self.weights, strict=True):
-            mark -= weight
-            if mark < 0:
+            remainder -= weight
+            if remainder < 0:
                 return sampler
         return self.each()[-1]
 
     def positives(self, x: Tensor, y: Tensor, context: NegativeContext) -> Tensor:
-        return self._drawn(context).positives(x, y, context)
+        return self._draw(context).positives(x, y, context)
 
     def forward(self, x: Tensor, y: Tensor, index: Tensor, context: NegativeContext) -> Tensor:
-        return self._drawn(context)(x, y, index, context)
+        return self._draw(context)(x, y, index, context)
 
     def extra_repr(self) -> str:
         return f"weights={self.weights}"

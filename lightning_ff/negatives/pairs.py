@@ -1,4 +1,4 @@
-"""Positives and negatives of a batch, as a sampler makes them, checked."""
+"""Positives and negatives of a batch, with checks of what a sampler returns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_ff.negatives.wrong_label import WrongLabel
 from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import LocalLoss, ThresholdLoss
 
-# Batches per epoch and samples per batch that a foreign loader's positions are kept apart for.
+# Largest batch, and number of stand-in indices per process, in an epoch.
 _ROWS, _RANKS = 2**20, 2**44
 
 
@@ -29,15 +29,15 @@ def pairs(
         sampler: Makes the negatives.
         image: Inputs `(N, *input_shape)`.
         label: Classes `(N,)`.
-        index: Indices of the samples in the data set `(N,)`; None where the loader gives none.
-        context: The network and where the run is.
+        index: Indices of the samples in the data set `(N,)`; None if the loader returns none.
+        context: The network and the state of the run.
 
     Returns:
         Positives `(N, ...)` and negatives `(k N, ...)`, encoded.
 
     Raises:
-        ValueError: the sampler needs indices that the loader does not give, or made something of a wrong shape.
-        TypeError: the sampler made something that is no tensor.
+        ValueError: the sampler needs indices that the loader does not return, or returned a tensor of a wrong shape.
+        TypeError: the sampler returned something that is not a tensor.
     """
     if index is None:
         index = fallback_index(sampler, image, context)
@@ -47,7 +47,7 @@ def pairs(
 
 
 def fallback_index(sampler: NegativeSampler, image: Tensor, context: NegativeContext) -> Tensor:
-    """Stand-in for the sample index of a foreign loader: rank, batch and row, distinct within an epoch."""
+    """Stand-in for missing sample indices: computed from rank, batch and row, distinct within an epoch."""
     if sampler.needs_index:
         raise ValueError(
             f"negatives={sampler} remembers samples by their index, which this loader's batches lack: yield "
@@ -58,10 +58,10 @@ def fallback_index(sampler: NegativeSampler, image: Tensor, context: NegativeCon
 
 
 def check_pairs(sampler: NegativeSampler, network: LocalNetwork, image: Tensor, positive: Any, negative: Any) -> None:
-    """Check what a sampler made of a batch, by shapes alone."""
+    """Check the positives and negatives of a sampler, by shapes alone."""
     wanted: Sequence[int] = tuple(network.encoded_shape)
     if tuple(image.shape[1:]) != network.input_shape and isinstance(positive, Tensor):
-        wanted = tuple(positive.shape[1:])  # convolutions take images of another size
+        wanted = tuple(positive.shape[1:])  # convolutions accept images of another size
     features = "".join(f", {size}" for size in wanted)
     for name, rows, made in (("positives", "N", positive), ("negatives", "k N", negative)):
         want = f"return a tensor of shape ({rows}{features})"
@@ -79,7 +79,7 @@ def check_pairs(sampler: NegativeSampler, network: LocalNetwork, image: Tensor, 
 
 
 def default_sampler(network: LocalNetwork) -> NegativeSampler | None:
-    """Wrong labels where a label is written into the input, hybrid images where none is; None in class mode."""
+    """Wrong labels if a label is written into the input, hybrid images if not; None in class mode."""
     if network.mode == "class":
         return None
     if not isinstance(network.labels, Unlabelled):

@@ -38,12 +38,12 @@ def wrong_labels(
 
 
 def other_classes(y: Tensor, num_classes: int, held_out: Sequence[int]) -> Callable[[Tensor], Tensor]:
-    """Numbers, modulo how many there are, to wrong classes for `y`."""
+    """Function that maps integers, modulo the number of wrong classes, to wrong classes for `y`."""
     if not held_out:
         return lambda number: (y + 1 + number % (num_classes - 1)) % num_classes
     seen = torch.tensor([c for c in range(num_classes) if c not in held_out], device=y.device)
-    place = torch.searchsorted(seen, y)
-    return lambda number: seen[(place + 1 + number % (len(seen) - 1)) % len(seen)]
+    position = torch.searchsorted(seen, y)
+    return lambda number: seen[(position + 1 + number % (len(seen) - 1)) % len(seen)]
 
 
 class WrongLabel(NegativeSampler):

@@ -1,4 +1,4 @@
-"""What a block is trained for: goodness of its activation, a local loss on it, and additive terms."""
+"""Objectives of a block: goodness of its activation, a local loss on the goodness, and additive terms."""
 
 from lightning_ff.objectives.class_goodness import (
     AuxiliaryGoodness,

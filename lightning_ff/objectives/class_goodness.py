@@ -1,4 +1,4 @@
-"""Class goodness: one number per class from a block's activation, by a small learned projection or as it is.
+"""Class goodness: one number per class from a block's activation, by a small learned projection or unchanged.
 
 Shapes: N samples, C channels, P positions (pixels or tokens), K classes.
 """
@@ -31,16 +31,16 @@ def projected_goodness(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
         >>> projected_goodness(torch.tensor([[[1.0, 3.0]]]), torch.tensor([[1.0], [2.0]]))
         tensor([[ 5., 20.]])
     """
-    answer = weight @ x
-    return (answer if bias is None else answer + bias[:, None]).square().mean(2)
+    projected = weight @ x
+    return (projected if bias is None else projected + bias[:, None]).square().mean(2)
 
 
 def gram_goodness(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """:func:`projected_goodness` without its map of `(N, K, P)`: `w^T M w + 2 b w^T mu + b^2` per class.
 
-    Where means are far larger than deviations, float32 loses digits that the projection keeps; behind a normalisation
-    they are not. `M = x x^T / P` holds the second moments of the channels and `mu` their means, so that the cost is
-    `C^2 P + K C^2` in place of `K C P`, and memory does not grow with K times P.
+    It is less accurate in float32 than the projection if means are much larger than deviations, which is not the case
+    after a normalisation. `M = x x^T / P` holds the second moments of the channels and `mu` their means, so that the
+    cost is `C^2 P + K C^2` in place of `K C P`, and memory does not grow with K times P.
 
     Example::
 
@@ -69,12 +69,12 @@ class AuxiliaryGoodness(Goodness):
     """A small auxiliary convolution with one output per class; the goodness is its mean square (arXiv 2501.03176).
 
     Maps `(N, C, H, W)` are convolved; tokens `(N, T, C)` and flat outputs `(N, C)` get a linear layer per token, and
-    the square is averaged over tokens. A network hands outputs over in these forms, wherever its layers keep their
-    channels. Its output goes nowhere else. Paddings keep the size of the map. With
+    the square is averaged over tokens. A network passes outputs in these shapes, whatever the channel axis of its
+    layers. The convolution is used for the goodness alone, with padding that keeps the size of the map. With
     `kernel_size=1` the cheaper of two exact forms is computed, see :func:`gram_goodness`.
 
     Args:
-        kernel_size: 1, 3, 5, ... on maps; 3 helps early blocks, whose single pixels say little.
+        kernel_size: 1, 3, 5, ... on maps; 3 helps early blocks, whose single pixels carry little information.
         bias: Learn an offset per class.
 
     Raises:
@@ -126,7 +126,7 @@ class AuxiliaryGoodness(Goodness):
 
 
 class OutputGoodness(Goodness):
-    """A block's output `(N, K)` is its goodness: for the classifier that a network brings along."""
+    """A block's output `(N, K)` is its goodness: for the classifier of a network."""
 
     mode: Mode = "class"
 

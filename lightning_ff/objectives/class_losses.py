@@ -17,7 +17,7 @@ def log_sum_exp_loss(goodness: Tensor, label: Tensor, temperature: float = 1.0, 
     Args:
         goodness: Goodness per class `(N, C)`.
         label: True classes `(N,)`.
-        temperature: T; below 1 the classes compete harder.
+        temperature: T; the smaller, the sharper the softmax.
         true_class: Whether the sum includes the true class. Without it the loss has no lower bound, since a goodness
             of squares has no upper one.
 

@@ -1,4 +1,4 @@
-"""Goodness: how strongly a block answers.
+"""Goodness: a scalar measure of a block's activation.
 
 Shapes: N samples, D features, C classes. Pair mode: (N,). Class mode: (N, C).
 """
@@ -46,7 +46,7 @@ def mean_square(h: Tensor) -> Tensor:
         >>> mean_square(torch.tensor([[1.0, 2.0], [0.0, 3.0]]))
         tensor([2.5000, 4.5000])
     """
-    # scaling the sums, not the squares, spares the backward a pass over the activation
+    # scaling the sums, not the squares, saves the backward a pass over the activation
     return sum_square(h) / h.shape[1:].numel()
 
 
@@ -73,8 +73,8 @@ def norm_goodness(h: Tensor, p: float = 2.0) -> Tensor:
 class Goodness(nn.Module):
     """Base of all goodness functions: override `forward`, and `unit` if a threshold is to be derived from it.
 
-    A block hands its activation over in float32 (float64 stays) with autocast off, so `forward` needs no care for
-    precision. Arguments of `__init__` are kept under their own names, so that checkpoints can describe the part.
+    A block passes its activation in float32 (float64 is kept) with autocast off, so `forward` can ignore the precision
+    of training. Keep arguments of `__init__` as attributes of the same name, so that checkpoints can describe the part.
     """
 
     mode: Mode = "pair"

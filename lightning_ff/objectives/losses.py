@@ -1,4 +1,4 @@
-"""Local losses: what a block's goodness is pushed towards.
+"""Local losses on a block's goodness.
 
 Pair mode: goodness `(P + M,)`, the first P rows positive; target = Pairs(P). Class mode: goodness `(N, C)`; target =
 Labels(label).
@@ -46,7 +46,7 @@ def symba_loss(positive: Tensor, negative: Tensor, alpha: float = 4.0) -> Tensor
         Scalar loss.
 
     Raises:
-        ValueError: the negatives are not a whole number of groups.
+        ValueError: the number of negatives is not a multiple of the number of positives.
 
     Example::
 
@@ -57,7 +57,7 @@ def symba_loss(positive: Tensor, negative: Tensor, alpha: float = 4.0) -> Tensor
     if negative.shape[0] % positive.shape[0]:
         raise ValueError(
             f"SymBa pairs every negative with a positive: {negative.shape[0]} negatives for {positive.shape[0]} "
-            "positives; use a sampler that gives one or more negatives for each, or ThresholdLoss"
+            "positives; use a sampler that returns one or more negatives for each, or ThresholdLoss"
         )
     return F.softplus(alpha * (negative.view(-1, positive.shape[0]) - positive)).mean()
 
@@ -68,7 +68,7 @@ class LocalLoss(nn.Module):
     mode: Mode = "class"
 
     def bind(self, unit: float) -> None:
-        """Learn the scale of the goodness: its value for an activation of ones. Called once, before training."""
+        """Set the scale of the goodness: its value for an activation of ones. Called once, before training."""
 
     def forward(self, goodness: Tensor, target: Target) -> Tensor:
         """Map goodness and target (see the top of this file) to a scalar."""
@@ -96,7 +96,7 @@ class ThresholdLoss(PairLoss):
     """Softplus around a threshold, see :func:`threshold_loss`.
 
     Args:
-        threshold: None takes the goodness of an activation of ones, so it fits the reduction: 1 for a mean of
+        threshold: None is the goodness of an activation of ones, which depends on the reduction: 1 for a mean of
             squares, D for a sum, sqrt(D) for the L2 norm of D features.
     """
 

@@ -1,4 +1,4 @@
-"""Terms: scalars added to a block's loss. They see the block's input x, its activation h and the target."""
+"""Terms: scalars added to a block's loss, functions of the block's input x, its activation h and the target."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def peer_normalization(mean: Tensor) -> Tensor:
 class PeerNormalization(Term):
     """Pull every unit's running mean activity on positives towards the mean of its layer (arXiv 2212.13345, sec. 3.3).
 
-    It guards against units that never or always fire. The gradient flows through this batch's share of the running
-    mean. In class mode all rows count.
+    It prevents units that are never or always active. The gradient flows through this batch's share of the running
+    mean. In class mode the mean is over all rows.
 
     Args:
         weight: Factor of the term; the published reimplementation uses 0.03.
@@ -72,7 +72,7 @@ class ActivationPenalty(Term):
     """L1 penalty on activations, which makes them sparse: `weight` times their summed absolute values.
 
     The protocol of arXiv 2305.18353 compares backprop with such a penalty on all hidden layers to Forward-Forward. In
-    pair mode positives and negatives count.
+    pair mode the penalty is on positives and negatives.
 
     Args:
         weight: Factor of the term.
@@ -97,8 +97,8 @@ class ActivationPenalty(Term):
         self.reduction = reduction
 
     def forward(self, x: Tensor, h: Tensor, target: Target) -> Tensor:
-        size = h.float().abs()
-        return self.weight * (size.sum() if self.reduction == "sum" else size.mean())
+        magnitude = h.float().abs()
+        return self.weight * (magnitude.sum() if self.reduction == "sum" else magnitude.mean())
 
     def extra_repr(self) -> str:
         return f"weight={self.weight}, reduction={self.reduction!r}"

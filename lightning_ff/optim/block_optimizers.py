@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 
 class BlockOptimizers(Optimizer):
-    """Facade over named optimizers: `step()` steps every one that holds gradients, or those that are named.
+    """Facade over named optimizers: `step()` steps all optimizers with gradients, or the named ones.
 
     Args:
         optimizers: Name of the block to its optimizer, in order.
@@ -62,25 +62,25 @@ class BlockOptimizers(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None, names: Iterable[str] | None = None) -> Any:
-        """Step the named optimizers; None, as in torch's own tools, steps those that hold gradients."""
+        """Step the named optimizers; None steps those with gradients."""
         result = None
         if closure is not None:
             with torch.enable_grad():
                 result = closure()
-        for name in self._holding() if names is None else names:
+        for name in self._with_gradients() if names is None else names:
             self.by_block[name].step()
         return result
 
     def zero_grad(self, set_to_none: bool = True, names: Iterable[str] | None = None) -> None:
-        """Drop the gradients of the named optimizers; None drops all."""
+        """Reset the gradients of the named optimizers; None resets all."""
         for name in self.by_block if names is None else names:
             self.by_block[name].zero_grad(set_to_none)
 
-    def _holding(self) -> list[str]:
+    def _with_gradients(self) -> list[str]:
         return [n for n in self.by_block if any(p.grad is not None for p in self.parameters(n))]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Refused, once the facade is made: no inner optimizer would step the new group."""
+        """Raises after construction: no inner optimizer would step the new group."""
         if self.param_groups:
             raise RuntimeError(
                 f"add_param_group({sorted(param_group)}): no block's optimizer would step the new parameters; let them "
@@ -89,12 +89,12 @@ class BlockOptimizers(Optimizer):
         super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load, and share state and groups with the inner optimizers again."""
+        """Load the state, and share it and the groups with the inner optimizers."""
         super().load_state_dict(state_dict)
         self._share()
 
     def __getstate__(self) -> dict[str, Any]:
-        """State for a copy or a pickle: torch's own would leave the inner optimizers out."""
+        """State for copying and pickling, with the inner optimizers, which torch's own state leaves out."""
         return {**super().__getstate__(), "by_block": self.by_block}
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Making one optimizer per block from factories."""
+"""Creation of one optimizer per block from factories."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_ff.optim.block_optimizers import BlockOptimizers
 Factory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 _FUSED_DEVICES = ("cuda", "mps", "xpu")
-# They have a kernel on all of these and on the CPU, and make their state at the first step.
+# They have a kernel on all of these devices and on the CPU, and create their state in the first step.
 _FUSED_OPTIMIZERS = (Adam, AdamW, SGD)
 
 
@@ -31,14 +31,14 @@ def make_optimizers(
     Args:
         owners: Blocks and a readout by name, in order, see `LocalNetwork.owners`.
         default: Factory of an optimizer, called with a module's parameters.
-        by_name: Other factories by name; wildcards are allowed, and the last one that fits counts.
-        lr: Learning rate in place of the one that `default` sets.
-        lr_decay: The rate of block k is multiplied by `lr_decay**k`.
+        by_name: Other factories by name; wildcards are allowed, and the last match is used.
+        lr: Learning rate that replaces the one of `default`.
+        lr_decay: The learning rate of block k is multiplied by `lr_decay**k`.
 
     Raises:
-        ValueError: nothing is trainable, a name fits none of the owners, or an optimizer evaluates the loss several
+        ValueError: nothing is trainable, a name matches none of the owners, or an optimizer evaluates the loss several
             times in a step.
-        TypeError: a factory makes something else.
+        TypeError: a factory does not return an optimizer.
     """
     by_name = by_name or {}
     trainable = {name: [p for p in m.parameters() if p.requires_grad] for name, m in owners.items()}
@@ -63,8 +63,8 @@ def make_optimizers(
 def _make(
     name: str, parameters: list[nn.Parameter], default: Factory, by_name: Mapping[str, Factory], lr: float | None
 ) -> Optimizer:
-    own = [made for pattern, made in by_name.items() if fnmatchcase(name, pattern)]
-    optimizer = (own[-1] if own else default)(parameters)
+    matching = [made for pattern, made in by_name.items() if fnmatchcase(name, pattern)]
+    optimizer = (matching[-1] if matching else default)(parameters)
     if not isinstance(optimizer, Optimizer):
         raise TypeError(
             f"the optimizer factory of {name} made {optimizer!r}: give one of torch.optim, such as "
@@ -76,7 +76,7 @@ def _make(
             f"the optimizer of {name} is {type(optimizer).__name__}, which evaluates the loss several times in a step, "
             "and a sweep runs once: use one that does not, such as torch.optim.Adam"
         )
-    if lr is not None and not own:
+    if lr is not None and not matching:
         for group in optimizer.param_groups:
             group["lr"] = lr
     return optimizer
@@ -93,7 +93,7 @@ def default_rate(factory: Factory) -> float:
 
 
 def _fuse(optimizer: Optimizer) -> Optimizer:
-    """One fused kernel per step where torch has one and the factory left the choice open."""
+    """Use torch's fused kernel if there is one and the factory has not set `fused` or `foreach`."""
     for group in optimizer.param_groups if type(optimizer) in _FUSED_OPTIMIZERS else []:
         open_choice = group.get("fused", False) is None and group.get("foreach") is None
         if open_choice and all(_fusible(p) for p in group["params"]) and not _is_sharded_sgd(optimizer):
@@ -102,13 +102,13 @@ def _fuse(optimizer: Optimizer) -> Optimizer:
 
 
 def _is_sharded_sgd(optimizer: Optimizer) -> bool:
-    """Whether it is SGD on shared-out weights, for which torch has no fused kernel."""
+    """Whether it is SGD on sharded weights, for which torch has no fused kernel."""
     parameters = (p for group in optimizer.param_groups for p in group["params"])
     return isinstance(optimizer, torch.optim.SGD) and any(hasattr(p, "device_mesh") for p in parameters)
 
 
 def _fusible(parameter: Tensor) -> bool:
     if parameter.is_cpu:
-        # fused SGD moves only the last few half-precision weights on the CPU, up to torch 2.11 at least
+        # fused SGD on the CPU updates only the last few half-precision weights, up to torch 2.11 at least
         return parameter.dtype in (torch.float32, torch.float64)
     return parameter.is_floating_point() and parameter.device.type in _FUSED_DEVICES

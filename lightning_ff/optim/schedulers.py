@@ -1,4 +1,4 @@
-"""One learning-rate scheduler per block behind one object, and the cosine that ends with the run."""
+"""One learning-rate scheduler per block behind one object, and a cosine decay that ends with the run."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class BlockSchedulers:
 
     @property
     def on_plateau(self) -> bool:
-        """Whether `step` wants the value of a metric."""
+        """Whether `step` needs the value of a metric."""
         return any(isinstance(scheduler, ReduceLROnPlateau) for scheduler in self.by_block.values())
 
     def step(self, metric: float | Tensor | None = None, names: Iterable[str] | None = None) -> None:
-        """Step the named schedulers, or all; those that react to a plateau need the metric."""
+        """Step the named schedulers, or all; `ReduceLROnPlateau` needs the metric."""
         for name in self.by_block if names is None else names:
             scheduler = self.by_block[name]
             if isinstance(scheduler, ReduceLROnPlateau):
@@ -55,10 +55,10 @@ class BlockSchedulers:
             self.by_block[name].load_state_dict(state)
 
     def set_length(self, length: Callable[[str], int]) -> None:
-        """Tell schedulers that end with the run how many steps of theirs it has, by the optimizer's name."""
+        """Set the number of steps of schedulers that end with the run, by the optimizer's name."""
         for name, scheduler in self.by_block.items():
-            for cosine, begins in _open_cosines(scheduler):
-                cosine.total = max(1, length(name) - begins)
+            for cosine, start in _cosines_without_total(scheduler):
+                cosine.total = max(1, length(name) - start)
 
 
 class CosineToEnd(LRScheduler):
@@ -66,9 +66,9 @@ class CosineToEnd(LRScheduler):
 
     Args:
         optimizer: Optimizer.
-        total: Number of `step()` calls of the decay; None lets the learner fill in the length of the run.
-        flat: Share of the run at the full rate before the decay begins, in [0, 1).
-        end: Rate at the end as a share of the full rate.
+        total: Number of `step()` calls of the decay; None is set to the length of the run by the learner.
+        flat: Share of the run at the full learning rate before the decay starts, in [0, 1).
+        end: Learning rate at the end, as a share of the full one.
 
     Raises:
         ValueError: flat outside [0, 1), end outside [0, 1], or total below 1.
@@ -91,7 +91,7 @@ class CosineToEnd(LRScheduler):
         return {key: value for key, value in super().state_dict().items() if key != "total"}
 
     def get_lr(self) -> list[float | Tensor]:
-        """Rates at the current step."""
+        """Learning rates at the current step."""
         if self.total is None:
             return list(self.base_lrs)
         start = self.flat * self.total
@@ -100,23 +100,23 @@ class CosineToEnd(LRScheduler):
         return [rate * factor for rate in self.base_lrs]
 
 
-def _open_cosines(scheduler: object, begins: int = 0) -> Iterator[tuple[CosineToEnd, int]]:
-    """Schedulers that follow the run's length, inside torch's combining ones too, with the step each begins at."""
+def _cosines_without_total(scheduler: object, start: int = 0) -> Iterator[tuple[CosineToEnd, int]]:
+    """Schedulers that follow the run's length, also inside torch's combined ones, each with its first step."""
     if isinstance(scheduler, CosineToEnd) and scheduler.total is None:
-        yield scheduler, begins
-    for each, start in combined_schedulers(scheduler):
-        yield from _open_cosines(each, begins + start)
+        yield scheduler, start
+    for each, offset in combined_schedulers(scheduler):
+        yield from _cosines_without_total(each, start + offset)
 
 
 def run_length(
     epochs: float, steps: float, batches: float, accumulate: int, interval: Literal["epoch", "step"]
 ) -> int | None:
-    """Number of scheduler steps in a run; None where its limits leave that open.
+    """Number of scheduler steps in a run; None if its limits do not determine it.
 
     Args:
         epochs: Limit of epochs, infinite for none.
         steps: Limit of optimizer steps, infinite for none.
-        batches: Batches of an epoch, infinite where that is not known.
+        batches: Batches of an epoch, infinite if unknown.
         accumulate: Batches per optimizer step.
         interval: Schedulers step after every "epoch" or every optimizer "step".
     """

@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def report(arguments: Sequence[str]) -> int:
-    """Run the command; returns its exit code: 0, or 2 for what cannot be done, said in one line."""
+    """Run the command; returns its exit code: 0, or 2 for an error, reported in one line."""
     from lightning_ff.report.page import write_report
 
     given = parser().parse_args(arguments)
@@ -39,14 +39,14 @@ def report(arguments: Sequence[str]) -> int:
             raise ReportError(f"--output {given.output} is a folder: give the name of an HTML file")
         file = write_report(given.runs, given.output, given.title)
     except (ReportError, OSError) as error:
-        print(f"lightning-ff report: error: {_said(error)}", file=sys.stderr)
+        print(f"lightning-ff report: error: {_one_line(error)}", file=sys.stderr)
         return 2
     print(f"report  {file}")
     return 0
 
 
-def _said(error: Exception) -> str:
-    """One line, with the file that an error of the system is about."""
+def _one_line(error: Exception) -> str:
+    """One line, with the file of an `OSError`."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""Line charts as inline SVG: text of the page's own fonts, sharp on paper, no script."""
+"""Line charts as inline SVG, with the fonts of the page and without a script."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Line:
 
     Attributes:
         series: Its points.
-        color: Any of CSS.
-        label: Written at its end; nothing if empty.
+        color: A CSS colour.
+        label: Text at its end; none if empty.
         thin: For single runs behind their mean.
-        dashes: Pattern of SVG's `stroke-dasharray`, to tell lines of one colour apart.
+        dashes: Pattern of SVG's `stroke-dasharray`, to distinguish lines of one colour.
     """
 
     series: Series
@@ -51,7 +51,7 @@ def mean_of(runs: Sequence[Series]) -> Series | None:
 
 
 def thinned(series: Series, limit: int = _LIMIT) -> Series:
-    """No more than `limit` points, each the mean of as many neighbours."""
+    """At most `limit` points, each the mean of equally many neighbours."""
     if len(series.steps) <= limit:
         return series
     parts = np.array_split(np.arange(len(series.steps)), limit)
@@ -75,7 +75,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 @dataclass(frozen=True)
 class _Axis:
-    """From values to places, linear or logarithmic."""
+    """Map from values to positions, linear or logarithmic."""
 
     low: float
     high: float
@@ -98,14 +98,14 @@ class _Axis:
 
 
 def chart(lines: Sequence[Line], label: str, y: str, width: float = 520, height: float = 250) -> Markup | None:
-    """A chart of lines over steps; None where no line has a finite point.
+    """A chart of lines over steps; None if no line has a finite point.
 
     Args:
-        lines: What is drawn, in this order.
-        label: What it shows, for those who cannot see it.
+        lines: The lines, in drawing order.
+        label: Alternative text (`aria-label`).
         y: Name of the vertical axis; logarithmic for positive values over more than a factor of 30.
-        width: In units of the drawing.
-        height: Likewise.
+        width: Width in units of the drawing.
+        height: Height in units of the drawing.
     """
     drawn = [(line, _finite(thinned(line.series))) for line in lines]
     drawn = [(line, series) for line, series in drawn if len(series.steps)]
@@ -115,8 +115,8 @@ def chart(lines: Sequence[Line], label: str, y: str, width: float = 520, height:
     steps = np.concatenate([series.steps for _, series in drawn])
     log = bool(values.min() > 0 and values.max() > 30 * values.min())
     below = height - _BOTTOM
-    across = _Axis(*_room(min(0, steps.min()), steps.max(), 0.0), _LEFT, width - _RIGHT)
-    up = _Axis(*_room(values.min(), values.max(), 0.0 if log else 0.04), below, _TOP, log)
+    across = _Axis(*_with_margin(min(0, steps.min()), steps.max(), 0.0), _LEFT, width - _RIGHT)
+    up = _Axis(*_with_margin(values.min(), values.max(), 0.0 if log else 0.04), below, _TOP, log)
     return element(
         "svg",
         element("title", label),
@@ -136,8 +136,8 @@ def _finite(series: Series) -> Series:
     return Series(series.steps[keep], series.values[keep])
 
 
-def _room(low: float, high: float, share: float) -> tuple[float, float]:
-    """A range with room around it, and never an empty one."""
+def _with_margin(low: float, high: float, share: float) -> tuple[float, float]:
+    """A range with a margin, never empty."""
     if high == low:
         spread = abs(low) * 0.1 or 1.0
         return low - spread, high + spread
@@ -175,7 +175,7 @@ def _line(line: Line, series: Series, across: _Axis, up: _Axis) -> Markup:
 
 
 def _labels(drawn: Sequence[tuple[Line, Series]], across: _Axis, up: _Axis) -> list[Markup]:
-    """Names at the lines' ends, moved apart where they would lie over each other."""
+    """Names at the lines' ends, moved apart if they would overlap."""
     groups: list[list[tuple[float, float, Line]]] = []
     for line, series in drawn:
         if line.label:
@@ -187,16 +187,16 @@ def _labels(drawn: Sequence[tuple[Line, Series]], across: _Axis, up: _Axis) -> l
     shown: list[Markup] = []
     for group in groups:
         group.sort(key=lambda end: end[1])
-        for (x, _, line), y in zip(group, _apart([y for _, y, _ in group], up.start), strict=True):
+        for (x, _, line), y in zip(group, _moved_apart([y for _, y, _ in group], up.start), strict=True):
             ink = shade(line.color, -0.25)
             shown.append(element("text", line.label, x=f"{x + 5:.1f}", y=f"{y + 3.5:.1f}", fill=ink, class_="end"))
     return shown
 
 
-def _apart(places: list[float], lowest: float) -> list[float]:
-    """Places in order, no two closer than a label is high: moved down, and up again where that ends below the axis."""
+def _moved_apart(positions: list[float], lowest: float) -> list[float]:
+    """Ordered positions at least a label's height apart: moved down, and up again if the last is below the axis."""
     down: list[float] = []
-    for place in places:
+    for place in positions:
         down.append(max(place, down[-1] + _LABEL_HEIGHT) if down else place)
     count = len(down)
     return [min(place, lowest - _LABEL_HEIGHT * (count - 1 - i)) for i, place in enumerate(down)]

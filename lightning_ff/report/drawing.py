@@ -1,4 +1,4 @@
-"""Pictures on the page: drawn for it or taken from a run, as files that lie in the page itself."""
+"""Pictures on the page: drawn for it or taken from a run, embedded in the page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOGGED_DPI = 120  # of those that loggers write
 
 
 def drawn(make: Callable[[], Figure], alt: str, caption: Child) -> Markup | None:
-    """A picture by one of the functions of `lightning_ff.figures`; None where it refuses what was stored."""
+    """A picture by one of the functions of `lightning_ff.figures`; None if it raises for the stored data."""
     try:
         figure = make()
     except ValueError:
@@ -28,7 +28,7 @@ def drawn(make: Callable[[], Figure], alt: str, caption: Child) -> Markup | None
 
 
 def image(data: bytes, alt: str, caption: Child, dpi: int = _LOGGED_DPI) -> Markup:
-    """A picture in the size that it was made for, with what it shows."""
+    """A picture in its original size, with alternative text."""
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as opened:

@@ -1,4 +1,4 @@
-"""Which folders hold a run, and how its YAML and picture files are read without trusting them."""
+"""Search for the folders of runs, and safe reading of their YAML and picture files."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _MARKS = (CONFIG, HPARAMS, "checkpoints", "representations", "figures")
 
 
 class ReportError(Exception):
-    """What was asked for cannot be reported, said in one line."""
+    """The report cannot be made; the message is one line."""
 
 
 def find_runs(given: Sequence[Path]) -> list[Path]:
-    """Folders of runs: those given, or the ones with a metrics file below them, in the order of their numbers.
+    """Folders of runs: the given folders, or those below them with a metrics file, in natural order.
 
     Raises:
-        ReportError: one of them is no folder, or holds no run.
+        ReportError: one of them is not a folder, or has no run.
     """
     found: dict[Path, Path] = {}
     for folder in given:
@@ -56,12 +56,12 @@ def _home(file: Path) -> Path:
 
 
 def _natural(folder: Path) -> list[tuple[int, int, str]]:
-    """version_2 before version_10."""
+    """Key of the natural order: version_2 before version_10."""
     return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"(\d+)", str(folder))]
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """Reads plain values, and what carries a Python tag as its text or its parts; runs nothing."""
+    """Reads plain values, and values with a Python tag as text or as their parts; runs no code."""
 
 
 def _plain(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
@@ -76,7 +76,7 @@ _Loader.add_multi_constructor("", _plain)
 
 
 def read_yaml(file: Path, notes: list[str]) -> tuple[dict[str, Any], str]:
-    """Values and text of a YAML file, empty where there is none; what is wrong with it goes to the notes."""
+    """Values and text of a YAML file, empty if there is none; errors are added to the notes."""
     if not file.is_file():
         return {}, ""
     text = file.read_text(encoding="utf-8", errors="replace")
@@ -107,14 +107,14 @@ def read_pictures(folder: Path, notes: list[str]) -> dict[str, tuple[int, bytes]
 
 
 def is_picture(data: bytes) -> bool:
-    """Whether a browser will show it: a whole PNG or JPEG file."""
+    """Whether a browser can show it: a complete PNG or JPEG file."""
     from PIL import Image
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # of a picture too large to be one
+            warnings.simplefilter("error")  # raised for a picture that is too large
             with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
                 image.load()
-    except Exception:  # as many kinds of errors as there are ways to break a file
+    except Exception:  # damaged files raise many types of errors
         return False
     return True

@@ -1,4 +1,4 @@
-"""Runs of one configuration, and in what configurations differ."""
+"""Groups of runs with one configuration, and the differences of configurations."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Group:
     """Runs of one configuration.
 
     Attributes:
-        number: Its place on the page, from 0.
-        name: Short, and different for each.
-        runs: One for each seed.
-        settings: The configuration, flat, apart from seeds and places.
-        hue: Its place among the colours of pictures.
+        number: Index on the page, from 0.
+        name: Short, unique name.
+        runs: Runs of the configuration, one per seed.
+        settings: The configuration, flat, without seeds and paths.
+        hue: Index of its colour in pictures.
     """
 
     number: int
@@ -47,16 +47,16 @@ class Group:
 
     @property
     def shown(self) -> Run:
-        """The run whose pictures stand for all."""
+        """The run whose pictures are shown."""
         return next((run for run in self.runs if run.representation is not None), self.runs[0])
 
 
 def group(runs: Sequence[Run]) -> list[Group]:
-    """Runs by configuration, in the order they were given; those that broke off are not put together with others.
+    """Group runs by configuration, in the given order; interrupted runs are not grouped with others.
 
-    A setting that is null is one that was not given, so that runs of an older version without it are the same. Without
-    a saved configuration the learner's arguments and the logger's name are compared, which leaves out the data: runs
-    in folders of the default name then stand alone.
+    A setting that is null equals a missing one, so that runs of an older version without it are in the same group.
+    Without a saved configuration the learner's arguments and the logger's name are compared, without the data: runs in
+    folders of the default name are then not grouped.
     """
     groups: dict[object, Group] = {}
     for run in runs:
@@ -71,21 +71,21 @@ def group(runs: Sequence[Run]) -> list[Group]:
         each.name = _common([folder_name(run) for run in each.runs])
         each.runs.sort(key=lambda run: [str(value).rjust(12) for value in seeds(run).values()])
     _distinguish(found)
-    # pictures of representations colour those that have one in their order
+    # pictures of representations use colours in the order of groups that have them
     for hue, each in enumerate(sorted(found, key=lambda each: each.shown.representation is None)):
         each.hue = hue
     return found
 
 
 def folder_name(run: Run) -> str:
-    """The logger's name where the folder is a version of it, else the folder's own."""
+    """The logger's name if the folder is a version of it, else the folder's name."""
     folder = run.folder.resolve()
     named = str(settings_of(run).get("trainer.logger.name")) == folder.parent.name
     return folder.parent.name if named or folder.name.startswith("version_") or not run.config else folder.name
 
 
 def _common(names: list[str]) -> str:
-    """What names of runs have in common, without what announces a seed.
+    """Common prefix of the names of runs, without a suffix for the seed.
 
     Example::
 
@@ -99,7 +99,7 @@ def _common(names: list[str]) -> str:
 
 
 def _distinguish(groups: Sequence[Group]) -> None:
-    """Give groups of one name what they differ in, or their folder."""
+    """Add to equal names of groups the settings that differ, or the folder."""
     by_name: dict[str, list[Group]] = {}
     for each in groups:
         by_name.setdefault(each.name, []).append(each)
@@ -109,16 +109,16 @@ def _distinguish(groups: Sequence[Group]) -> None:
         rows = [row for row in differences(same) if all(not isinstance(value, (list, dict)) for value in row[1])]
         rows = [row for row in rows if len(set(map(str, row[1]))) == len(same)][:1] or rows[:2]
         for i, each in enumerate(same):
-            said = [f"{key.rpartition('.')[2]} {written(values[i])}" for key, values in rows]
+            suffixes = [f"{key.rpartition('.')[2]} {written(values[i])}" for key, values in rows]
             if each.runs[0].broke_off and any(other.settings == each.settings for other in same if other is not each):
-                said.append("stopped early")
-            elif not said and not any(other.runs[0].broke_off for other in same):
-                said.append(each.runs[0].folder.name)
-            each.name = ", ".join([name, *said])
+                suffixes.append("stopped early")
+            elif not suffixes and not any(other.runs[0].broke_off for other in same):
+                suffixes.append(each.runs[0].folder.name)
+            each.name = ", ".join([name, *suffixes])
 
 
 def differences(groups: Sequence[Group]) -> list[tuple[str, list[Any]]]:
-    """Settings in which groups differ: name, and its value in each, `ABSENT` where it has none; classes come first."""
+    """Settings in which groups differ: name, and value in each, `ABSENT` if missing; classes are first."""
     names = dict.fromkeys(name for each in groups for name in each.settings)
     rows = [(name, [each.settings.get(name, ABSENT) for each in groups]) for name in names]
     return [row for row in rows if len(set(map(repr, row[1]))) > 1]

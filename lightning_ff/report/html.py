@@ -1,4 +1,4 @@
-"""HTML that escapes by default: elements as functions, and tables whose numbers stand under each other."""
+"""HTML that escapes by default: elements as functions, and tables with aligned numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _VOID = {"br", "img", "meta", "hr", "circle", "line", "path", "polyline", "polyg
 
 
 class Markup(str):
-    """Text that is HTML already; any other string is escaped where it is put into an element."""
+    """Text that is HTML; any other string is escaped when it is put into an element."""
 
     __slots__ = ()
 
@@ -23,7 +23,7 @@ Cell: TypeAlias = str | float | int | Stat | None
 
 
 def render(child: Child) -> Markup:
-    """A child as HTML: markup as it is, text escaped, nothing for None, and several after each other."""
+    """A child as HTML: markup unchanged, text escaped, None as empty text, and lists concatenated."""
     if child is None:
         return Markup()
     if isinstance(child, Markup):
@@ -53,7 +53,7 @@ def element(name: str, /, *children: Child, **attributes: str | float | bool | N
 
 
 def folded(summary: Child, *children: Child, printed: bool = True) -> Markup:
-    """What a reader opens with a click; on paper it is open if it is to be printed."""
+    """A `details` element; in print it is open if it is to be printed."""
     return element("details", element("summary", summary), *children, class_="printed" if printed else "unprinted")
 
 
@@ -72,22 +72,22 @@ class Column:
 
 @dataclass
 class Rows:
-    """Rows that belong together below a heading of their own, if they have one."""
+    """A group of rows below its heading, if it has one."""
 
     rows: Sequence[Sequence[Cell]]
     head: Child = None
 
 
 def table(columns: Sequence[Column], parts: Sequence[Rows], caption: Child, class_: str | None = None) -> Markup:
-    """A table: the first cell of a row is its heading, a mean and its deviation stand in cells of their own.
+    """A table: the first cell of a row is its heading; mean and deviation are in separate cells.
 
     Args:
         columns: Its columns; those of numbers have a fixed number of decimals.
         parts: Rows by part; one part without a heading is a plain table.
-        caption: What is seen, under which definition.
-        class_: Class of the table, for its style.
+        caption: Contents of the table, and their definition.
+        class_: CSS class of the table.
     """
-    spread = [_deviates(parts, i) for i in range(len(columns))]
+    spread = [_has_deviations(parts, i) for i in range(len(columns))]
     heads = [
         element("th", column.head, scope="col", colspan=2 if wide else None, class_=_kind(column))
         for column, wide in zip(columns, spread, strict=True)
@@ -107,8 +107,8 @@ def table(columns: Sequence[Column], parts: Sequence[Rows], caption: Child, clas
     return element("figure", element("figcaption", caption), element("div", shown, class_="scroll"), class_="table")
 
 
-def _deviates(parts: Sequence[Rows], i: int) -> bool:
-    """Whether a column needs room for deviations."""
+def _has_deviations(parts: Sequence[Rows], i: int) -> bool:
+    """Whether a column has deviations."""
     cells = [row[i] for part in parts for row in part.rows]
     return any(
         isinstance(cell, Stat) and (cell.deviation is not None or (cell.missing and cell.count > 0)) for cell in cells

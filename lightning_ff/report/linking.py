@@ -1,4 +1,4 @@
-"""Which folders belong to one run: tests of its checkpoints, and the run that goes on where it broke off."""
+"""Links between folders: tests of a run's checkpoints, and the run that resumes it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from lightning_ff.report.runs import Run
 
 
 def link(runs: Sequence[Run]) -> list[Run]:
-    """Give each run the tests of its checkpoints, the last one first, and its beginning; returns those that stay.
+    """Link each run to tests of its checkpoints, the last one first, and to the run it resumes; returns the runs left.
 
-    A folder of `lightning-ff test` is no run of its own where the run that it tested is there, nor is a run that broke
-    off where another goes on from its checkpoint.
+    A folder of `lightning-ff test` is removed if the run that it tested is given, and an interrupted run if another one
+    resumes from its checkpoint.
     """
     by_folder = {run.folder.resolve(): run for run in runs}
     gone: set[int] = set()
@@ -29,18 +29,18 @@ def link(runs: Sequence[Run]) -> list[Run]:
                 gone.add(id(source))
     done: set[int] = set()
     for run in runs:
-        _join(run, done)
+        _prepend_steps(run, done)
         run.measured.sort(key=lambda each: [not each[0].startswith(name) for name in ("last", "best")])
     return [run for run in runs if id(run) not in gone]
 
 
 def checkpoint(run: Run) -> str:
-    """Name of the checkpoint that a run started from, without its ending."""
+    """Name of the checkpoint that a run started from, without its suffix."""
     return Path(str(run.config.get("ckpt_path") or "")).name.removesuffix(".ckpt")
 
 
 def _continues(run: Run, other: Run) -> bool:
-    """Whether a run goes on from another, over any number of steps."""
+    """Whether a run resumes another, directly or through other runs."""
     while run.earlier is not None:
         run = run.earlier
         if run is other:
@@ -48,12 +48,12 @@ def _continues(run: Run, other: Run) -> bool:
     return False
 
 
-def _join(run: Run, done: set[int]) -> None:
-    """Put the steps of the run that it continues before its own, once."""
+def _prepend_steps(run: Run, done: set[int]) -> None:
+    """Prepend the steps of the run that it resumes, once."""
     if run.earlier is None or id(run) in done:
         return
     done.add(id(run))
-    _join(run.earlier, done)
+    _prepend_steps(run.earlier, done)
     start = min(int(series.steps[0]) for key, series in run.series.items() if not key.startswith("test/"))
     for key, series in run.earlier.series.items():
         if key in run.series:
@@ -67,7 +67,7 @@ def _source(run: Run, by_folder: dict[Path, Run]) -> Run | None:
     given = run.config.get("ckpt_path")
     if not isinstance(given, str):
         return None
-    if given == "last":  # of the only run beside it
+    if given == "last":  # of the only other run in the folder
         beside = [other for folder, other in by_folder.items() if folder.parent == run.folder.resolve().parent]
         kept = [other for other in beside if any((other.folder / "checkpoints").glob("last*.ckpt"))]
         return kept[0] if len(kept) == 1 else None

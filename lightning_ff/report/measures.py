@@ -1,4 +1,4 @@
-"""The numbers of a run that a page compares."""
+"""The values of a run that a page compares."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def measured_value(run: Run, key: str) -> float | None:
 
 
 def blocks(groups: Sequence[Group], prefix: str) -> list[str]:
-    """Names of blocks that any run has a value of, in order; `prefix` such as `test/acc/`."""
+    """Names of the blocks with a value in any run, in order; `prefix` such as `test/acc/`."""
     runs = [run for group in groups for run in group.runs]
     runs += [other for run in runs for _, other in run.measured]
     return sorted({key.removeprefix(prefix) for run in runs for key in run.series if key.startswith(prefix)})
 
 
 def training_time(runs: Sequence[Run]) -> str:
-    """Mean time of training, with a sign where it is known from the times of files only."""
+    """Mean training time, with a mark if it is only known from modification times of files."""
     known = [run.seconds for run in runs if run.seconds[0] is not None]
     if not known:
         return duration(None)

@@ -1,4 +1,4 @@
-"""Numbers over several runs: mean and deviation of what was measured, and how they are written."""
+"""Numbers over several runs: mean and deviation of values, and their formatting."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Stat:
     """Mean and deviation of one value over the runs of a configuration.
 
     Attributes:
-        mean: None where no run has the value, NaN where it is undefined in all that have it.
+        mean: None if no run has the value, NaN if it is undefined in all runs that have it.
         deviation: Standard deviation between runs (n - 1 in the denominator); None for fewer than two.
-        count: Number of runs that have the value, and not NaN.
+        count: Number of runs with a value that is not NaN.
         runs: Number of runs.
     """
 
@@ -49,13 +49,13 @@ class Stat:
         return cls(mean, deviation, len(finite), len(given))
 
     def times(self, factor: float) -> Stat:
-        """In another unit."""
+        """Multiply by a factor, such as for another unit."""
         mean = None if self.mean is None else factor * self.mean
         return Stat(mean, None if self.deviation is None else factor * self.deviation, self.count, self.runs)
 
 
 def fixed(value: float | None, decimals: int) -> str:
-    """A number with fixed decimals and a real minus sign; a dash for what was not measured.
+    """A number with fixed decimals and a real minus sign; a dash if not measured.
 
     Example::
 
@@ -71,7 +71,7 @@ def fixed(value: float | None, decimals: int) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    r"""A time one can read.
+    r"""A readable duration.
 
     Example::
 
@@ -89,7 +89,7 @@ def duration(seconds: float | None) -> str:
 
 
 def span(values: Iterable[float]) -> str:
-    """Whole numbers from the lowest to the highest.
+    """Range of integers, from the lowest to the highest.
 
     Example::
 

@@ -1,4 +1,4 @@
-"""The page: a document without network, script or files beside it."""
+"""The page: a self-contained document, without network access, scripts or other files."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def write_report(runs: Sequence[Path | str], output: Path | str, title: str = "R
     """Write a page that compares runs.
 
     Args:
-        runs: Log directories, or folders above several of them.
-        output: The HTML file; folders above it are made.
+        runs: Log directories, or parent folders of several of them.
+        output: The HTML file; its parent folders are created.
         title: Heading of the page.
 
     Returns:
         The file.
 
     Raises:
-        ReportError: one of `runs` is no folder or holds no run.
+        ReportError: one of `runs` is not a folder or has no run.
         OSError: the file cannot be written.
     """
     folders = find_runs([Path(run) for run in runs])

@@ -1,4 +1,4 @@
-"""Metrics of a run, from the files of whichever logger wrote them."""
+"""Metrics of a run, from the files of any logger."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_metrics(folder: Path) -> Metrics:
 
 
 def read_csv(file: Path) -> Metrics:
-    """Metrics of a CSVLogger; lines that a run which broke off left unfinished count as far as they go."""
+    """Metrics of a CSVLogger; an incomplete last line of an interrupted run is read as far as possible."""
     points: dict[str, list[tuple[float, float]]] = {}
     text = file.read_text(encoding="utf-8", errors="replace").replace("\0", "")
     for row in csv.DictReader(text.splitlines()):

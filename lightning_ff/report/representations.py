@@ -1,4 +1,4 @@
-"""What an `EnsembleMonitor` stored of a run's representations, and the numbers of a layer that follow from it.
+"""Representations of a run stored by an `EnsembleMonitor`, and values of a layer computed from them.
 
 Shapes: C classes, U units.
 """
@@ -22,11 +22,11 @@ class Layer:
     """One layer's statistics.
 
     Attributes:
-        name: Such as `block00`.
+        name: Name of the layer, such as `block00`.
         count: Samples of each class `(C,)`.
         per_class: `hoyer`, `treves_rolls` and `active_fraction`, each `(C,)`.
-        dead_units: Units that no sample made active.
-        members: Which units are in the ensemble of which class `(C, U)`, bool.
+        dead_units: Number of units that are active for no sample.
+        members: Ensembles: units of each class `(C, U)`, bool.
         seen: Whether a class was trained on `(C,)`, bool.
     """
 
@@ -48,7 +48,7 @@ class Layer:
         return self.members.sum(1)
 
     def over_samples(self, name: str) -> float:
-        """Mean over the samples of all seen classes; NaN where it is undefined in all of them."""
+        """Mean over the samples of all seen classes; NaN if it is undefined in all of them."""
         values, weights = self.per_class[name][self.seen], self.count[self.seen]
         known = ~np.isnan(values) & (weights > 0)
         return float(np.average(values[known], weights=weights[known])) if known.any() else nan
@@ -64,12 +64,12 @@ class Layer:
 
     @property
     def mean_jaccard(self) -> float:
-        """Mean Jaccard index over pairs of seen classes, those of two empty ensembles left out."""
+        """Mean Jaccard index over pairs of seen classes, without pairs of empty ensembles."""
         return float(mean_jaccard(torch.from_numpy(self.members[self.seen])))
 
     @cached_property
     def order(self) -> np.ndarray:
-        """Number of seen classes in whose ensemble each unit is `(U,)`."""
+        """Number of ensembles of seen classes that each unit is in `(U,)`."""
         return selectivity_order(torch.from_numpy(self.members[self.seen])).numpy()
 
 
@@ -78,14 +78,14 @@ class Representation:
     """One file of statistics.
 
     Attributes:
-        file: Where it lies.
+        file: Path of the file.
         stage: `test` or `validate`.
         classes: Names of the classes.
-        accuracy: Share of each class that was right `(C,)`, if stored.
+        accuracy: Accuracy of each class `(C,)`, if stored.
         definition: Definition of the ensembles.
-        samples: `correct`, if only those count, or `all`.
+        samples: `correct`, if only correctly classified samples are used, or `all`.
         seen: Whether a class was trained on `(C,)`, bool.
-        label_policy: Which label images of unseen classes were given.
+        label_policy: Label written into images of unseen classes.
         layers: By name, in order.
     """
 
@@ -100,13 +100,13 @@ class Representation:
     layers: dict[str, Layer]
 
     def array(self, key: str) -> np.ndarray | None:
-        """One of the large arrays, read when asked for; None where it was not stored."""
+        """One of the large arrays, read on demand; None if it was not stored."""
         with self.file.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return np.asarray(stored[key]) if key in stored else None
 
 
 def read_representation(file: Path) -> Representation | str:
-    """Statistics of one file, or in one line why they cannot be read."""
+    """Statistics of one file, or a line with the reason why it cannot be read."""
     try:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
             classes = [str(name) for name in stored["classes"]]

@@ -17,21 +17,21 @@ _STAGES = ("test", "validate", "val")
 
 @dataclass
 class Run:
-    """What one folder holds.
+    """Contents of a run's folder.
 
     Attributes:
-        folder: As it was given.
-        metrics: What was measured over training.
+        folder: The folder as given.
+        metrics: Metrics over training.
         config: The saved configuration of the command line; empty for a run from Python.
-        config_text: As it lies in the folder.
+        config_text: Text of the configuration file.
         hparams: Arguments of the learner.
-        hparams_text: As they lie in the folder.
+        hparams_text: Text of the file of hyperparameters.
         pictures: The latest picture of every key: its step and its bytes.
         representations: Files of representations by name, such as `test` or `validate-epoch=059`.
         notes: What could not be read.
         measured: Runs of `lightning-ff test` and `validate` that loaded this one's checkpoints, by checkpoint.
-        earlier: The run that this one goes on from.
-        failed: Whether `lightning-ff matrix` has begun it and not seen it finished.
+        earlier: The run that this one resumes.
+        failed: Whether `lightning-ff matrix` has started it and it did not finish.
     """
 
     folder: Path
@@ -62,7 +62,7 @@ class Run:
         return self.series[key].last if key in self.series else None
 
     def best(self, key: str) -> float | None:
-        """The highest value since every block has begun to learn, if there is one."""
+        """The highest value since all blocks have started to learn, if there is one."""
         if key not in self.series:
             return None
         series, since = self.series[key], self.begun
@@ -70,14 +70,14 @@ class Run:
 
     @property
     def begun(self) -> int:
-        """Step from which every block learns that ever does: 0 unless some began later than others."""
+        """First step at which all blocks that ever learn have started: 0 unless some start later than others."""
         prefix = "train/loss/block"
         first = {int(series.steps[0]) for key, series in self.series.items() if key.startswith(prefix)}
         return max(first) if len(first) > 1 else 0
 
     @property
     def epochs(self) -> int | None:
-        """Number of epochs that were begun: a test at the end is logged under the next one's number."""
+        """Number of epochs that were started: a test at the end is logged with the next epoch."""
         if "epoch" not in self.series or not self.trained:
             return None
         learning = [series.steps.max() for key, series in self.series.items() if key.startswith(("train/", "val/"))]
@@ -87,14 +87,14 @@ class Run:
 
     @property
     def planned(self) -> int | None:
-        """Number of epochs of the configuration, where it gives one."""
+        """Number of epochs in the configuration, if set."""
         trainer = self.config.get("trainer")
         epochs = trainer.get("max_epochs") if isinstance(trainer, dict) else None
         return epochs if isinstance(epochs, int) and epochs > 0 else None
 
     @property
     def broke_off(self) -> bool:
-        """Whether it failed, or began fewer epochs than planned though nothing of its configuration ends it sooner."""
+        """Whether it failed, or started fewer epochs than configured without a setting that ends it earlier."""
         trainer = self.config.get("trainer")
         given = trainer if isinstance(trainer, dict) else {}
         ended = given.get("max_time") is not None or given.get("max_steps", -1) not in (-1, None)
@@ -104,7 +104,7 @@ class Run:
 
     @cached_property
     def seconds(self) -> tuple[float | None, bool]:
-        """Time of training, and whether it is known from the times of files alone."""
+        """Training time, and whether it is only known from modification times of files."""
         if not self.trained:
             return None, False
         own, guessed = self.metrics.seconds, False
@@ -117,7 +117,7 @@ class Run:
 
     @cached_property
     def representation(self) -> Representation | None:
-        """Those of the test, else of the validation; measured by the run itself, else on its checkpoints."""
+        """Representations of the test, else of the validation; of the run itself, else of its checkpoints."""
         for stage in _STAGES:
             for run in (self, *(other for _, other in self.measured)):
                 if stage in run.representations:
@@ -127,7 +127,7 @@ class Run:
         return None
 
     def growth(self) -> dict[int, Representation]:
-        """Those of every epoch at which validations were measured during training."""
+        """Representations of every epoch with a measured validation during training."""
         found = {}
         for name, file in self.representations.items():
             stage, _, number = name.partition("-epoch=")
@@ -139,7 +139,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Everything that can be read in a run's folder; what cannot is said in its notes."""
+    """Read a run's folder; errors are added to its notes."""
     notes: list[str] = []
     metrics = read_metrics(folder)
     config, config_text = read_yaml(folder / CONFIG, notes)
@@ -156,7 +156,7 @@ def read_run(folder: Path) -> Run:
 def _from_files(folder: Path) -> float | None:
     """Seconds between the writing of the configuration and of the last checkpoint.
 
-    None where another file is older than the configuration, which was then copied or written again.
+    None if another file is older than the configuration, which was then copied or rewritten.
     """
     kept = [file for file in folder.rglob("*") if file.is_file() and file.name not in (CONFIG, HPARAMS)]
     written = {file: file.stat().st_mtime for file in kept}

@@ -1,4 +1,4 @@
-"""What a run has measured over its steps."""
+"""Metrics of a run over its steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Series:
     """One metric over training.
 
     Attributes:
-        steps: Batches at each value `(n,)`.
+        steps: Number of batches at each value `(n,)`.
         values: Values `(n,)`, in the order of logging.
     """
 
@@ -22,7 +22,7 @@ class Series:
 
     @classmethod
     def of(cls, points: Iterable[tuple[float, float]]) -> Series:
-        """Of pairs of step and value."""
+        """A series from pairs of step and value."""
         pairs = np.array(list(points), dtype=float).reshape(-1, 2)
         return cls(pairs[:, 0].astype(np.int64), pairs[:, 1])
 
@@ -33,12 +33,12 @@ class Series:
 
     @property
     def best(self) -> float | None:
-        """The highest value; None where all are NaN."""
+        """The highest value; None if all are NaN."""
         finite = self.values[~np.isnan(self.values)]
         return float(finite.max()) if len(finite) else None
 
     def after(self, earlier: Series, start: int) -> Series:
-        """This series behind what another has below a step: that of a run which was continued."""
+        """This series, after the part of another one before a step: the series of a resumed run."""
         keep = earlier.steps < start
         steps = np.concatenate((earlier.steps[keep], self.steps))
         return Series(steps, np.concatenate((earlier.values[keep], self.values)))
@@ -49,11 +49,11 @@ class Metrics:
     """All metrics of a run.
 
     Attributes:
-        source: What they were read from; empty where nothing could be read.
+        source: Name of the source; empty if nothing could be read.
         series: By key.
-        seconds: Time from the first value to the last, where the logger wrote it down.
+        seconds: Time from the first to the last value, if the logger has saved it.
         pictures: The latest picture of every key, as the bytes of a PNG file, and its step.
-        notes: What could not be read, and why.
+        notes: Errors of reading.
     """
 
     source: str = ""

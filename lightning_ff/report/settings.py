@@ -1,4 +1,4 @@
-"""A run's configuration as flat settings: which of them tell configurations apart, and how they are written."""
+"""A run's configuration as flat settings: which of them distinguish configurations, and their formatting."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:
             key: each for part, inner in value.items() for key, each in flat(inner, f"{name}.{part}".strip(".")).items()
         }
     if isinstance(value, list) and any(isinstance(each, dict) and "class_path" in each for each in value):
-        return {key: each for place in _named(value) for key, each in flat(place[1], f"{name}.{place[0]}").items()}
+        return {key: each for entry in _named(value) for key, each in flat(entry[1], f"{name}.{entry[0]}").items()}
     return {name: value} if name else {}
 
 
 def _named(parts: list[Any]) -> list[tuple[str, Any]]:
-    """Parts of a list by the names of their classes, numbered from the second of a kind on."""
+    """Parts of a list by the names of their classes, numbered from the second of a class on."""
     found: dict[str, Any] = {}
     for part in parts:
         kind = str(part["class_path"]).rpartition(".")[2] if isinstance(part, dict) and "class_path" in part else "item"
@@ -68,7 +68,7 @@ def is_seed(name: str) -> bool:
 
 
 def compared(name: str) -> bool:
-    """Whether a setting distinguishes configurations: neither a seed, nor where things lie and what is shown."""
+    """Whether a setting distinguishes configurations: not a seed, a path or an option of output."""
     outer = {name[:i] for i, letter in enumerate(name) if letter == "."} | {name}
     return not is_seed(name) and not outer & _NOT_COMPARED
 
@@ -79,12 +79,12 @@ def seeds(run: Run) -> dict[str, Any]:
 
 
 def settings_of(run: Run) -> dict[str, Any]:
-    """The configuration, or as much of it as a run from Python has left behind."""
+    """The configuration, or the part of it that a run from Python has saved."""
     return flat(run.config or ({"model": run.hparams} if run.hparams else {}))
 
 
 def written(value: Any) -> str:
-    """A setting as YAML has it, a dash where there is none."""
+    """A setting as YAML, a dash if missing."""
     if value is ABSENT:
         return DASH
     if value is None or isinstance(value, bool):

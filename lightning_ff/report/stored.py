@@ -1,4 +1,4 @@
-"""Stored representations of several configurations: which there are, under which definition, and numbers over runs."""
+"""Stored representations of several configurations, their definitions, and values over runs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ STAGES = {"test": "test", "validate": "validation", "val": "validation"}
 
 
 def measured(groups: Sequence[Group]) -> list[Group]:
-    """Configurations of which at least one run stored its representations."""
+    """Configurations with stored representations of at least one run."""
     return [group for group in groups if group.shown.representation is not None]
 
 
 def representations(group: Group) -> list[Representation]:
-    """Those of all its runs that stored them."""
+    """Representations of all its runs that stored them."""
     return [run.representation for run in group.runs if run.representation is not None]
 
 
@@ -35,7 +35,7 @@ def layer_names(groups: Sequence[Group]) -> list[str]:
 
 
 def samples_of(groups: Sequence[Group]) -> str:
-    """Which samples of which stage were measured."""
+    """Stage and samples of the measurement."""
     found = [each for group in groups for each in representations(group)]
     return either(
         f"{_SAMPLES.get(each.samples, 'samples')} of the {STAGES.get(each.stage, each.stage)}" for each in found
@@ -43,36 +43,36 @@ def samples_of(groups: Sequence[Group]) -> str:
 
 
 def definition_of(groups: Sequence[Group]) -> str:
-    """By which definition units belong to an ensemble."""
+    """Definition of the ensembles."""
     return either(each.definition or "that was not stored" for group in groups for each in representations(group))
 
 
 def explained(groups: Sequence[Group]) -> str:
-    """The definitions in words, those that are known."""
+    """Descriptions of the known definitions."""
     kinds = dict.fromkeys(each.definition.partition(" ")[0] for group in groups for each in representations(group))
     return "".join(f" {kind}: {_DEFINITIONS[kind]}." for kind in kinds if kind in _DEFINITIONS)
 
 
 def either(said: Iterable[str]) -> str:
-    """What is said of all, or of some and of others."""
+    """One text for all, or one per group of configurations."""
     return " or ".join(dict.fromkeys(said))
 
 
 def over_runs(group: Group, layer: str, value: Callable[[Layer], float]) -> Stat:
-    """A number of a layer over the runs of a configuration."""
+    """A value of a layer over the runs of a configuration."""
     stored = [None if run.representation is None else run.representation.layers.get(layer) for run in group.runs]
     return Stat.of(None if each is None else value(each) for each in stored)
 
 
 def whose(groups: Sequence[Group]) -> list[Child]:
-    """The configuration, where a table or picture is of one alone."""
+    """The configuration of a table or picture, if it is of a single one."""
     return [named(groups[0]), ": "] if len(groups) == 1 else []
 
 
 def by_layer(
     groups: Sequence[Group], names: Sequence[str], cells: Callable[[Group, str], list[Cell] | None]
 ) -> list[Rows]:
-    """Layers as rows; with several configurations, these are the rows of a part for each layer."""
+    """Layers as rows; with several configurations, a part for each layer with configurations as rows."""
     made = {(name, group.number): cells(group, name) for name in names for group in groups}
     if len(groups) == 1:
         return [Rows([[name, *found] for name in names if (found := made[name, groups[0].number]) is not None])]
@@ -83,7 +83,7 @@ def by_layer(
 
 
 def same_classes(groups: Sequence[Group]) -> list[list[Group]]:
-    """Configurations by the names of their classes: only those of the same can be drawn beside each other."""
+    """Configurations by the names of their classes: only those with equal classes can be compared in one picture."""
     found: dict[tuple[str, ...], list[Group]] = {}
     for group in groups:
         found.setdefault(tuple(representations(group)[0].classes), []).append(group)

@@ -1,4 +1,4 @@
-"""Metrics and pictures of a W&B run, from the file that its process kept on disk, with or without a network."""
+"""Metrics and pictures of a W&B run, from its local file, with or without a network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FULL, _LAST = 1, 4
 
 
 def find_wandb(folder: Path) -> Path | None:
-    """The file of a W&B run that keeps its checkpoints in `save_dir/project/run id`, or in whose folder it lies."""
+    """The file of a W&B run, from its folder or from that of its checkpoints, `save_dir/project/run id`."""
     own = sorted(folder.glob(FILES))
     if own:
         return own[-1]
@@ -27,7 +27,7 @@ def find_wandb(folder: Path) -> Path | None:
 
 
 def home_of(file: Path) -> Path:
-    """Where configuration and checkpoints of a W&B run lie, or else the folder of its file."""
+    """Folder of configuration and checkpoints of a W&B run, or else the folder of its file."""
     name = file.stem.removeprefix("run-")
     beside = [folder for folder in sorted(file.parent.parent.parent.glob("*")) if folder.name != "wandb"]
     homes = [folder / name for folder in beside if (folder / name).is_dir()]
@@ -61,19 +61,19 @@ def _pictures(rows: Iterable[dict[str, Any]], files: Path) -> dict[str, tuple[in
     for row in rows:
         for key, value in row.items():
             names = value.get("filenames", []) if isinstance(value, dict) else []
-            there = [files / name for name in names if isinstance(name, str) and _within(files / name, files)]
-            if there:
-                latest[key] = (int(row.get("trainer/global_step", row.get("_step", 0))), there[0].read_bytes())
+            existing = [files / name for name in names if isinstance(name, str) and _is_inside(files / name, files)]
+            if existing:
+                latest[key] = (int(row.get("trainer/global_step", row.get("_step", 0))), existing[0].read_bytes())
     return latest
 
 
-def _within(file: Path, folder: Path) -> bool:
-    """Whether a file of that name exists, and not somewhere else on the disk."""
+def _is_inside(file: Path, folder: Path) -> bool:
+    """Whether a file of that name exists inside the folder."""
     return file.is_file() and file.resolve().is_relative_to(folder.resolve())
 
 
 def values_of(items: Iterable[Any]) -> dict[str, Any]:
-    """Values by key; a key of several parts makes dictionaries within each other."""
+    """Values by key; a key of several parts makes nested dictionaries."""
     values: dict[str, Any] = {}
     for item in items:
         *outer, last = list(item.nested_key) or [item.key]

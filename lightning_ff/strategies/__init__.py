@@ -1,4 +1,4 @@
-"""The same sweep over many processes; importing the package registers these strategies by name."""
+"""Strategies that run the sweep on several processes; importing the package registers them by name."""
 
 from lightning_ff.strategies.common import register
 from lightning_ff.strategies.ddp import LocalDDPStrategy

@@ -1,4 +1,4 @@
-"""Consecutive blocks to processes, so that the slowest has least to do."""
+"""Assignment of consecutive blocks to processes, with the smallest cost of the slowest process."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from lightning_ff.blocks.local_block import Activation
 from lightning_ff.network import LocalNetwork
 
-_ROWS, _TIMES = 32, 3
+_BATCH_SIZE, _REPEATS = 32, 3
 
 
 def balanced(costs: Sequence[float], parts: int) -> list[int]:
-    """Numbers of consecutive entries in each part, so that the largest sum of a part is smallest.
+    """Numbers of consecutive entries in each part, such that the largest sum over a part is smallest.
 
     Example::
 
@@ -26,37 +26,37 @@ def balanced(costs: Sequence[float], parts: int) -> list[int]:
     best: dict[tuple[int, int], tuple[float, list[int]]] = {(0, 0): (0.0, [])}
     for part in range(1, parts + 1):
         for end in range(part, len(costs) + 1):
-            found = [
+            candidates = [
                 (max(best[part - 1, start][0], sums[end] - sums[start]), [*best[part - 1, start][1], end - start])
                 for start in range(part - 1, end)
                 if (part - 1, start) in best
             ]
-            best[part, end] = min(found)
+            best[part, end] = min(candidates)
     return best[parts, len(costs)][1]
 
 
 def costs(network: LocalNetwork) -> list[float]:
-    """Seconds of each block's forward pass on a few rows of zeros, the best of some."""
-    found = []
-    was = [(module, module.training) for module in network.modules()]
+    """Seconds of each block's forward pass on a batch of zeros, the minimum over a few repeats."""
+    seconds = []
+    modes = [(module, module.training) for module in network.modules()]
     network.eval()
     with torch.no_grad():
-        like = next(network.parameters())
-        zeros = torch.zeros(_ROWS, *network.encoded_shape, dtype=like.dtype, device=like.device)
+        weight = next(network.parameters())
+        zeros = torch.zeros(_BATCH_SIZE, *network.encoded_shape, dtype=weight.dtype, device=weight.device)
         x: Activation = network.normalize(zeros)
         for k in range(len(network.blocks)):
             times = []
-            for _ in range(_TIMES):
-                began = time.perf_counter()
+            for _ in range(_REPEATS):
+                start = time.perf_counter()
                 (output,) = network.run(x, k, k + 1)
-                if like.is_cuda:
-                    torch.cuda.synchronize(like.device)
-                times.append(time.perf_counter() - began)
-            found.append(min(times))
+                if weight.is_cuda:
+                    torch.cuda.synchronize(weight.device)
+                times.append(time.perf_counter() - start)
+            seconds.append(min(times))
             x = output.onwards
-    for module, training in was:
+    for module, training in modes:
         module.training = training
-    return found
+    return seconds
 
 
 def ranges(counts: Sequence[int]) -> list[range]:

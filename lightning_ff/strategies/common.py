@@ -1,4 +1,4 @@
-"""What strategies for local learning have in common: equal starts and statistics, stop sync, failure detection."""
+"""Base of the strategies for local learning: equal weights and statistics, stop sync, failure detection."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ else:
 
 
 def register(name: str, strategy: type, **arguments: Any) -> None:
-    """Offer a strategy, with these arguments, by name."""
+    """Register a strategy with these arguments under a name."""
     if name not in StrategyRegistry:
         StrategyRegistry.register(name, strategy, description=f"{strategy.__name__} for local learning", **arguments)
 
 
 class LocalStrategy(Base):
-    """Put before a strategy of Lightning: what data parallelism needs around the blocks."""
+    """Mixin before a strategy of Lightning: adds what data parallelism of blocks needs."""
 
     _requests: StopRequests
     _detector: FailureDetector | None = None
@@ -54,13 +54,13 @@ class LocalStrategy(Base):
 
     @property
     def replicas(self) -> int:
-        """Number of processes that hold the same blocks, and share out the batch."""
+        """Number of processes that hold the same blocks and split the batch."""
         return self.world_size
 
     @override
     def connect(self, model: LightningModule) -> None:
         super().connect(model)
-        self.learner  # noqa: B018  refuses another module
+        self.learner  # noqa: B018  raises for another module
 
     @override
     def setup(self, trainer: Trainer) -> None:
@@ -78,20 +78,20 @@ class LocalStrategy(Base):
             self._detector = FailureDetector(self.cluster_environment.main_address)
 
     def reduce_gradients(self, names: Sequence[str]) -> None:
-        """See `lightning_ff.learner.strategy`: nothing, where the base does it."""
+        """See `lightning_ff.learner.strategy`: no-op, if the base class reduces them."""
 
     def gather_values(self, values: dict[str, Any]) -> dict[str, Any]:
         """See `lightning_ff.learner.strategy`: every process has all blocks."""
         return values
 
     def compare_labels(self, label: Tensor) -> None:
-        """See `lightning_ff.learner.strategy`: processes read other samples."""
+        """See `lightning_ff.learner.strategy`: no-op, since processes read different samples."""
 
     def check_order(self) -> None:
-        """Raise where one process of a pipeline has read other samples."""
+        """Raise if a process of a pipeline has read different samples."""
 
     def begin_equal(self) -> None:
-        """Give every process the first one's weights and statistics."""
+        """Broadcast the first process's weights and statistics to all processes."""
         for tensor in chain(self.learner.parameters(), self.learner.buffers()):
             dist.broadcast(tensor.detach(), 0)
 
@@ -129,12 +129,12 @@ class LocalStrategy(Base):
         learner = self.learner
         network = learner.network
         mine = {name: network.blocks[k] for k, name in enumerate(network.names) if network.stage.owns(k)}
-        found = {name: _statistics(block) for name, block in mine.items() if _changes(name, block, learner)}
+        found = {name: _statistics(block) for name, block in mine.items() if _trains(name, block, learner)}
         self._statistics = {name: buffers for name, buffers in found.items() if buffers}
 
     @torch.no_grad()
     def _average_statistics(self) -> None:
-        """Running means become equal in all processes that hold the same blocks."""
+        """Average the running statistics over the processes that hold the same blocks."""
         if self._statistics and self.replicas > 1:
             buffers = [*chain.from_iterable(self._statistics.values())]
             Average(self._peers).start(buffers).into(buffers)
@@ -149,18 +149,18 @@ class LocalStrategy(Base):
             most, least = int(count[0]), -int(count[1])
             if most != least:
                 raise ValueError(
-                    f"processes have from {least} to {most} training batches, and those with more would wait forever: "
-                    "give each as many, such as by a DistributedSampler"
+                    f"processes have from {least} to {most} training batches, so that some would wait forever: give "
+                    "each process the same number, such as by a DistributedSampler"
                 )
 
 
-def _changes(name: str, block: nn.Module, learner: LocalLearner) -> bool:
-    """Whether a block runs in training mode at all: it has an optimizer, or no weights."""
+def _trains(name: str, block: nn.Module, learner: LocalLearner) -> bool:
+    """Whether a block ever runs in training mode: it has an optimizer, or no weights."""
     return name in learner.local_optimizers.by_block or next(block.parameters(), None) is None
 
 
 def _statistics(block: nn.Module) -> list[Tensor]:
-    """Running means of a block, and what else of its state no gradient moves."""
+    """Running statistics of a block: its floating-point buffers."""
     return [
         buffer
         for module in block.modules()

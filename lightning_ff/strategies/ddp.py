@@ -23,33 +23,33 @@ from lightning_ff.strategies.reduction import Average
 
 
 class LocalDDPStrategy(LocalStrategy, DDPStrategy):
-    """Data parallelism for many local backwards: `Trainer(strategy="ff_ddp")`.
+    """Data parallelism for local learning: `Trainer(strategy="ff_ddp")`.
 
     The module is not wrapped. When the backward of a block ends, one asynchronous all-reduce of its flat gradients is
-    launched, and the next block runs meanwhile; the block's step waits for it. Every gradient is sent once per step,
-    in as many messages as there are blocks. Between steps of accumulated gradients nothing is sent.
+    launched, and the next block runs in the meantime; the block's step waits for it. Every gradient is sent once per
+    step, in one message per block. Nothing is sent between the steps of accumulated gradients.
 
-    Gradients and running statistics become means over processes. With batches of equal size and losses that are means
-    over samples that is the run of one process on all of them; where a loss looks across the batch, such as that of
-    peer normalisation, or a layer does, such as batch norm without `sync_batchnorm`, it is as in any data parallelism.
-    A parameter that the loss of a process does not reach counts as 0 there. Processes need the same number of batches.
-    A request to stop (`max_time`, `trainer.should_stop`, SIGTERM) is agreed on at the next log interval or end of an
-    epoch.
+    Gradients and running statistics are averaged over processes. With batches of equal size and losses that are means
+    over samples this equals the run of one process on all of them. A loss that depends on the whole batch (peer
+    normalisation), or such a layer (batch norm without `sync_batchnorm`), sees the batch of its process only. The
+    gradient of a parameter that the loss of a process does not use is 0 there. Processes need the same number of
+    batches. A stop request (`max_time`, `trainer.should_stop`, SIGTERM) takes effect in all processes at the next log
+    interval or end of an epoch.
 
     Args:
-        compression: "bf16" sends gradients in half the bytes; None in their own type.
-        process_group_backend: "nccl", "gloo" or another one of torch's; None goes by the device.
-        timeout: Until a process that waits for the others gives up.
+        compression: "bf16" sends gradients in half the bytes; None in their own dtype.
+        process_group_backend: "nccl", "gloo" or another backend of torch; None chooses by the device.
+        timeout: How long a collective waits for the other processes before it fails.
         start_method: How processes are started: "popen", "spawn", "fork" or "forkserver".
         accelerator: Set by the Trainer.
         parallel_devices: Set by the Trainer.
-        cluster_environment: Where the processes run; None finds out.
-        checkpoint_io: How checkpoints are written; None is Lightning's own way.
+        cluster_environment: Environment that the processes run in; None detects it.
+        checkpoint_io: Reads and writes checkpoints; None is Lightning's default.
         precision_plugin: Set by the Trainer.
 
     Raises:
         ValueError: an argument is not one of its choices, or processes have different numbers of batches.
-        TypeError: the module is no learner of this package.
+        TypeError: the module is not a LocalLearner.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         self.compression, self.timeout = compression, timeout
         self._averages: dict[str, Average] = {}
         self._in_flight: dict[str, list[Tensor]] = {}
-        self._moving: dict[str, tuple[list[Tensor], Average]] = {}  # running statistics of blocks that learn
+        self._running_statistics: dict[str, tuple[list[Tensor], Average]] = {}  # of blocks that learn
 
     @override
     def configure_ddp(self) -> None:
-        """Begin with equal weights; nothing is wrapped."""
+        """Broadcast the weights; the module is not wrapped."""
         self.begin_equal()
 
     @override
@@ -98,16 +98,16 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         average = self._averages.setdefault(name, Average(self._peers, compression))
         average.start([torch.zeros_like(p) if p.grad is None else p.grad for p in parameters])
         self._in_flight[name] = parameters
-        if name in self._moving:
-            buffers, average = self._moving[name]
+        if name in self._running_statistics:
+            buffers, average = self._running_statistics[name]
             average.start(buffers)
         for parameter in parameters:
-            parameter.grad = None  # its memory, still in the cache, is the next block's
+            parameter.grad = None  # its memory, still in the CPU cache, is reused by the next block
 
     @contextmanager
     @override
     def block_backward_sync(self) -> Iterator[None]:
-        """Nothing to hold: gradients are reduced when the learner asks for it."""
+        """No-op: gradients are reduced only when the learner calls `reduce_gradients`."""
         yield
 
     @override
@@ -124,22 +124,22 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         return super().optimizer_step(optimizer, closure, model, **kwargs)
 
     def _wait(self, name: str) -> None:
-        """Wait for a block's all-reduce, and take the means as its gradients and running statistics."""
+        """Wait for a block's all-reduce, and write the means to its gradients and running statistics."""
         if name not in self._in_flight:
             return
         for parameter, gradient in zip(self._in_flight.pop(name), self._averages[name].wait(), strict=True):
-            # optimizers want a gradient that lies in memory as its parameter does
+            # optimizers need a gradient in the memory format of its parameter
             contiguous = parameter.is_contiguous()
             parameter.grad = gradient if contiguous else torch.empty_like(parameter).copy_(gradient)
-        if name in self._moving:
-            buffers, average = self._moving[name]
+        if name in self._running_statistics:
+            buffers, average = self._running_statistics[name]
             average.into(buffers)
 
     @override
     def on_train_start(self) -> None:
         super().on_train_start()
         learns = self.learner.local_optimizers.by_block if self.replicas > 1 else ()
-        self._moving = {
+        self._running_statistics = {
             name: (buffers, Average(self._peers)) for name, buffers in self._statistics.items() if name in learns
         }
         self._statistics = {name: buffers for name, buffers in self._statistics.items() if name not in learns}
@@ -147,6 +147,6 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
     @override
     def teardown(self) -> None:
         self._in_flight.clear()
-        self._moving.clear()
+        self._running_statistics.clear()
         self._averages.clear()
         super().teardown()

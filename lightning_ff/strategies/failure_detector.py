@@ -1,6 +1,6 @@
-"""A connection between processes that tells the others when one of them has died, whatever it was waiting for.
+"""Detection of a process that has died, reported by all others, whatever they are selector for.
 
-Collectives alone do not: with NCCL those that are left wait until their timeout, and nobody says for whom.
+Collectives do not report it: with NCCL the other processes wait until their timeout, and the error names no process.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any
 import torch.distributed as dist
 
 _CLOSED, _LOST, _FAILED = b"B", b"L", b"F"
-_LINE = 512
+_MAX_BYTES = 512
 
 
 class FailureDetector:
-    """Star of connections around the first process, watched by a thread in each.
+    """Star of connections around the first process, watched by a thread in each process.
 
-    A process that ends without a goodbye was killed; what is left of the job says so, and ends `grace` seconds later at
-    the latest, with exit code 1, if it does not by itself before.
+    A process whose connection closes without a message was killed: the others print its rank, and exit with code 1
+    after `grace` seconds unless they have ended before.
 
     Args:
-        address: Where the others find the first process.
-        grace: Seconds.
+        address: Host of the first process.
+        grace: Seconds until the exit.
     """
 
     def __init__(self, address: str, grace: float = 20.0) -> None:
@@ -43,7 +43,7 @@ class FailureDetector:
         self._thread.start()
 
     def _connect(self, address: str) -> None:
-        """Connect all processes to the first; a token keeps strangers out."""
+        """Connect all processes to the first; a token rejects other connections."""
         listener = socket.create_server(("", 0)) if self.rank == 0 else None
         offer: list[Any] = [None if listener is None else (listener.getsockname()[1], secrets.token_bytes(16))]
         dist.broadcast_object_list(offer, 0)
@@ -58,7 +58,7 @@ class FailureDetector:
             while len(self._peers) < dist.get_world_size() - 1:
                 peer, _ = listener.accept()
                 peer.settimeout(10)
-                message = _exactly(peer, 20)
+                message = _recv_exactly(peer, 20)
                 peer.settimeout(None)
                 if message[:16] == token:
                     self._peers[peer] = int.from_bytes(message[16:], "big")
@@ -68,18 +68,18 @@ class FailureDetector:
         dist.barrier()
 
     def _watch(self) -> None:
-        with selectors.DefaultSelector() as waiting:
+        with selectors.DefaultSelector() as selector:
             for peer in self._peers:
-                waiting.register(peer, selectors.EVENT_READ)
-            while waiting.get_map():
-                for key, _ in waiting.select():
+                selector.register(peer, selectors.EVENT_READ)
+            while selector.get_map():
+                for key, _ in selector.select():
                     if not self._handle(key.fileobj):  # type: ignore[arg-type]
-                        waiting.unregister(key.fileobj)
+                        selector.unregister(key.fileobj)
 
     def _handle(self, peer: socket.socket) -> bool:
-        """Act on what a process says, or that it is gone; returns whether to listen on."""
+        """Handle a message of a process, or its closed connection; returns whether to keep reading."""
         try:
-            message = peer.recv(_LINE)
+            message = peer.recv(_MAX_BYTES)
         except OSError:
             message = b""
         if self._ending.is_set() or message[:1] == _CLOSED:
@@ -90,28 +90,28 @@ class FailureDetector:
             self._end(_LOST + f"rank {self._peers[peer]} was killed, or its machine is gone".encode(), peer)
         return False
 
-    def _end(self, message: bytes, gone: socket.socket | None = None) -> None:
-        """Tell the others, say it here, and end this process soon."""
+    def _end(self, message: bytes, closed: socket.socket | None = None) -> None:
+        """Notify the others, print the message, and start the timer that ends this process."""
         self._ending.set()
-        self._notify(message, gone)
+        self._notify(message, closed)
         text = message[1:].decode(errors="replace")
-        print(f"rank {self.rank}: {text}: ending; the last checkpoint is whole", file=sys.stderr, flush=True)
+        print(f"rank {self.rank}: {text}: ending; the last checkpoint is complete", file=sys.stderr, flush=True)
         self._timer.start()
         self._failure_seen.set()
 
-    def _notify(self, message: bytes, but: socket.socket | None = None) -> None:
+    def _notify(self, message: bytes, exclude: socket.socket | None = None) -> None:
         with self._lock:
             for peer in self._peers:
-                if peer is not but:
+                if peer is not exclude:
                     try:
-                        peer.sendall(message[:_LINE])
-                    except OSError:  # it has ended before
+                        peer.sendall(message[:_MAX_BYTES])
+                    except OSError:  # it has already ended
                         continue
 
     def failed(self, error: BaseException) -> None:
-        """Tell the others of an error here, which they would otherwise wait for.
+        """Notify the others of an error in this process, so that they do not wait for it.
 
-        If it only follows from the end of another process, that is message first.
+        An error caused by the end of another process is not sent: the message about that process arrives first.
         """
         if not self._failure_seen.wait(1.0) and not self._ending.is_set():
             self._ending.set()
@@ -119,13 +119,13 @@ class FailureDetector:
             self._notify(_FAILED + f"rank {self.rank} failed with {type(error).__name__}: {message}".encode())
 
     def close(self) -> None:
-        """Say goodbye: from now on others may end, and whoever caught the error here goes on."""
+        """Stop: other processes may end from now on, and code that caught the error here continues."""
         self._ending.set()
         self._timer.cancel()
         self._notify(_CLOSED)
 
 
-def _exactly(peer: socket.socket, size: int) -> bytes:
+def _recv_exactly(peer: socket.socket, size: int) -> bytes:
     message = b""
     while len(message) < size and (more := peer.recv(size - len(message))):
         message += more

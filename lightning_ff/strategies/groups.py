@@ -1,4 +1,4 @@
-"""Which processes of a grid of pipelines talk to each other."""
+"""Process groups of a grid of pipelines."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import torch.distributed as dist
 
-_FOREVER = timedelta(days=365)  # a process may wait as long for the one before it as that computes
+_FOREVER = timedelta(days=365)  # a process waits for the one before it as long as that one computes
 
 
 class Groups:
-    """Groups of this process, once they are made; ranks of a pipeline follow each other.
+    """Process groups of this process, set by `make`; the ranks of a pipeline are consecutive.
 
     Attributes:
         pipeline: This process's pipeline; None is all processes.
@@ -28,7 +28,7 @@ class Groups:
         self.pipeline = self.peers = self.before = self.after = None
 
     def make(self, stages: int, copies: int, backend: str | None, timeout: timedelta) -> None:
-        """Make all groups, which every process takes part in, and keep this one's."""
+        """Create all groups, a collective call, and keep those of this process."""
         rank = dist.get_rank()
         for first in range(0, stages * copies, stages):
             for before in range(first, first + stages - 1):
@@ -50,7 +50,7 @@ class Groups:
         return self._made[-1]
 
     def end(self) -> None:
-        """Leave all groups."""
+        """Destroy all groups."""
         for group in self._made:
             if group is not dist.GroupMember.NON_GROUP_MEMBER:
                 dist.destroy_process_group(group)

@@ -1,4 +1,4 @@
-"""What flows from one process of a pipeline to the next: tensors and a few numbers, ahead of need."""
+"""Point-to-point messages from one process of a pipeline to the next, received in the background."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ _END = -1
 
 
 class Message(NamedTuple):
-    """Tensors and whole numbers that belong together."""
+    """Tensors and integers that are sent together."""
 
     tensors: list[Tensor]
     numbers: list[int]
 
 
 class P2P:
-    """One process's ends of the pipeline: `send` to the next process and `recv` from the one before.
+    """Connections of a process of a pipeline: `send` to the next process and `recv` from the one before.
 
-    A thread receives what comes while the process computes, `depth` messages ahead; sends go out in the background. The
-    order of messages is that of sending.
+    A thread receives up to `depth` messages ahead while the process computes; sends are asynchronous. Messages are
+    received in the order in which they were sent.
 
     Args:
         before: Group of this process and the one before; None for the first.
         after: Group of this process and the next; None for the last.
-        device: Where received tensors go.
-        depth: Messages that may wait on either side.
+        device: Device of the received tensors.
+        depth: Largest number of messages queued on either side.
     """
 
     def __init__(self, before: Any, after: Any, device: torch.device, depth: int = 2) -> None:
@@ -52,20 +52,20 @@ class P2P:
         self._in_flight: deque[tuple[list[Any], list[Tensor]]] = deque()
         self._received: Queue[Message | BaseException | None] = Queue(depth)
         if before is not None:
-            self._thread = threading.Thread(target=self._listen, name="pipeline", daemon=True)
+            self._thread = threading.Thread(target=self._recv_in_thread, name="pipeline-recv", daemon=True)
             self._thread.start()
 
     def send(self, tensors: Sequence[Tensor], numbers: Sequence[int] = ()) -> None:
-        """Send a message on its way; waits where the next process is `depth` messages behind."""
+        """Send a message asynchronously; blocks while the next process is `depth` messages behind."""
         header = [len(tensors), len(numbers), *numbers]
-        dense = [_channels_behind(tensor) for tensor in tensors]
-        for tensor, behind in dense:
-            header += [_TYPES.index(tensor.dtype), int(behind), tensor.dim(), *tensor.shape]
+        dense = [_as_contiguous(tensor) for tensor in tensors]
+        for tensor, channels_last in dense:
+            header += [_TYPES.index(tensor.dtype), int(channels_last), tensor.dim(), *tensor.shape]
         if len(header) > _HEADER:
             raise ValueError(f"{len(tensors)} tensors and {len(numbers)} numbers do not fit into one message")
-        self._post(header, [tensor for tensor, _ in dense])
+        self._isend(header, [tensor for tensor, _ in dense])
 
-    def _post(self, header: list[int], tensors: list[Tensor]) -> None:
+    def _isend(self, header: list[int], tensors: list[Tensor]) -> None:
         while len(self._in_flight) >= self.depth:
             for work in self._in_flight.popleft()[0]:
                 work.wait()
@@ -78,7 +78,7 @@ class P2P:
         """The next message."""
         message = self._received.get()
         if isinstance(message, BaseException):
-            raise RuntimeError("the process before this one in the pipeline is gone") from message
+            raise RuntimeError("the process before this one in the pipeline has failed") from message
         if message is None:
             raise RuntimeError("the process before this one in the pipeline has ended")
         if self.device.type == "cuda":
@@ -87,7 +87,7 @@ class P2P:
                 tensor.record_stream(torch.cuda.current_stream(self.device))
         return message
 
-    def _listen(self) -> None:
+    def _recv_in_thread(self) -> None:
         try:
             if self.device.type == "cuda":
                 torch.cuda.set_device(self.device)
@@ -112,21 +112,21 @@ class P2P:
         if tensors == _END:
             return None
         numbers, rest = rest[:count], rest[count:]
-        tensors_in = []
+        received = []
         for _ in range(tensors):
-            kind, behind, dims, *rest = rest
+            dtype, channels_last, dims, *rest = rest
             shape, rest = rest[:dims], rest[dims:]
-            tensor = torch.empty(shape, dtype=_TYPES[kind], device=self.device)
+            tensor = torch.empty(shape, dtype=_TYPES[dtype], device=self.device)
             if tensor.numel():
                 dist.recv(tensor, peer, group=self.before)
-            tensors_in.append(tensor.movedim(-1, 1) if behind else tensor)
-        return Message(tensors_in, numbers)
+            received.append(tensor.movedim(-1, 1) if channels_last else tensor)
+        return Message(received, numbers)
 
     def close(self, patience: float) -> None:
-        """Say that nothing more comes, and wait until what was sent has gone and the process before has said so too."""
+        """Send the end marker, wait for all sends, and for the end marker of the process before."""
         if self.after is not None:
-            with suppress(RuntimeError):  # the next process is gone
-                self._post([_END, 0], [])
+            with suppress(RuntimeError):  # the next process has ended
+                self._isend([_END, 0], [])
                 for works, _ in self._in_flight:
                     for work in works:
                         work.wait()
@@ -138,10 +138,10 @@ class P2P:
             self._thread.join(patience)
 
 
-def _channels_behind(tensor: Tensor) -> tuple[Tensor, bool]:
-    """A dense tensor without its graph, and whether its channels were moved behind its space to have it so.
+def _as_contiguous(tensor: Tensor) -> tuple[Tensor, bool]:
+    """A detached, contiguous tensor, and whether its channels were moved to the last axis (channels_last).
 
-    Kept in the memory format that it has, the next block computes bit for bit what it would in this process.
+    The receiver restores the memory format, so the next block computes bit for bit what it would in this process.
     """
     tensor = tensor.detach()
     if tensor.dim() > 2 and not tensor.is_contiguous() and (moved := tensor.movedim(1, -1)).is_contiguous():

@@ -1,4 +1,4 @@
-"""`ff_pipeline`: consecutive blocks in each process; activations go forward, and nothing comes back."""
+"""`ff_pipeline`: consecutive blocks in each process; activations are sent forward, and no gradients back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, RandomSampler
 from typing_extensions import override
 
-from lightning_ff._lightning import callbacks_of, leave_samplers
+from lightning_ff._lightning import callbacks_of, disable_distributed_sampler
 from lightning_ff.strategies.balance import balanced, costs, ranges
 from lightning_ff.strategies.ddp import LocalDDPStrategy
 from lightning_ff.strategies.groups import Groups
@@ -26,28 +26,27 @@ from lightning_ff.validate import check_int, check_ints
 class LocalPipelineStrategy(LocalDDPStrategy):
     """A pipeline without bubbles: `Trainer(strategy="ff_pipeline")`.
 
-    Each process trains consecutive blocks. A batch's activations go from process to process, and while one learns
-    batch t, the one before it learns t + 1: local learning sends no gradients back, so nobody waits for them. Weights
-    are exactly those of one process, unless blocks draw random numbers (dropout).
+    Each process trains consecutive blocks. The activations of a batch are sent from process to process; while one
+    trains on batch t, the one before it trains on t + 1. Local learning sends no gradients back, so no process waits
+    for them. Weights equal exactly those of one process, unless blocks draw random numbers (dropout).
 
     All processes of a pipeline read the same batches in the same order; the first makes the negatives. They synchronize
-    at log intervals, at the ends of epochs and for checkpoints, which are as of one process. A request to stop
-    (`max_time`, `trainer.should_stop`, SIGTERM) is agreed on there. A pipeline of S stages drains and fills again at a
-    log interval, which takes S - 1 batches of time: raise `log_every_n_steps` for long pipelines.
+    at log intervals, at the ends of epochs and for checkpoints, which equal those of one process. A stop request
+    (`max_time`, `trainer.should_stop`, SIGTERM) takes effect there. A pipeline of S stages drains and fills again at a
+    log interval, which takes the time of S - 1 batches: raise `log_every_n_steps` for long pipelines.
 
-    With fewer stages than processes there are several pipelines: each reads its share of every batch, and gradients of
-    a block are averaged over the processes that train it, as `ff_ddp` does. Processes that follow each other make up a
-    pipeline.
+    With fewer stages than processes there are several pipelines of consecutive ranks: each reads its share of every
+    batch, and the gradients of a block are averaged over the processes that train it, as in `ff_ddp`.
 
     Args:
-        stages: Processes of one pipeline; None takes all, or as many as `blocks` names.
-        blocks: Number of consecutive blocks of each stage; None measures blocks, and gives the slowest process least.
+        stages: Number of processes of one pipeline; None is all processes, or the length of `blocks`.
+        blocks: Number of consecutive blocks of each stage; None times the blocks and balances the stages.
         **kwargs: See :class:`~lightning_ff.LocalDDPStrategy`; `compression` is of gradients between pipelines.
 
     Raises:
         ValueError: numbers of blocks or processes do not fit, a segment would be cut, or something needs all blocks in
             one process.
-        TypeError: the module is no learner of this package.
+        TypeError: the module is not a LocalLearner.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class LocalPipelineStrategy(LocalDDPStrategy):
         self._stages = len(blocks) if stages is None and blocks is not None else stages
         self._groups = Groups()
         self._failed = False
-        self._ended: dict[str, Any] = {}
+        self._final_optimizer_state: dict[str, Any] = {}
 
     @property
     def stages(self) -> int:
@@ -94,7 +93,7 @@ class LocalPipelineStrategy(LocalDDPStrategy):
                 f"{processes} processes are no whole number of pipelines of {self.stages} stages: choose `stages` or "
                 "`blocks` of ff_pipeline, or devices and nodes, so that they are"
             )
-        with isolate_rng(include_cuda=False):  # Lightning seeds again here, and one process does not
+        with isolate_rng(include_cuda=False):  # Lightning seeds again here, unlike with one process
             super().setup_environment()
         self._groups.make(self.stages, self.replicas, self.process_group_backend, self.timeout)
         self._peers = self._groups.peers
@@ -103,13 +102,13 @@ class LocalPipelineStrategy(LocalDDPStrategy):
     def setup(self, trainer: Trainer) -> None:
         check(self, trainer)
         if self.replicas == 1:
-            leave_samplers(trainer)
+            disable_distributed_sampler(trainer)
         self._failed = False
         super().setup(trainer)
         self._assign()
 
     def _assign(self) -> None:
-        """Give every process its blocks, and links to its neighbours."""
+        """Assign the blocks of every process, and connect it to its neighbours."""
         split = [self.blocks]
         if self.global_rank == 0 and self.blocks is None:
             split = [balanced(costs(self.learner.network), self.stages)]
@@ -119,9 +118,9 @@ class LocalPipelineStrategy(LocalDDPStrategy):
         owned = ranges(split[0] or [])
         network = self.learner.network
         network.stage = PipelineStage(network, owned, stage, self._p2p, self._groups.pipeline)
-        if stage + 1 < self.stages:  # the last process judges, and the others' metrics are reduced with its
+        if stage + 1 < self.stages:  # only the last process updates metrics; the others take part in their reduction
             warnings.filterwarnings("ignore", "The ``compute`` method of metric MulticlassAccuracy was called before")
-        # schedulers of all blocks step in every process, so that checkpoints have them; optimizers only where they are
+        # every process steps the schedulers of all blocks, for checkpoints, but only the optimizers of its own blocks
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step\\(\\)` before `optimizer.step")
 
     @override
@@ -140,11 +139,11 @@ class LocalPipelineStrategy(LocalDDPStrategy):
         super().on_train_end()
         assert self._stage is not None
         self._stage.broadcast_weights()
-        self._ended = self.optimizer_state(self.learner.local_optimizers)
+        self._final_optimizer_state = self.optimizer_state(self.learner.local_optimizers)
 
     @property
     def _stage(self) -> PipelineStage | None:
-        """This process's part; None before the run and once it is over, when every process has everything."""
+        """This process's stage; None before and after the run, when every process has all blocks."""
         if self.lightning_module is None:
             return None
         stage = self.learner.network.stage
@@ -173,7 +172,7 @@ class LocalPipelineStrategy(LocalDDPStrategy):
     @override
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         if self._stage is None:
-            return self._ended or super().optimizer_state(optimizer)
+            return self._final_optimizer_state or super().optimizer_state(optimizer)
         return self._stage.optimizer_state(super().optimizer_state(optimizer), self.learner.local_optimizers)
 
     @override
@@ -185,7 +184,7 @@ class LocalPipelineStrategy(LocalDDPStrategy):
 
 
 def check(strategy: LocalPipelineStrategy, trainer: Trainer) -> None:
-    """Refuse what would need all blocks in one process."""
+    """Raise for anything that needs all blocks in one process."""
     learner, count = strategy.learner, strategy.stages
     blocks = len(learner.blocks)
     if learner.segments != "local":
@@ -209,8 +208,8 @@ def check(strategy: LocalPipelineStrategy, trainer: Trainer) -> None:
             f"negatives={negatives} need the scores of all blocks before the first one learns: use WrongLabel(), or "
             "strategy='ff_ddp'"
         )
-    watching = [type(each).__name__ for each in callbacks_of(trainer) if getattr(each, "needs_all_blocks", False)]
+    unsupported = [type(each).__name__ for each in callbacks_of(trainer) if getattr(each, "needs_all_blocks", False)]
     averaging = getattr(lightning.pytorch.callbacks, "WeightAveraging", ())  # Lightning 2.6 has it
-    watching += [type(each).__name__ for each in callbacks_of(trainer) if isinstance(each, averaging)]
-    if watching:
-        raise ValueError(f"{watching[0]} looks at all blocks in one process: remove it, or use strategy='ff_ddp'")
+    unsupported += [type(each).__name__ for each in callbacks_of(trainer) if isinstance(each, averaging)]
+    if unsupported:
+        raise ValueError(f"{unsupported[0]} looks at all blocks in one process: remove it, or use strategy='ff_ddp'")

@@ -18,9 +18,9 @@ from lightning_ff.stage import Received, Stage
 from lightning_ff.strategies.p2p import P2P
 from lightning_ff.target import Labels, Pairs, Target
 
-_OTHER = (
-    "the processes of a pipeline read other samples, or in another order: use one of the data modules, a "
-    "DataLoader(shuffle=True), or a sampler with a seed of its own that is the same in all processes"
+_DIFFERENT_SAMPLES = (
+    "the processes of a pipeline read different samples, or in a different order: use one of the data modules, a "
+    "DataLoader(shuffle=True), or a sampler with its own seed, the same in all processes"
 )
 
 
@@ -28,11 +28,11 @@ class PipelineStage(Stage):
     """The consecutive blocks of one process, and its transport to the stages before and after.
 
     Args:
-        network: Whose blocks they are.
+        network: The network.
         owned: Indices of the blocks of each stage.
-        index: Which stage this process is.
-        p2p: This process's connections to its neighbours.
-        group: The processes of the pipeline; None is all.
+        index: Index of this process's stage.
+        p2p: Connections to the processes before and after.
+        group: Process group of the pipeline; None is all processes.
     """
 
     def __init__(self, network: LocalNetwork, owned: list[range], index: int, p2p: P2P, group: Any) -> None:
@@ -40,7 +40,7 @@ class PipelineStage(Stage):
         self.p2p, self.group = p2p, group
         self.last, self.first_rank = len(owned) - 1, dist.get_rank() - index
         self._label = torch.empty(0, dtype=torch.int64)
-        self._other = torch.zeros((), dtype=torch.int32, device=p2p.device)
+        self._differs = torch.zeros((), dtype=torch.int32, device=p2p.device)
 
     def __deepcopy__(self, memo: Any) -> Stage:
         return Stage()  # a copy of the network has all blocks
@@ -64,10 +64,10 @@ class PipelineStage(Stage):
         tensors, numbers = self.p2p.recv()
         if label is None:
             return Received(tensors[0] if len(tensors) == 1 else tuple(tensors))
-        (of_first, *tensors), (parts, positives) = tensors, numbers
-        self._label = self._compared(of_first, label)
+        (first_label, *tensors), (parts, positives) = tensors, numbers
+        self._label = self._compare(first_label, label)
         x = tensors[0] if parts == 1 else tuple(tensors[:parts])
-        return Received(x, Labels(of_first) if positives < 0 else Pairs(positives), tensors[parts:])
+        return Received(x, Labels(first_label) if positives < 0 else Pairs(positives), tensors[parts:])
 
     @override
     def send_forward(
@@ -81,10 +81,10 @@ class PipelineStage(Stage):
         if target is None:
             self.p2p.send(parts)
             return
-        of_first = label if self.is_first else self._label
-        assert of_first is not None
+        first_label = label if self.is_first else self._label
+        assert first_label is not None
         positives = target.positives if isinstance(target, Pairs) else -1
-        self.p2p.send([of_first, *parts, *features], [len(parts), positives])
+        self.p2p.send([first_label, *parts, *features], [len(parts), positives])
 
     @override
     def gather_outputs(self, outputs: list[Tensor]) -> list[Tensor] | None:
@@ -96,9 +96,9 @@ class PipelineStage(Stage):
 
     @override
     def broadcast(self, value: Tensor | dict[str, Tensor] | None) -> Any:
-        found = [value]
-        dist.broadcast_object_list(found, self.first_rank + self.last, self.group)
-        return found[0]
+        values = [value]
+        dist.broadcast_object_list(values, self.first_rank + self.last, self.group)
+        return values[0]
 
     def gather_values(self, values: dict[str, Any]) -> dict[str, Any]:
         """Values by block of all stages, from those of this one's blocks."""
@@ -106,33 +106,33 @@ class PipelineStage(Stage):
         dist.all_gather_object(parts, values, self.group)
         return {name: value for part in parts for name, value in part.items()}
 
-    # Whether all processes read the same samples
+    # Checks that all processes read the same samples
 
     def compare_labels(self, label: Tensor) -> None:
         """Compare this process's labels `(N,)` with the first one's, in an evaluation."""
         if not self.is_first:
-            (of_first,) = self.p2p.recv().tensors
-            label = self._compared(of_first, label)
+            (first_label,) = self.p2p.recv().tensors
+            label = self._compare(first_label, label)
         if not self.is_last:
             self.p2p.send([label])
 
-    def _compared(self, of_first: Tensor, own: Tensor) -> Tensor:
-        """The first process's labels; whether they are also this one's is kept on the device until `check_order`."""
-        if len(of_first) != len(own):
-            raise ValueError(_OTHER)
-        self._other = torch.maximum(self._other, (of_first != own).any().int())
-        return of_first
+    def _compare(self, first_label: Tensor, own: Tensor) -> Tensor:
+        """The first process's labels; a difference from this one's is kept on the device until `check_order`."""
+        if len(first_label) != len(own):
+            raise ValueError(_DIFFERENT_SAMPLES)
+        self._differs = torch.maximum(self._differs, (first_label != own).any().int())
+        return first_label
 
     def check_order(self) -> None:
-        """Stop the run where one process has read other samples.
+        """Check that all processes have read the same samples.
 
         Raises:
-            ValueError: it has.
+            ValueError: they have not.
         """
-        dist.all_reduce(self._other, dist.ReduceOp.MAX)
-        if self._other:
-            self._other.zero_()
-            raise ValueError(_OTHER)
+        dist.all_reduce(self._differs, dist.ReduceOp.MAX)
+        if self._differs:
+            self._differs.zero_()
+            raise ValueError(_DIFFERENT_SAMPLES)
 
     # The whole network, for checkpoints
 
@@ -143,14 +143,14 @@ class PipelineStage(Stage):
 
     @torch.no_grad()
     def broadcast_weights(self) -> None:
-        """Bring the weights and statistics of all blocks into every process."""
+        """Broadcast the weights and statistics of all blocks to every process."""
         for index in range(len(self.owned)):
             for module in (self.network.owners[name] for name in self.names(index)):
                 for tensor in (*module.parameters(), *module.buffers()):
                     dist.broadcast(tensor, self.first_rank + index, self.group)
 
     def optimizer_state(self, own: dict[str, Any], optimizers: BlockOptimizers) -> dict[str, Any]:
-        """State of all optimizers, with that of every block from where it learns."""
+        """State of all optimizers, gathered from the processes that train their blocks."""
         indices = {id(p): i for i, p in enumerate(p for group in optimizers.param_groups for p in group["params"])}
         names = [name for name in self.names(self.index) if name in optimizers.by_block]
         mine = {indices[id(p)] for name in names for p in optimizers.parameters(name)}
@@ -161,11 +161,11 @@ class PipelineStage(Stage):
 
 
 class SameOrder:
-    """A loader of shuffled samples whose order is that of the pipeline's first process in all of it.
+    """A shuffling loader with the order of the pipeline's first process in all its processes.
 
     Args:
         loader: The loader.
-        group: The processes of the pipeline; None is all.
+        group: Process group of the pipeline; None is all processes.
     """
 
     def __init__(self, loader: DataLoader[Any], group: Any = None) -> None:
@@ -178,7 +178,7 @@ class SameOrder:
         return getattr(self.__dict__["loader"], name)
 
     def __iter__(self) -> Iterator[Any]:
-        state = [torch.get_rng_state()]  # as an object, which travels wherever the backend wants it
+        state = [torch.get_rng_state()]  # sent as an object, which every backend supports
         first = 0 if self.group is None else dist.get_global_rank(self.group, 0)
         dist.broadcast_object_list(state, first, self.group)
         torch.set_rng_state(state[0])

@@ -1,4 +1,4 @@
-"""Tensors averaged over processes, in one flat message, while other work goes on."""
+"""Asynchronous averages of tensors over processes, in one flat message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Kind = tuple[str, str]
 
 
 class Part(NamedTuple):
-    """Tensors of one type and device on their way: their places and shapes, and the message with what awaits it."""
+    """Tensors of one dtype and device in flight: their indices and shapes, the flat message, and its work handle."""
 
     kind: Kind
     places: list[int]
@@ -24,39 +24,39 @@ class Part(NamedTuple):
 
 
 class Average:
-    """Averages tensors over processes, again and again, in memory that it keeps.
+    """Averages tensors over processes, in memory that it reuses.
 
-    Tensors of one type and device travel in one message. The means are views of that memory: they count until the next
+    Tensors of one dtype and device are sent in one message. The means are views of that memory, valid until the next
     `start`.
 
     Args:
-        group: Processes whose values they are; None is all.
-        compression: Type that they travel in; None is their own.
+        group: Process group; None is all processes.
+        compression: Dtype of the message; None is that of the tensors.
     """
 
     def __init__(self, group: Any = None, compression: torch.dtype | None = None) -> None:
         self.group, self.compression = group, compression
         self._flat: dict[Kind, Tensor] = {}
-        self._flying: list[Part] = []
+        self._in_flight: list[Part] = []
 
     def start(self, tensors: Sequence[Tensor]) -> Average:
-        """Send tensors off, as many of the same shapes in every process; they may be changed afterwards."""
+        """Launch the all-reduce of tensors, of equal shapes in every process; they may be changed afterwards."""
         kinds = [(str(tensor.dtype), str(tensor.device)) for tensor in tensors]
-        self._flying = []
+        self._in_flight = []
         for kind, chosen in groupby(sorted(range(len(kinds)), key=kinds.__getitem__), kinds.__getitem__):
             places = list(chosen)
             shapes = [tensors[i].shape for i in places]
-            packed = self._memory(kind, sum(shape.numel() for shape in shapes), tensors[places[0]])
-            self._lay(kind, [tensors[i] for i in places], packed)
-            self._flying.append(Part(kind, places, shapes, *self._send(kind, packed)))
+            packed = self._buffer(kind, sum(shape.numel() for shape in shapes), tensors[places[0]])
+            self._pack(kind, [tensors[i] for i in places], packed)
+            self._in_flight.append(Part(kind, places, shapes, *self._send(kind, packed)))
         return self
 
     def wait(self) -> list[Tensor]:
         """The means, in the order of the tensors."""
         means: dict[int, Tensor] = {}
-        for part in self._flying:
+        for part in self._in_flight:
             means.update(zip(part.places, shaped(self._mean(part), part.shapes), strict=True))
-        self._flying = []
+        self._in_flight = []
         return [means[i] for i in sorted(means)]
 
     def into(self, tensors: Sequence[Tensor]) -> None:
@@ -64,12 +64,12 @@ class Average:
         for tensor, mean in zip(tensors, self.wait(), strict=True):
             tensor.copy_(mean)
 
-    def _memory(self, kind: Kind, size: int, like: Tensor) -> Tensor:
-        """Where this process's tensors are laid."""
+    def _buffer(self, kind: Kind, size: int, like: Tensor) -> Tensor:
+        """Flat buffer for tensors of one dtype and device."""
         return self._flat.setdefault(kind, like.new_empty(0)).resize_(size)
 
-    def _lay(self, kind: Kind, tensors: Sequence[Tensor], packed: Tensor) -> None:
-        """Lay tensors into that memory."""
+    def _pack(self, kind: Kind, tensors: Sequence[Tensor], packed: Tensor) -> None:
+        """Write tensors into the flat buffer, divided by the number of processes."""
         pack(tensors, packed, 1 / dist.get_world_size(self.group))
 
     def _send(self, kind: Kind, packed: Tensor) -> tuple[Tensor, Any]:
@@ -83,15 +83,15 @@ class Average:
 
 
 def shaped(flat: Tensor, shapes: Sequence[Size]) -> list[Tensor]:
-    """The parts of a flat tensor."""
+    """Consecutive views of a flat tensor with these shapes."""
     parts = flat.split([shape.numel() for shape in shapes])
     return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 @torch.no_grad()
 def pack(tensors: Sequence[Tensor], flat: Tensor, share: float) -> None:
-    """Lay a share of each tensor into a flat one, one after another."""
-    if flat.is_cpu:  # one pass over memory; elsewhere as few kernels as can be
+    """Write each tensor, times `share`, into a flat one, one after another."""
+    if flat.is_cpu:  # one pass over memory; elsewhere as few kernels as possible
         for tensor, part in zip(tensors, shaped(flat, [tensor.shape for tensor in tensors]), strict=True):
             torch.mul(tensor, share, out=part)
     else:

@@ -1,4 +1,4 @@
-"""Processes stop after the same batch, without asking each other at every one."""
+"""All processes stop after the same batch, without a collective at every batch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lightning_ff._lightning import StopRequests, ends_interval
 
 
 class StopSync(Callback):
-    """At log intervals and the ends of epochs, all processes agree whether to stop, and that they read the same.
+    """Reduces stop requests over all processes at log intervals and ends of epochs, and checks the order of samples.
 
     Args:
-        requests: What this process requests of the Trainer.
-        device: Where messages lie.
-        check_order: Raises where one process of a pipeline has read other samples.
+        requests: Stop requests of this process.
+        device: Device of the reduced tensor.
+        check_order: Raises if a process of a pipeline has read different samples.
     """
 
     def __init__(self, requests: StopRequests, device: torch.device, check_order: Callable[[], None]) -> None:
@@ -27,13 +27,13 @@ class StopSync(Callback):
 
     @override
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        asked = self.requests.take()
+        requested = self.requests.poll()
         if ends_interval(trainer) or trainer.is_last_batch:
             self.check_order()
-            largest = torch.tensor(asked, dtype=torch.int32, device=self.device)
-            dist.all_reduce(largest, dist.ReduceOp.MAX)
-            stop, end = largest.tolist()
-            self.requests.grant(bool(stop), bool(end))
+            reduced = torch.tensor(requested, dtype=torch.int32, device=self.device)
+            dist.all_reduce(reduced, dist.ReduceOp.MAX)
+            stop, end = reduced.tolist()
+            self.requests.apply(bool(stop), bool(end))
 
     @override
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,4 +1,4 @@
-"""The one training loop, in plain torch: what learns from a batch, in which order, and from what."""
+"""The training loop, in plain torch: which segments learn from a batch, in which order and from which input."""
 
 from lightning_ff.sweep.finite import NonFiniteLoss
 from lightning_ff.sweep.schedule import Schedule, Windows

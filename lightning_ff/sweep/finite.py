@@ -1,4 +1,4 @@
-"""Stopping a run whose losses or weights are no longer finite, with the name of the block."""
+"""Errors for losses and weights that are not finite, with the name of the block."""
 
 from __future__ import annotations
 

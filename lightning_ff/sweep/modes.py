@@ -1,4 +1,4 @@
-"""The ways of a sweep to run backward and to step, checked against each other."""
+"""Choices of backward and step of a sweep, and checks of their combinations."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ Step = Literal["batch", "block"]
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:
-    """Check that an argument is one of the words of a `Literal`.
+    """Check that an argument is one of the values of a `Literal`.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: it is not.
     """
     if value not in get_args(choices):
         raise ValueError(f"{name}={value!r}: choose one of {', '.join(map(repr, get_args(choices)))}")
@@ -22,7 +22,7 @@ def check_modes(segments: str, backward: str, step: str, refresh_output: bool) -
     """Check the arguments of a sweep.
 
     Raises:
-        ValueError: one of them is none of its choices, or two do not fit.
+        ValueError: an argument is not one of its choices, or two do not fit.
     """
     check_choice("backward", backward, Backward)
     check_choice("step", step, Step)

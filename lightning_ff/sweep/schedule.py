@@ -1,4 +1,4 @@
-"""Schedules: which segments learn in which epoch. They are pure: an answer depends on the arguments alone."""
+"""Schedules: which segments learn in which epoch. Schedules have no state: results depend on the arguments alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Schedule:
         return True
 
     def epochs(self, segment: Segment) -> int | None:
-        """Number of epochs in which a segment learns, which its scheduler decays over; None: all."""
+        """Number of epochs in which a segment learns, over which its scheduler decays; None is all epochs."""
         return None
 
 
@@ -30,7 +30,7 @@ def check_schedule(schedule: Schedule) -> None:
     """Check that a user-defined schedule takes the epoch.
 
     Raises:
-        TypeError: it has the form of earlier releases, which took the segment alone.
+        TypeError: it has the signature of earlier releases, `learns(segment)`.
     """
     if len(inspect.signature(schedule.learns).parameters) < 2:
         raise TypeError(
@@ -40,14 +40,14 @@ def check_schedule(schedule: Schedule) -> None:
 
 
 class Windows(Schedule):
-    """Every segment learns in windows of epochs of its own.
+    """Every segment learns in its own windows of epochs.
 
     Args:
         windows: For each segment its windows `[first epoch, end)`, in order.
 
     Raises:
         ValueError: they are empty or overlap, or no segment has one.
-        TypeError: they are no lists of pairs of whole numbers.
+        TypeError: they are not lists of pairs of integers.
 
     Example::
 
@@ -74,20 +74,22 @@ class Windows(Schedule):
 
     def learning(self, epoch: int) -> list[int]:
         """Indices of the segments that learn in an epoch."""
-        return [k for k, own in enumerate(self.windows) if any(first <= epoch < end for first, end in own)]
+        return [
+            k for k, of_segment in enumerate(self.windows) if any(first <= epoch < end for first, end in of_segment)
+        ]
 
     def first(self, epoch: int) -> int:
         """Index of the first segment that learns in an epoch, 0 where none does."""
         return next(iter(self.learning(epoch)), 0)
 
     def fixed_since(self, index: int, epoch: int) -> int:
-        """Epoch since which the segments before this one are as they are."""
-        ends = (end for own in self.windows[:index] for _, end in own)
+        """Epoch since which the weights of the segments before this one have not changed."""
+        ends = (end for of_segment in self.windows[:index] for _, end in of_segment)
         return max((end for end in ends if end <= epoch), default=0)
 
     def not_begun(self, epoch: int) -> set[int]:
-        """Indices of segments that have a window, and none that has begun."""
-        return {k for k, own in enumerate(self.windows) if own and epoch < own[0][0]}
+        """Indices of segments that have windows, of which the first has not started."""
+        return {k for k, of_segment in enumerate(self.windows) if of_segment and epoch < of_segment[0][0]}
 
 
 def checked_windows(windows: Any) -> list[list[Window]]:
@@ -95,21 +97,21 @@ def checked_windows(windows: Any) -> list[list[Window]]:
 
     Raises:
         ValueError: they are empty or overlap, or no segment has one.
-        TypeError: they are no lists of pairs of whole numbers.
+        TypeError: they are not lists of pairs of integers.
     """
     check_type("windows", windows, Sequence, "give a list of windows for each block, such as [[(0, 5)], [(5, 10)]]")
     checked: list[list[Window]] = []
     for k, of_block in enumerate(windows):
         check_type(f"windows[{k}]", of_block, Sequence, "give a list of windows, such as [(0, 5)]")
-        done: list[Window] = []
+        of_this: list[Window] = []
         for window in of_block:
             check_ints(f"windows[{k}]", window, "give windows as two epochs, such as [(0, 5)]")
-            if len(window) != 2 or not (done[-1][1] if done else 0) <= window[0] < window[1]:
+            if len(window) != 2 or not (of_this[-1][1] if of_this else 0) <= window[0] < window[1]:
                 raise ValueError(
                     f"windows[{k}]={list(of_block)}: give (first epoch, end) with end after first, one after another"
                 )
-            done.append((int(window[0]), int(window[1])))
-        checked.append(done)
+            of_this.append((int(window[0]), int(window[1])))
+        checked.append(of_this)
     if not any(checked):
         raise ValueError(f"windows={list(windows)}: let at least one block learn")
     return checked

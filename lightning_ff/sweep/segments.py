@@ -51,7 +51,7 @@ def make_segments(network: LocalNetwork, objective: Objective) -> list[Segment]:
 
 
 def make_loss(network: LocalNetwork, objective: Objective) -> JointLoss:
-    """The loss of a segment, from its blocks that have a goodness, that goodness `(P + M,)` or `(N, C)`, the target."""
+    """Loss function of a segment: maps its blocks with a goodness, their goodness and the target to a scalar."""
     if objective == "loss_of_sum":
         return _loss_of_sum(network)
     return _last_loss if objective == "last" else _sum_of_losses
@@ -73,8 +73,8 @@ def _last_loss(blocks: Sequence[LocalBlock], goodness: Sequence[Tensor], target:
 
 
 def _loss_of_sum(network: LocalNetwork) -> JointLoss:
-    """The last block's loss for the goodness summed over all blocks, with a threshold that fits the sum."""
-    loss = copy(own_loss(network.stack[-1]))  # shares what it learns, and keeps a threshold of its own
+    """The last block's loss for the goodness summed over all blocks, with a threshold for the sum."""
+    loss = copy(own_loss(network.stack[-1]))  # shares parameters, but has its own threshold
     if network.mode == "pair":
         measuring = [(b, s[0]) for b, s in zip(network.stack, network.shapes, strict=True) if b.goodness is not None]
         loss.bind(sum(block.unit(shape) for block, shape in measuring))

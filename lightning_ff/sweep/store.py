@@ -20,7 +20,7 @@ from lightning_ff.sweep.schedule import Windows
 
 
 class _Key(NamedTuple):
-    """What kept outputs are the input of, and for what they hold: these frozen blocks, this version of the inputs."""
+    """Block that kept outputs are the input of, and what they depend on: frozen blocks and version of the inputs."""
 
     block: int
     fixed_since: int
@@ -28,14 +28,14 @@ class _Key(NamedTuple):
 
 
 class KeptOutputs:
-    """Input of the first block that learns, by sample; it begins anew when a block before it has learned.
+    """Input of the first block that learns, by sample; dropped when a block before it has learned.
 
     Args:
-        windows: Which blocks learn when.
-        memory: Bound in MiB on what is kept in memory; more goes to a temporary file.
+        windows: In which epochs blocks learn.
+        memory: Limit in MiB; larger outputs are kept in a temporary file.
 
     Attributes:
-        batches: Batches of an epoch, by which memory is reserved.
+        batches: Number of batches per epoch, for which memory is reserved.
     """
 
     batches: float = 1
@@ -47,13 +47,13 @@ class KeptOutputs:
         self._earlier: tuple[_Key, OutputCache] | None = None
 
     def get(self, index: Tensor, epoch: int, version: int) -> tuple[int, Activation] | None:
-        """Index of a block and its input `(G N, ...)` for samples `(N,)`; None where one of them is missing.
+        """Index of a block and its input `(G N, ...)` for samples `(N,)`; None if one of the samples is missing.
 
-        It is the first block that learns, or an earlier one whose input is still known.
+        It is the first block that learns, or an earlier one whose kept input is still valid.
         """
         if not self.windows.first(epoch):
             return None
-        self._open(len(index), epoch, version)
+        self._update_caches(len(index), epoch, version)
         for entry in (self._kept, self._earlier):
             if entry is not None and (rows := entry[1].get(index)) is not None:
                 return entry[0].block, _unstack(rows)
@@ -64,8 +64,8 @@ class KeptOutputs:
         assert self._kept is not None
         self._kept[1].put(index, _stack(x, len(index)))
 
-    def _open(self, samples: int, epoch: int, version: int) -> None:
-        """Make room where what is kept is of other blocks or inputs; what still holds serves until all have come."""
+    def _update_caches(self, samples: int, epoch: int, version: int) -> None:
+        """Start a new cache if the block or the inputs have changed; a valid earlier one is used until it is full."""
         first = self.windows.first(epoch)
         key = _Key(first, self.windows.fixed_since(first, epoch), version)
         if self._kept is not None and self._kept[0] == key:
@@ -73,19 +73,19 @@ class KeptOutputs:
         if self._earlier is not None:
             self._earlier[1].close()
         self._earlier, self._kept = self._kept, None
-        if self._earlier is not None and not self._holds(self._earlier[0], key, epoch):
+        if self._earlier is not None and not self._is_valid(self._earlier[0], key, epoch):
             self._earlier[1].close()
             self._earlier = None
         batches = int(self.batches) if isfinite(self.batches) else 1
         self._kept = key, OutputCache(samples * batches, self.memory)
 
-    def _holds(self, old: _Key, new: _Key, epoch: int) -> bool:
-        """Whether what was kept for an earlier block is still what it would be."""
+    def _is_valid(self, old: _Key, new: _Key, epoch: int) -> bool:
+        """Whether the outputs kept for an earlier block are still valid."""
         fixed = self.windows.fixed_since(old.block, epoch) == old.fixed_since
         return old.block < new.block and old.version == new.version and fixed
 
     def close(self) -> None:
-        """Free what is kept."""
+        """Free all kept outputs."""
         for entry in (self._kept, self._earlier):
             if entry is not None:
                 entry[1].close()
@@ -106,17 +106,17 @@ def _unstack(rows: Activation) -> Activation:
 
 
 class OutputCache:
-    """What a frozen part of a network gives for each sample, filled as samples come by.
+    """Outputs of a frozen part of a network by sample, filled batch by batch.
 
     Args:
-        samples: Number of samples to make room for; more may come.
-        memory: Bound in MiB; a cache that would be larger lies in a temporary file.
+        samples: Number of samples to reserve memory for; the cache grows if there are more.
+        memory: Limit in MiB; a larger cache is kept in a temporary file.
     """
 
     def __init__(self, samples: int, memory: float) -> None:
-        self._room = samples
+        self._capacity = samples
         self._memory = memory
-        self._slot = torch.full((samples,), -1)
+        self._position = torch.full((samples,), -1)
         self._filled = 0
         self._stores: list[Tensor] = []
         self._folder: Path | None = None
@@ -128,54 +128,57 @@ class OutputCache:
 
     @property
     def on_disk(self) -> bool:
-        """Whether it lies in a file."""
+        """Whether the cache is kept in a file."""
         return self._folder is not None
 
     def get(self, index: Tensor) -> Activation | None:
-        """Rows of the samples `(N,)` as `put` got them, `(N, G, ...)`; None if one of them is missing."""
-        where = self._where(index.cpu())
-        if not self._stores or bool((where < 0).any()):
+        """Outputs `(N, G, ...)` of the samples `(N,)`, as given to `put`; None if one of them is missing."""
+        positions = self._positions(index.cpu())
+        if not self._stores or bool((positions < 0).any()):
             return None
-        rows = [store.index_select(0, where.to(store.device)) for store in self._stores]
+        rows = [store.index_select(0, positions.to(store.device)) for store in self._stores]
         rows = [row.to(index.device) for row in rows]
         return tuple(rows) if self._tuple else rows[0]
 
     def put(self, index: Tensor, rows: Activation) -> None:
-        """Keep rows `(N, G, ...)` of samples `(N,)`, those known already anew."""
+        """Keep outputs `(N, G, ...)` of samples `(N,)`; replaces those already kept."""
         entries = (rows,) if isinstance(rows, Tensor) else rows
         self._tuple = not isinstance(rows, Tensor)
-        place = index.cpu()
-        where = self._where(place)
-        fresh = where < 0
-        where[fresh] = torch.arange(self._filled, self._filled + int(fresh.sum()))
-        self._slot[place] = where
-        self._filled += int(fresh.sum())
-        if not self._stores or self._filled > self._room:
+        samples = index.cpu()
+        positions = self._positions(samples)
+        new = positions < 0
+        positions[new] = torch.arange(self._filled, self._filled + int(new.sum()))
+        self._position[samples] = positions
+        self._filled += int(new.sum())
+        if not self._stores or self._filled > self._capacity:
             self._grow(entries)
         for store, entry in zip(self._stores, entries, strict=True):
-            store.index_copy_(0, where.to(store.device), entry.detach().to(store.device))
+            store.index_copy_(0, positions.to(store.device), entry.detach().to(store.device))
 
     def close(self) -> None:
         """Free the memory, and remove the file."""
         self._stores, self._filled = [], 0
-        self._slot.fill_(-1)
+        self._position.fill_(-1)
         if self._folder is not None:
-            self._removed()
+            self._remove_folder()
             self._folder = None
 
-    def _where(self, index: Tensor) -> Tensor:
+    def _positions(self, index: Tensor) -> Tensor:
+        """Positions of samples in the cache, -1 for samples that are not kept."""
         highest = int(index.max()) + 1
-        if highest > len(self._slot):
-            self._slot = torch.cat((self._slot, torch.full((max(highest, 2 * len(self._slot)) - len(self._slot),), -1)))
-        return self._slot[index]
+        if highest > len(self._position):
+            self._position = torch.cat(
+                (self._position, torch.full((max(highest, 2 * len(self._position)) - len(self._position),), -1))
+            )
+        return self._position[index]
 
     def _grow(self, like: tuple[Tensor, ...]) -> None:
-        """Room for all samples, twice as much where more came than were announced."""
-        old, self._room = self._stores, max(self._room, 2 * self._room if self._stores else 0, self._filled)
-        size = sum(self._room * entry[0].numel() * entry.element_size() for entry in like)
+        """Reserve memory for all samples; doubles it if there are more than expected."""
+        old, self._capacity = self._stores, max(self._capacity, 2 * self._capacity if self._stores else 0, self._filled)
+        size = sum(self._capacity * entry[0].numel() * entry.element_size() for entry in like)
         if self._folder is None and size > self._memory * 2**20:
             self._folder = Path(tempfile.mkdtemp(prefix="lightning-ff-"))
-            self._removed = finalize(self, shutil.rmtree, self._folder, True)  # however the process ends
+            self._remove_folder = finalize(self, shutil.rmtree, self._folder, True)  # at exit too
         self._stores = [self._new(entry) for entry in like]
         for store, before in zip(self._stores, old, strict=False):
             store[: len(before)] = before.to(store.device)
@@ -185,7 +188,7 @@ class OutputCache:
                     path.unlink()
 
     def _new(self, like: Tensor) -> Tensor:
-        shape = (self._room, *like.shape[1:])
+        shape = (self._capacity, *like.shape[1:])
         if self._folder is None:
             return torch.empty(shape, dtype=like.dtype, device=like.device)
         self._files += 1

@@ -1,4 +1,4 @@
-"""Sweep: the one training loop. Each segment learns from its own loss, with no gradient between segments.
+"""Sweep: the training loop. Each segment learns from its own loss, with no gradient between segments.
 
 Shapes: N samples, P positives, M negatives, C classes.
 """
@@ -28,13 +28,13 @@ StepFn = Callable[[list[str]], object]
 
 
 class Start(NamedTuple):
-    """Where a sweep starts.
+    """Start of a sweep.
 
     Attributes:
         x: Input of a block, encoded and normalised.
         target: Positives or labels.
         block: Index of that block.
-        features: Normalised outputs of the blocks before, where a readout learns from the sweep.
+        features: Normalised outputs of the blocks before it, if a readout learns from the sweep.
     """
 
     x: Activation
@@ -45,7 +45,7 @@ class Start(NamedTuple):
 
 @dataclass
 class SweepResult:
-    """What a sweep gives, detached.
+    """Detached results of a sweep.
 
     Attributes:
         losses: Loss of every segment that learned, and of the readout, by name.
@@ -58,7 +58,7 @@ class SweepResult:
 
 @dataclass
 class _Batch:
-    """A batch on its way through the segments; `pending` are losses that wait for one backward on their sum."""
+    """State of a batch in a sweep; `pending` are the losses for one backward on their sum, with their optimizers."""
 
     x: Activation
     target: Target
@@ -79,29 +79,29 @@ class Sweep:
     """Train a network on a batch: forward, loss, backward and step of each segment in turn.
 
     Args:
-        network: The network; `network.stage` says which of its blocks are in this process.
+        network: The network; `network.stage` has the blocks of this process.
         optimizers: One optimizer per block, by the block's name.
         segments: What is differentiated: "local" (each block its own loss), or one segment of all blocks:
             "sum_of_losses", "loss_of_sum", "last".
-        schedule: Which segments learn in which epoch; None: all, always.
+        schedule: Which segments learn in which epoch; None is all in every epoch.
         store: Keeps outputs of frozen blocks; None computes them again for every batch.
-        backward_fn: Called with a loss and the names of the optimizers whose gradients it gives; None is
+        backward_fn: Called with a loss and the names of the optimizers whose gradients to compute; None is
             `loss.backward()`.
         step_fn: Called with the names of the optimizers that have gradients, at the end of a batch even if there are
             none (step="batch"); None steps them.
         backward: "per_block" frees each segment's graph before the next is built; "summed" runs one backward on the
             sum of the losses: equal weights, more memory.
-        step: "batch" steps once after the sweep; "block" steps each block as soon as its gradients are there.
+        step: "batch" steps once after the sweep; "block" steps each block right after its backward.
         refresh_output: Run a block again after its step, so that the next one gets the output of the new weights.
 
     Attributes:
-        epoch: The epoch that the schedule goes by; set it before the first batch of an epoch.
-        version: A number that stays as long as every sample keeps its inputs; None where they change, so that nothing
-            is kept.
+        epoch: Current epoch, for the schedule; set it before the first batch of an epoch.
+        version: Number that changes when a sample's inputs change; None if they change every epoch, so that nothing is
+            kept.
 
     Raises:
         ValueError: an argument is not one of its choices, or two do not fit.
-        TypeError: the optimizers are no :class:`~lightning_ff.BlockOptimizers`.
+        TypeError: `optimizers` is not a :class:`~lightning_ff.BlockOptimizers`.
 
     Example::
 
@@ -159,13 +159,13 @@ class Sweep:
         """Learn from a batch.
 
         Args:
-            x: Input of the first block, encoded and normalised, or of the block that `block` names.
+            x: Input of the first block, encoded and normalised, or of the block with index `block`.
             target: `Pairs(P)` for inputs `(P + M, ...)`, or `Labels(label)` for inputs `(N, ...)`.
             image: Plain inputs `(N, ...)`; a readout that learns from the neutral view needs them.
             label: Classes `(N,)`; a readout that learns needs them.
-            index: Indices of the samples in the data set `(N,)`; outputs are kept by them.
+            index: Indices of the samples in the data set `(N,)`, needed to keep outputs.
             block: Index of the block that `x` is the input of.
-            features: Normalised outputs of the blocks before it, where a readout learns from the sweep.
+            features: Normalised outputs of the blocks before it, if a readout learns from the sweep.
             update: Step the optimizers; without it gradients accumulate.
 
         Returns:
@@ -178,7 +178,7 @@ class Sweep:
                 self._keep(segment, batch)
             h = self._run_segment(segment, learns, batch)
             if needs_output or segment is not route[-1][0]:
-                self._hand_over(segment, h, learns, batch)
+                self._set_next_input(segment, h, learns, batch)
         if not self.network.stage.is_last:
             self.network.stage.send_forward(batch.x, target, batch.features, label)
         if self.reads_out:
@@ -187,7 +187,7 @@ class Sweep:
         return batch.result
 
     def start(self, label: Tensor, index: Tensor | None) -> Start | None:
-        """Where a batch starts other than at the data: what the stage before has sent, or kept outputs; else None."""
+        """Start from a message of the stage before, or from kept outputs; None to start from the data."""
         stage = self.network.stage
         if not stage.is_first:
             received = stage.recv_forward(label)
@@ -201,7 +201,7 @@ class Sweep:
         return Start(x, Labels(label) if self.network.mode == "class" else Pairs(len(label)), block)
 
     def learns(self, segment: Segment) -> bool:
-        """Whether a segment learns now."""
+        """Whether a segment learns in this epoch."""
         return self.schedule.learns(segment, self.epoch) and bool(self.names(segment))
 
     def names(self, segment: Segment) -> list[str]:
@@ -210,23 +210,23 @@ class Sweep:
 
     @property
     def reads_out(self) -> bool:
-        """Whether the readout has parameters and learns beside the blocks."""
+        """Whether the readout has parameters and learns together with the blocks."""
         return "readout" in self.optimizers.by_block
 
     @property
-    def _reads_sweep(self) -> bool:
+    def _readout_uses_sweep(self) -> bool:
         """Whether the readout learns from the features of the sweep itself."""
         return self.reads_out and (self.network.mode == "class" or self.network.readout.view == "positive")
 
     def _route(self, block: int) -> tuple[list[tuple[Segment, bool]], bool]:
-        """Segments that run here, with whether they learn, and whether the last output is needed."""
+        """Segments to run in this process, with whether they learn; and whether the last output is needed."""
         stage = self.network.stage
         route = [
             (segment, self.learns(segment))
             for segment in self.segments
             if segment.blocks[0] >= block and stage.owns(segment.blocks[0])
         ]
-        needs_output = self._reads_sweep or not stage.is_last
+        needs_output = self._readout_uses_sweep or not stage.is_last
         while route and not needs_output and not route[-1][1]:
             route.pop()
         return route, needs_output
@@ -264,7 +264,7 @@ class Sweep:
         return h, goodness, terms
 
     def _set_mode(self, block: LocalBlock, segment: Segment, k: int, learns: bool) -> None:
-        """Train mode for blocks that learn, and for blocks without weights in the epochs of their segment."""
+        """Set train mode for blocks that learn, and for blocks without weights in the epochs of their segment."""
         has_optimizer = self.network.names[k] in self.optimizers.by_block
         weightless = not has_optimizer and next(block.parameters(), None) is None
         trains = learns if has_optimizer else weightless and self.schedule.learns(segment, self.epoch)
@@ -272,8 +272,8 @@ class Sweep:
             block.train(trains)
 
     @torch.no_grad()
-    def _hand_over(self, segment: Segment, h: Activation, learns: bool, batch: _Batch) -> None:
-        """Make the detached output of a segment the input of the next one."""
+    def _set_next_input(self, segment: Segment, h: Activation, learns: bool, batch: _Batch) -> None:
+        """Set the input of the next segment to the detached output of this one."""
         block, h = self._block(segment.blocks[-1]), detach(h)
         if self.refresh_output and learns and batch.updates:
             h = block.refresh(batch.x, batch.positives)
@@ -288,8 +288,8 @@ class Sweep:
             self.store.put(batch.index, batch.x)
 
     def _collect(self, batch: _Batch) -> None:
-        """Keep what a block hands on, where the readout learns from the sweep."""
-        if self._reads_sweep:
+        """Collect the normalised output of a block, if the readout learns from the sweep."""
+        if self._readout_uses_sweep:
             batch.features.append(rows(first(batch.x).detach(), batch.target))
 
     def _block(self, k: int) -> LocalBlock:
@@ -298,7 +298,7 @@ class Sweep:
     # Learning
 
     def _learn(self, loss: Tensor, names: list[str], batch: _Batch) -> None:
-        """The backward of a segment or readout, and its step where blocks step on their own."""
+        """Run the backward of a segment or readout, and its step if step="block"."""
         if self.backward_mode == "summed":
             batch.pending[loss] = names
             return
@@ -311,10 +311,10 @@ class Sweep:
         self.backward_fn(loss, names)
 
     def _learn_readout(self, batch: _Batch) -> None:
-        """The readout's backward on detached features of its view."""
+        """Run the readout's backward on detached features of its view."""
         network = self.network
         features: list[Tensor] | None = batch.features
-        if not self._reads_sweep:
+        if not self._readout_uses_sweep:
             if batch.image is None:
                 raise ValueError("image=None: the readout learns from the neutral view, so give the sweep the images")
             with torch.no_grad(), network.evaluating():
@@ -328,7 +328,7 @@ class Sweep:
         self._learn(loss, ["readout"], batch)
 
     def _finish(self, batch: _Batch) -> None:
-        """The one backward on the sum where losses wait for it, and the step at the end of a batch."""
+        """Run the backward on the sum of pending losses, and the step at the end of a batch."""
         if batch.pending:
             names = [name for of_loss in batch.pending.values() for name in of_loss]
             loss = torch.stack(list(batch.pending)).sum()
@@ -338,7 +338,7 @@ class Sweep:
             self._update(list(self._unstepped))
 
     def _update(self, names: list[str]) -> None:
-        """Step optimizers that have gradients, and drop these."""
+        """Step optimizers that have gradients, and zero these."""
         self.step_fn(names)
         self.optimizers.zero_grad(names=names)
         for name in names:

@@ -33,7 +33,7 @@ class Meter:
 
 
 class _Held:
-    """A saved tensor; its storage counts once however often it is saved, until the graph lets go of all."""
+    """A saved tensor; its storage counts once however often it is saved, until the graph frees all."""
 
     def __init__(self, tensor: Tensor, meter: Meter, counted: bool) -> None:
         storage = tensor.untyped_storage()

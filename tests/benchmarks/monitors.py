@@ -1,4 +1,4 @@
-"""What monitors of representations cost, and what kept outputs save under a greedy schedule.
+"""Cost of monitors of representations, and time saved by kept outputs under a greedy schedule.
 
     python -m tests.benchmarks.monitors --json monitors.json
 

@@ -1,4 +1,4 @@
-"""What benchmarks share: arguments, the table, the JSON file."""
+"""Helpers of benchmarks: arguments, the table, the JSON file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 
 def arguments(description: str, threads: int = 2) -> argparse.Namespace:
-    """`--json FILE`, `--threads N` (so many unless told otherwise) and `--quick`."""
+    """`--json FILE`, `--threads N` (with a default) and `--quick`."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
     parser.add_argument("--threads", type=int, default=min(threads, os.cpu_count() or 1), help="threads of torch")

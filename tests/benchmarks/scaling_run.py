@@ -60,7 +60,7 @@ class Noise(ImageData):
 
 
 class Sleep(nn.Module):
-    """Takes 30 ms of nobody's processor."""
+    """Sleeps for 30 ms."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         time.sleep(0.03)
@@ -77,7 +77,7 @@ class Clock(PassThroughProfiler):
 
     @override
     def start(self, action_name: str) -> None:
-        """A batch begins, or something else."""
+        """Called at the start of a batch."""
         if action_name != "run_training_batch":
             return
         if len(self.begins) == WARM:
@@ -85,7 +85,7 @@ class Clock(PassThroughProfiler):
         self.begins.append(time.perf_counter())
 
     def result(self, model: nn.Module) -> dict[str, float]:
-        """To be asked for when the run is through."""
+        """Result after the run."""
         began, parameters = self.begins[WARM:], sum(p.numel() for p in model.parameters())
         seconds = (began[-1] - began[0]) / (len(began) - 1)
         return {"seconds": seconds, "traffic": self.elements / len(began) / parameters}

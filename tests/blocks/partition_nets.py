@@ -1,4 +1,4 @@
-"""Small networks as people write them, for the tests of partition."""
+"""Small networks in common coding styles, for the tests of partition."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Mobile(nn.Module):
 
 
 class Overwriting(nn.Module):
-    """Residual block that first overwrites its input: the skip carries what has been overwritten."""
+    """Residual block that first overwrites its input: the skip is the overwritten input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Overwriting(nn.Module):
 
 
 def overwriting() -> nn.Sequential:
-    """Blocks that begin with operations in place; inputs (1, 4, 4)."""
+    """Blocks that start with in-place operations; inputs (1, 4, 4)."""
     return nn.Sequential(nn.Conv2d(1, 4, 3, 1, 1), Overwriting(), Overwriting(), nn.Flatten(), nn.Linear(64, 3))
 
 
@@ -214,7 +214,7 @@ class Noisy(nn.Module):
 
 
 class Pair(nn.Module):
-    """Takes and gives a tuple in a way that cannot be traced."""
+    """Takes and returns a tuple in a way that cannot be traced."""
 
     def __init__(self, last: bool = False) -> None:
         super().__init__()
@@ -230,7 +230,7 @@ class Pair(nn.Module):
 
 
 class Odd(nn.Module):
-    """Constants, a plain tensor as attribute, counters, a module made on the fly, an unused layer; inputs (6,)."""
+    """Constants, a plain tensor as attribute, counters, a module created in forward, an unused layer; inputs (6,)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Where a block's channels are, and that goodness and normalisation look there."""
+"""Channel axis of a block, and its use in goodness and normalisation."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ BACK = nn.Sequential(Permuted(0, 2, 3, 1), nn.Linear(3, 8), Permuted(0, 3, 1, 2)
         (nn.Sequential(nn.Conv2d(3, 8, 3), Permuted(0, 2, 3, 1), nn.LayerNorm(8)), -1),
         (BACK, 1),
         (nn.Sequential(Permuted(0, 2, 3, 1), nn.Linear(3, 9), Permuted(0, 3, 1, 2)), 1),  # as many rows as channels
-        (nn.Sequential(nn.Conv2d(3, 9, 1), Permuted(0, 3, 2, 1)), 1),  # a layout nobody can tell: as the layer had it
+        (nn.Sequential(nn.Conv2d(3, 9, 1), Permuted(0, 3, 2, 1)), 1),  # an ambiguous layout: that of the layer
         (nn.Sequential(nn.ReLU()), 1),
         (nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(2)), 1),
         (nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(2), Permuted(0, 2, 1)), -1),

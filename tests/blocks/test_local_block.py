@@ -1,4 +1,4 @@
-"""LocalBlock: what it computes, hands on and refuses."""
+"""LocalBlock: its computations, outputs and errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def statistics(layers: nn.Sequential) -> Iterable[Tensor]:
 
 
 class Skip(nn.Module):
-    """Takes one tensor or two, gives two."""
+    """Takes one tensor or two, returns two."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -102,7 +102,7 @@ def twins(goodness: Any, loss: Any, *terms: Term) -> tuple[LocalBlock, LocalBloc
 @pytest.mark.parametrize("goodness", [SumSquare(), MeanSquare()], ids=str)
 @pytest.mark.parametrize("loss", [ThresholdLoss(1.0), SymBa(4.0)], ids=str)
 def test_with_squared_goodness_alone_the_full_gradient_changes_nothing(goodness: Any, loss: Any) -> None:
-    """The derivative of a square at a silent unit is zero, so there is nothing to pass on."""
+    """The derivative of a square at an inactive unit is zero, so there is no gradient to pass."""
     plain, full = twins(goodness, loss)
     x = torch.randn(16, 10)
     for a, b in zip(gradients(plain, x, 8), gradients(full, x, 8), strict=True):

@@ -1,4 +1,4 @@
-"""Normalisation of what a block hands on, against numpy."""
+"""Normalisation of blocks' outputs, against numpy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What partition gives: the blocks, their output, gradients, parameters and modes, and the table."""
+"""Partition: the blocks, their outputs, gradients, parameters and modes, and the table."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def batch(shape: tuple[int, ...], n: int = 3, seed: int = 0) -> Tensor:
 
 
 def run(blocks: Partition, x: Tensor) -> list[tuple[Tensor, ...]]:
-    """What every block hands over."""
+    """Output of every block."""
     handed: list[tuple[Tensor, ...]] = [(x,)]
     for block in blocks:
         h = block(*handed[-1])
@@ -287,7 +287,7 @@ def test_explicit_cuts() -> None:
     x = batch((1, 8, 8))
     for cuts, names in [
         (["layer1"], ["conv..layer1", "layer2..fc"]),
-        (["bn"], ["conv", "layer1..fc"]),  # the next block begins with a ReLU in place
+        (["bn"], ["conv", "layer1..fc"]),  # the next block starts with an in-place ReLU
         (("layer2.0", "layer1.0"), ["conv..layer1.0", "layer1.1..layer2.0", "layer2.1..fc"]),
         (["layer1", "layer2", "fc"], ["conv..layer1", "layer2", "fc"]),
         (["fc"], ["conv..fc"]),

@@ -18,7 +18,7 @@ def batch(*shape: int) -> Tensor:
 
 
 class Rectified(nn.Module):
-    """A skip that carries what a module in place has made of it."""
+    """A skip that an in-place module has changed."""
 
     def __init__(self, use: bool) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def test_views_of_what_is_handed_over_are_not_overwritten() -> None:
 
 
 def test_a_cheap_start_is_not_copied() -> None:
-    """What is written to was made in the block itself."""
+    """The overwritten tensor is computed in the block itself."""
     blocks: Any = partition(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.ReLU(inplace=True)))
     assert ["duplicate" in block.code for block in blocks] == [False, False]
 

@@ -1,4 +1,4 @@
-"""What partition refuses, and what it says."""
+"""Errors of partition, and their messages."""
 
 from __future__ import annotations
 

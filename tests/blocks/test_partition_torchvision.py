@@ -1,4 +1,4 @@
-"""What partition gives for torchvision's classification models, at 64 pixels."""
+"""Partition of torchvision's classification models, at 64 pixels."""
 
 from __future__ import annotations
 

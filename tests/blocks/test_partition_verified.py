@@ -1,4 +1,4 @@
-"""Networks whose recorded forward is not their own are refused, or kept whole where that is possible."""
+"""Networks whose recorded forward is not their own raise errors, or are kept whole if possible."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_named_modules_are_compared_in_training_too() -> None:
 
 
 class Frozen(nn.Module):
-    """A part that is run without gradients on purpose."""
+    """A part that runs without gradients."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ def test_rows_come_back_by_sample_whatever_the_order_and_however_many(memory: fl
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(50, 2, 3, generator=generator)
     index = torch.randperm(900, generator=generator)[:50]
-    kept = OutputCache(samples=10, memory=memory)  # far too few were announced
+    kept = OutputCache(samples=10, memory=memory)  # more samples than expected
     for part in torch.arange(50).split(7):
         assert kept.get(index[part]) is None
         kept.put(index[part], rows[part])

@@ -53,7 +53,7 @@ def probed(data: Digits) -> tuple[Tensor, Tensor]:
 
 
 def predicted(h: Tensor, label: np.ndarray, **arguments: Any) -> np.ndarray:
-    """What a regression on the other folds says of each sample."""
+    """Predictions of each sample by a regression on the other folds."""
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, **arguments))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     return np.asarray(cross_val_predict(model, h.flatten(1).double().numpy(), label, cv=folds))
@@ -90,7 +90,7 @@ def test_a_pair_mode_learner_is_probed_on_images_that_tell_no_label() -> None:
     assert not any("unseen" in key for key in trainer.callback_metrics)
     own = layers(model, model.network.labels(image, label))["block00"]  # type: ignore[union-attr, arg-type, misc]
     leaked = (predicted(own, label.numpy()) == label.numpy()).mean()
-    assert leaked > rows["block00"][0]  # with their own labels written in, the label is what is read
+    assert leaked > rows["block00"][0]  # with their own labels written in, the probe reads the label
 
 
 def test_a_class_held_out_of_training_is_told_from_the_rest() -> None:
@@ -108,7 +108,7 @@ def test_a_class_held_out_of_training_is_told_from_the_rest() -> None:
 
 
 class Plain(LightningModule):
-    """No learner."""
+    """A LightningModule that is not a learner."""
 
     num_classes = 10
 

@@ -201,7 +201,7 @@ def test_channels_are_averaged_over_positions() -> None:
 
 
 class Plain(LightningModule):
-    """No learner: an ordinary LightningModule."""
+    """An ordinary LightningModule, not a learner."""
 
     num_classes = 10
 

@@ -1,4 +1,4 @@
-"""Activations that monitors take from evaluation's own scan are those of a pass with the samples' own labels."""
+"""Activations recorded in the class scan of an evaluation equal those of a pass with the samples' own labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_ff.data import Digits
 
 
 class Seen(SparsityMonitor):
-    """Keeps what it is shown."""
+    """Keeps the recorded activations."""
 
     def see(self, trainer: Trainer, module: LightningModule, found: dict[str, Tensor], *more: Any) -> None:
         self.shown = [*getattr(self, "shown", []), found]
@@ -51,7 +51,7 @@ def test_a_scan_gives_what_a_pass_of_its_own_gives(
 
 
 def test_scores_are_no_activations_of_a_scan() -> None:
-    """The readout runs once for the batch, and never in a pass of its own."""
+    """The readout runs once per batch, and in no separate pass."""
     monitor = Seen(["network.readout"])
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[monitor])
     model = ForwardForward(10, (1, 8, 8), blocks=layers())
@@ -60,7 +60,7 @@ def test_scores_are_no_activations_of_a_scan() -> None:
 
 
 def test_classes_held_out_are_shown_by_the_policy() -> None:
-    """Only the true label is among the candidates of a scan as a monitor wants it."""
+    """Only the true label is among the candidate labels of a scan."""
     model = ForwardForward(10, (1, 8, 8), blocks=layers())
     assert representations.scans(model, "neutral")
     model.held_out = (3,)

@@ -1,4 +1,4 @@
-"""Blocks that learn one after another: who learns when, kept outputs, resuming, what a run's end is."""
+"""Schedules of blocks: epochs in which each learns, kept outputs, resuming, the end of a run."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_laps_and_windows() -> None:
 
 
 def test_a_greedy_run_equals_plain_torch() -> None:
-    """Block after block in a loop of its own, on the same positives and negatives, with one optimizer each."""
+    """Block after block in a separate loop, on the same positives and negatives, with one optimizer each."""
     model, plain = learner(negatives=FixedPool()), learner(negatives=FixedPool())
     fit(model, GreedySchedule(epochs=2))
     batches = [plain.inputs(x, y, index) for x, y, index in data()]
@@ -149,7 +149,9 @@ def test_outputs_are_computed_once_and_each_block_begins_from_what_was_kept_befo
     model = learner(negatives=FixedPool())
     calls = runs_of_block_0(model)
     fit(model, GreedySchedule(epochs=3), log_every_n_steps=1000)
-    assert calls == [STEPS * 3 + STEPS]  # its own three epochs, and once for block 1; block 2 begins from that
+    assert calls == [
+        STEPS * 3 + STEPS
+    ]  # its own three epochs, and once for block 1; block 2 starts from the kept outputs
 
 
 def test_a_redrawn_pool_is_computed_again() -> None:

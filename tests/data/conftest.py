@@ -17,7 +17,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Fake(ImageData):
-    """100 training images of which each holds its own position, 23 test images, three classes."""
+    """100 training images that contain their own index, 23 test images, three classes."""
 
     classes = ("cat", "dog", "emu")
     input_shape = (1, 2, 3)

@@ -1,4 +1,4 @@
-"""BatchLoader on its own: which samples it draws, in which order, and what it costs."""
+"""BatchLoader without a Trainer: samples, their order, and cost."""
 
 from __future__ import annotations
 
@@ -145,11 +145,11 @@ def test_state_resumes_exactly(position: int, shuffle: bool) -> None:
     second = make(n=20, batch_size=4, shuffle=shuffle)
     second.load_state_dict(first.state_dict())
     second.sampler.set_epoch(2)  # as Lightning does
-    iter(second)  # asked for and left alone, as Lightning does too
+    iter(second)  # iter() without a batch, as Lightning does too
     assert second.state_dict() == first.state_dict()
     assert [number for batch in begun for number in batch] + drawn(second) == expected
     assert len(second) == 5
-    assert drawn(second) == expected  # only the first pass is a rest
+    assert drawn(second) == expected  # only the first pass resumes
     second.sampler.set_epoch(3)
     assert len(drawn(second)) == 20
 
@@ -157,7 +157,7 @@ def test_state_resumes_exactly(position: int, shuffle: bool) -> None:
 def test_state_of_a_finished_epoch_neither_skips_nor_repeats() -> None:
     first = make(n=20, batch_size=4, shuffle=True)
     batches = iter(first)
-    for _ in range(5):  # Lightning does not ask for a sixth
+    for _ in range(5):  # Lightning does not request a sixth batch
         next(batches)
     second = make(n=20, batch_size=4, shuffle=True)
     second.load_state_dict(first.state_dict())

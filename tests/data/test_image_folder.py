@@ -1,4 +1,4 @@
-"""ImageFolder: the user's own pictures."""
+"""ImageFolder: custom pictures."""
 
 from __future__ import annotations
 

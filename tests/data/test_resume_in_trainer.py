@@ -17,7 +17,7 @@ from lightning_ff.data import Batch, Digits, ImageData
 
 BATCHES = 5  # an epoch of 90 training images in batches of 18
 Seen = list[tuple[int, list[int]]]
-# What Lightning says of the small modules and callbacks here, which are as they are on purpose.
+# Lightning's warnings about the small modules and callbacks here.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization"),
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create"),
@@ -26,7 +26,7 @@ pytestmark = [
 
 
 class Recorder(LightningModule):
-    """Notes the epoch and the indexes of each training batch."""
+    """Records the epoch and the indices of each training batch."""
 
     def __init__(self, manual: bool = False) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ def test_resume_from_every_checkpoint_sees_exactly_the_rest(tmp_path: Path, fake
 
 
 class Stop(Exception):
-    """The power went out."""
+    """A run is interrupted."""
 
 
 class Stopped(Recorder):
@@ -197,7 +197,7 @@ def test_with_other_batches_the_epoch_begins_again(
 
 def test_an_epoch_that_begins_again_says_so(tmp_path: Path, fake: type[ImageData]) -> None:
     _, checkpoint = ended_by_max_steps(tmp_path, data(fake), BATCHES + 2)
-    said = "after 2 batches of 18 in epoch 1, and batches of all processes together now have 9: the epoch begins again"
+    said = "after 2 batches of 18 in epoch 1, and batches of all processes together now have 9: the epoch starts again"
     with pytest.warns(UserWarning, match=said):
         trainer(tmp_path, max_steps=20).fit(Recorder(True), fake(batch_size=9, val_size=10), ckpt_path=checkpoint)
 
@@ -261,7 +261,7 @@ def test_fit_never_reads_the_test_set(tmp_path: Path, fake: type[ImageData]) -> 
 
 
 class Filing(Recorder):
-    """Writes what each process saw to a file."""
+    """Writes the samples of each process to a file."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()

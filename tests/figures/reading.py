@@ -1,4 +1,4 @@
-"""What a picture shows, read back from the Figure and from its pixels."""
+"""Contents of a picture, read from the Figure and from its pixels."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def words(axis: Axes) -> list[str]:
 
 
 def ticks(axis: Axes, side: str) -> dict[float, str]:
-    """Place and name of every tick."""
+    """Position and name of every tick."""
     own = axis.xaxis if side == "x" else axis.yaxis
     return dict(zip(own.get_ticklocs().tolist(), [label.get_text() for label in own.get_ticklabels()], strict=True))
 
@@ -67,7 +67,7 @@ def inside(axis: Axes, picture: np.ndarray) -> np.ndarray:
 
 
 def overlapping(texts: list[Any]) -> list[tuple[str, str]]:
-    """Pairs of texts whose boxes meet, leaders to what they name left out."""
+    """Pairs of texts whose boxes overlap, without leader lines."""
     boxes = [(text.get_text(), Text.get_window_extent(text)) for text in texts if text.get_text()]
     return [
         (a, b)

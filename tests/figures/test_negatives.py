@@ -103,7 +103,7 @@ def test_every_class_of_an_appended_code_is_visible(shape: tuple[int, ...], clas
         assert len(strip) >= 1
         assert (strip == strip[0]).all()
         lit = np.flatnonzero(strip[0])
-        assert len(lit) >= 3  # three cells and more of its own, side by side, at the place of the class
+        assert len(lit) >= 3  # at least three adjacent cells at the position of the class
         assert lit[-1] - lit[0] + 1 == len(lit)
         assert set(strip[0][lit]) == {1.0}
         assert int(lit.mean() * classes / picture.shape[1]) == label

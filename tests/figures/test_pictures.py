@@ -1,4 +1,4 @@
-"""What holds of every picture: nothing is blank, cut or moving, the palette is safe, matplotlib comes late."""
+"""Properties of every picture: nothing is blank, cut or moving, a safe palette, a lazy import of matplotlib."""
 
 from __future__ import annotations
 

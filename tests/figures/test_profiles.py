@@ -17,7 +17,7 @@ CLASSES = ["shirt", "shoe", "bag"]
 
 
 def stems(axis: Axes) -> dict[float, float]:
-    """Top of the line at each unit; all begin at 0."""
+    """Top of the line at each unit; all start at 0."""
     (lines,) = (found for found in axis.collections if isinstance(found, LineCollection))
     ends = [segment for segment in lines.get_segments() if len(segment)]
     assert all(segment[0, 1] == 0 for segment in ends)

@@ -19,7 +19,7 @@ NAN = float("nan")
 
 
 def labels(axis: Axes) -> dict[str, tuple[float, float]]:
-    """Where the line ends that each name belongs to."""
+    """End of the line of each name."""
     return {text.get_text(): text.xy for text in axis.texts}  # type: ignore[attr-defined]
 
 

@@ -48,7 +48,7 @@ class Counting(NegativeSampler):
 
 
 def _saved(model: LightningModule, *callbacks: Callback, data: Any = None, validate: Any = None, **flags: Any) -> Found:
-    """What a checkpoint is made of."""
+    """Contents of a checkpoint."""
     trainer = Trainer(**{**QUIET, **flags}, callbacks=[*callbacks, Save()])
     trainer.fit(model, digits() if data is None else data, validate)
     saved = torch.load("saved.ckpt", weights_only=True)
@@ -113,7 +113,7 @@ def _each(of: Any, outputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _outputs(model: LightningModule, *callbacks: Callback, **flags: Any) -> Found:
-    """Keys, kinds and numbers of what callbacks get."""
+    """Keys, types and numbers of the outputs that callbacks get."""
     kept = Outputs()
     Trainer(**{**QUIET, **flags}, callbacks=[*callbacks, kept]).fit(model, loader(4))
     first, last = kept.got

@@ -1,4 +1,4 @@
-"""What a case leaves behind as plain data, and where two of these differ."""
+"""Results of a case as plain data, and the differences of two results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Found(NamedTuple):
 
     Attributes:
         structure: Names, shapes and settings, which are the same on every machine.
-        values: Numbers, which are the same only where the kernels are.
+        values: Numbers, which depend on the kernels of the machine.
     """
 
     structure: dict[str, Any]
@@ -34,7 +34,7 @@ def together(**parts: Found) -> Found:
 
 
 def kind(value: Any) -> Any:
-    """Type and shape of a tensor, such as `float32 (12, 4)`; a plain value is given back."""
+    """Type and shape of a tensor, such as `float32 (12, 4)`; a plain value is returned unchanged."""
     if not isinstance(value, Tensor):
         return value
     graph = "" if value.grad_fn is None else " with a graph"

@@ -37,7 +37,7 @@ def scalable_forward_forward() -> Found:
 
 
 def skips() -> Found:
-    """Activations that are tuples, handed from block to block."""
+    """Activations that are tuples."""
     cuts = {cut: fit(conv(Skipping, cuts=cut)) for cut in ("layers", "finest")}
     return together(**cuts, recompute=fit(conv(Skipping, cuts="layers", recompute=True)))
 
@@ -90,7 +90,7 @@ def accumulation() -> Found:
 
 
 def block_steps() -> Found:
-    """Every block steps on its own, and runs again for the next one."""
+    """Every block steps right after its backward, and runs again for the next one."""
     refreshed = {"step": "block", "refresh_output": True}
     return together(
         pair=fit(pair(**refreshed)), plain=fit(pair(step="block")), **{"class": fit(conv(Dropping, **refreshed))}
@@ -98,7 +98,7 @@ def block_steps() -> Found:
 
 
 def optimizers() -> Found:
-    """Another optimizer and rate for each block, a term, a scheduler that waits for a plateau."""
+    """Another optimizer and rate for each block, a term, a scheduler that monitors a metric."""
     plateau = partial(ReduceLROnPlateau, factor=0.5, patience=0, mode="max")
     model = of_digits(
         block_optimizers={"block01": SGD, "readout": partial(torch.optim.AdamW, lr=0.02)},

@@ -41,7 +41,7 @@ def samplers() -> Found:
 
 
 def hybrid_images() -> Found:
-    """Training without labels, and a readout that learns beside the blocks."""
+    """Training without labels, and a readout that learns together with the blocks."""
     views = ("neutral", "positive")
     return together(
         **{

@@ -39,7 +39,7 @@ class Net(nn.Module):
 
 
 class Skipping(nn.Module):
-    """Skips inside skips: where layers are cut apart, blocks hand over tuples."""
+    """Nested skips: cut into layers, blocks pass tuples."""
 
     def __init__(self) -> None:
         super().__init__()

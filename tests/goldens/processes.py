@@ -17,7 +17,7 @@ from tests.goldens.runs import ADAM, QUIET, conv, digits, pair
 
 
 class Keep(Callback):
-    """Saves a checkpoint at the end, for which all processes meet."""
+    """Saves a checkpoint at the end, in which all processes take part."""
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.save_checkpoint("end.ckpt")

@@ -29,7 +29,7 @@ FILE = Path(__file__).with_name("values.json")
 
 
 def environment() -> dict[str, Any]:
-    """What numbers depend on beside the package."""
+    """Everything that numbers depend on besides the package."""
     return {
         "torch": str(torch.__version__),
         "CPU capability": torch.backends.cpu.get_cpu_capability(),
@@ -54,7 +54,7 @@ def _kernels() -> str:
 
 
 def compute(name: str) -> dict[str, Any]:
-    """What a case leaves behind, as JSON has it. It writes into the working folder."""
+    """Results of a case as JSON. It writes into the working folder."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)

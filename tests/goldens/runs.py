@@ -1,4 +1,4 @@
-"""What the cases share: images, learners, a quiet Trainer, and what a run of it leaves behind."""
+"""Helpers of the cases: images, learners, a quiet Trainer, and the results of a run."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def fit(
     resume: Any = None,
     **flags: Any,
 ) -> Found:
-    """Train; losses of all batches, what was measured, weights, random state, and the answer to some images."""
+    """Train; losses of all batches, what was measured, weights, random state, and the scores of some images."""
     steps = Steps()
     trainer = Trainer(**{**QUIET, "callbacks": [*callbacks, steps], **flags})
     trainer.fit(model, loader() if data is None else data, validate, ckpt_path=resume)
@@ -113,7 +113,7 @@ def fit(
 
 
 def left(trainer: Trainer, model: LightningModule, steps: Steps, first: int | None = None) -> Found:
-    """What a run has left behind, with the losses of the first batches, or of all."""
+    """Results of a run, with the losses of the first batches, or of all."""
     weights = dict(model.state_dict())
     series, measured = steps.series(first), {k: float(v) for k, v in trainer.callback_metrics.items()}
     g = torch.Generator().manual_seed(2)

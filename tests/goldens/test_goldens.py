@@ -11,7 +11,7 @@ from tests.goldens.cases import CASES
 from tests.goldens.found import differences
 from tests.goldens.record import FILE, compute, environment
 
-# Advice of Lightning's for another use of checkpoints, and the callback that a resumed run lacks.
+# Lightning's warnings on monitors of checkpoints, and on a callback that is missing in a resumed run.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization"),
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create the checkpoint"),

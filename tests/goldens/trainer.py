@@ -46,7 +46,7 @@ def drawing(**arguments: Any) -> dict[str, Any]:
 def _resumed(
     name: str, arguments: Callable[[], dict[str, Any]], callbacks: Callable[[], list[Callback]] = list, epochs: int = 3
 ) -> Found:
-    """A learner that was drawn anew goes on after the eighth step, in the middle of an epoch, to the end."""
+    """A newly initialised learner is resumed after the eighth step, in the middle of an epoch, to the end."""
     keep = ModelCheckpoint(name, "{step}", every_n_train_steps=8, save_top_k=-1)
     flags: dict[str, Any] = {"data": digits(), "max_epochs": epochs}
     fit(of_digits(**arguments()), *callbacks(), keep, enable_checkpointing=True, **flags)
@@ -54,7 +54,7 @@ def _resumed(
 
 
 def _pending() -> Found:
-    """A run that goes on between two steps, with gradients that were accumulated before."""
+    """A run that is resumed between two steps, with accumulated gradients."""
 
     def model(seed: int) -> LightningModule:
         read = LinearReadout(view="positive")
@@ -65,7 +65,7 @@ def _pending() -> Found:
 
 
 def resume() -> Found:
-    """On from the middle of an epoch, with what draws, mines, accumulates, or learns block after block."""
+    """Resume in the middle of an epoch, with random draws, mining, accumulation, and a greedy schedule."""
     return together(
         cosine=_resumed("cosine", lambda: drawing(scheduler=CosineToEnd, readout=LinearReadout())),
         mining=_resumed("mining", drawing, lambda: [MineNegatives(fraction=0.5, above=0.0)]),

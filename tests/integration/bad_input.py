@@ -1,4 +1,4 @@
-"""What the tables of bad input share: what a row holds, how it is checked, small blocks."""
+"""Helpers of the tables of bad input: rows, their check, small blocks."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from typing_extensions import override
 from lightning_ff import ForwardForward
 from lightning_ff.data import Digits
 
-# What Lightning says of every checkpoint here: advice for another use of it, and the callback that a resumed run lacks.
+# Lightning's warnings about checkpoints here: on monitors, and on a callback that is missing in a resumed run.
 LIGHTNING_SAYS = (
     "Using ModelCheckpoint with manual optimization",
     "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Tally(Callback):
-    """Counts batches and steps, and keeps what training went through."""
+    """Counts batches and steps, and records the values of training."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[int, int]] = []

@@ -1,4 +1,4 @@
-"""Every bad argument gives a clear error: a table of what is done, and the argument, its value and the remedy in it."""
+"""Every bad argument raises a clear error: a table of calls, with argument, value and remedy of the message."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class Stream(IterableDataset[Any]):
 
 
 class Foreign(LightningModule):
-    """A module that is no learner."""
+    """A module that is not a learner."""
 
     @override
     def training_step(self, batch: Any, batch_idx: int) -> None: ...

@@ -1,4 +1,4 @@
-"""Data that is not ours: plain loaders of tuples and dicts, iterables, a DataModule with its own transfer hook."""
+"""User-defined data: plain loaders of tuples and dicts, iterables, a DataModule with its own transfer hook."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_without_an_index_samples_of_all_batches_draw_on_their_own(learner: Any,
 
 
 class Raw(LightningDataModule):
-    """Yields stored images as bytes and makes them floats in its own hook, which silences the learner's."""
+    """Yields stored images as bytes and converts them to floats in its own hook, which replaces the learner's."""
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         super().__init__()

@@ -248,7 +248,7 @@ def test_a_sampler_that_cannot_serve_is_refused_at_setup(learner: Any, digits: A
 
 
 class Installs(Callback):
-    """A user's own callback."""
+    """A user-defined callback."""
 
     def __init__(self, sampler: NegativeSampler) -> None:
         self.sampler = sampler

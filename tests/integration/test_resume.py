@@ -1,4 +1,4 @@
-"""A resumed run is the straight run, to the last bit: in a new process, and from every kind of checkpoint.
+"""A resumed run equals the uninterrupted run bit for bit: in a new process, and from every type of checkpoint.
 
 Run as a program, this file resumes all cases in the folder it is given.
 """

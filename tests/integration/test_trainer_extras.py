@@ -1,4 +1,4 @@
-"""What else people do with a LightningModule: average, compile, export, copy, predict, validate between two steps."""
+"""Other uses of a LightningModule: average, compile, export, copy, predict, validate between two steps."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from lightning_ff.negatives import wrong_labels
 
 
 class Samplers(Callback):
-    """Notes the learner's sampler after each batch: what the batch was made with."""
+    """Records the learner's sampler after each batch."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -42,7 +42,7 @@ class Samplers(Callback):
 
 
 class Offset(NegativeSampler):
-    """The class that lies `offset` further."""
+    """The class plus `offset`, modulo C."""
 
     def __init__(self, offset: int) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ def test_mining_begins_when_the_metric_is_there_and_wraps_once(
     model, mine, seen = learner(negatives=WrongLabel(seed=3)), MineNegatives(fraction=0.75, above=above), Samplers()
     trainer(max_epochs=3, callbacks=[mine, seen]).fit(model, digits())
     assert mine.mining == (above == 0.0)
-    assert seen.seen[:5] == ["WrongLabel(seed=3)"] * 5  # the first metric comes at the end of the first epoch
+    assert seen.seen[:5] == ["WrongLabel(seed=3)"] * 5  # the first metric is logged at the end of the first epoch
     assert len(seen.seen) == 15
     if above > 1:
         assert set(seen.seen) == {"WrongLabel(seed=3)"}
@@ -181,7 +181,7 @@ def test_mining_without_validation_loader_is_refused_and_one_that_never_looked_s
 
 
 class Drawn(Callback):
-    """Notes the seed of the sampler that made the negatives of each batch."""
+    """Records the seed of the sampler that made the negatives of each batch."""
 
     def __init__(self) -> None:
         self.seeds: list[int] = []

@@ -1,4 +1,4 @@
-"""What a sampler makes of a batch: refused where it does not fit, and drawn as a picture that changes nothing."""
+"""Output of a sampler: errors if it does not fit, and pictures that do not change the run."""
 
 from __future__ import annotations
 

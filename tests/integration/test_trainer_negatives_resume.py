@@ -1,4 +1,4 @@
-"""Samplers that hold something: a resumed run goes on with it to the last bit, and weights load without it."""
+"""Samplers with state: a resumed run continues with it bit for bit, and weights load without it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lightning_ff import (
 
 
 class Memory(NegativeSampler):
-    """Blends images with the mean of those it has seen; its wrong labels depend on how often it was asked."""
+    """Blends images with the mean of those it has seen; its wrong labels depend on the number of calls."""
 
     calls: Tensor
     mean: Tensor
@@ -192,7 +192,7 @@ def test_a_run_that_cannot_go_on_with_what_the_sampler_held_is_refused(
     path = saved(trainer, learner(negatives=own), digits(), tmp_path / "a.ckpt", *before())
     runner = trainer(max_epochs=2, callbacks=after())
     with pytest.raises(
-        ValueError, match=rf"(?s)negatives={found}.*cannot go on.*share.*calls.*mean.*SwitchNegatives"
+        ValueError, match=rf"(?s)negatives={found}.*cannot resume.*share.*calls.*mean.*SwitchNegatives"
     ) as error:
         runner.fit(learner(negatives=WrongLabel()), digits(), ckpt_path=path)
     assert type(error.value) is ValueError

@@ -84,7 +84,7 @@ def test_a_cosine_over_steps_ends_with_the_run_when_accumulating(
 
 
 def test_a_cosine_after_a_warmup_ends_with_the_run(learner: Any, digits: Any, trainer: Any, tally: Any) -> None:
-    """Two epochs of warm-up, then torch's own SequentialLR hands over to a cosine of the remaining four."""
+    """Two epochs of warm-up, then torch's own SequentialLR switches to a cosine for the remaining four."""
 
     def warmed(optimizer: Any) -> SequentialLR:
         return SequentialLR(optimizer, [ConstantLR(optimizer, 0.5, 9), CosineToEnd(optimizer)], [2])

@@ -1,4 +1,4 @@
-"""How long a real Trainer runs a learner, and what it does around the run."""
+"""Length of a run of a learner under a real Trainer, and what happens around it."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_second_fit_goes_on_learning(learner: Any, digits: Any, trainer: Any, 
 
 
 class Interrupt(Callback):
-    """Stops the run before a batch, as a power cut would."""
+    """Interrupts the run before a batch."""
 
     def __init__(self, batch: int) -> None:
         self.batch = batch

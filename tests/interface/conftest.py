@@ -44,7 +44,7 @@ def command() -> Callable[..., CLI]:
 
 @pytest.fixture(scope="session")
 def in_shell() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`python -m lightning_ff` in a process of its own, from a given folder."""
+    """`python -m lightning_ff` in a separate process, from a given folder."""
 
     def run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-m", "lightning_ff", *map(str, arguments)]
@@ -97,7 +97,7 @@ def trained(
     examples: Path,
     in_shell: Callable[..., subprocess.CompletedProcess[str]],
 ) -> Trained:
-    """One real run in a process of its own, that many tests look at."""
+    """One real run in a separate process, used by many tests."""
     folder = tmp_path_factory.mktemp("trained")
     arguments = ["--config", str(examples / "digits.yaml"), "--trainer.max_epochs=2"]
     arguments += ["--trainer.check_val_every_n_epoch=1", "--trainer.enable_progress_bar=false"]

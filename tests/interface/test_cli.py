@@ -1,4 +1,4 @@
-"""The command line: what it writes, that its subcommands agree, and that a run can be repeated from its own files."""
+"""The command line: its output files, agreement of its subcommands, and a repeated run from its own files."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def plain_accuracy(checkpoint: Path) -> dict[str, float]:
 
 
 def error_of(capsys: pytest.CaptureFixture[str], command: Command, *arguments: object) -> str:
-    """What the parser says of wrong arguments; it must exit with 2."""
+    """Error message of the parser for wrong arguments; it must exit with 2."""
     with pytest.raises(SystemExit) as stop:
         command(*arguments)
     assert stop.value.code == 2

@@ -1,4 +1,4 @@
-"""Parts by name and by class_path on the command line: the package's own, torch's, and the user's."""
+"""Parts by name and by class_path on the command line: of the package, of torch, and user-defined."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_blocks_from_a_file_are_in_the_checkpoint(command: Command) -> None:
     assert torch.equal(loaded(images), cli.model(images))
 
 
-# The user's own goodness, loss and negative sampler
+# A user-defined goodness, loss and negative sampler
 
 
 class Quartic(Goodness):

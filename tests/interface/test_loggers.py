@@ -21,7 +21,7 @@ from lightning_ff.loggers import logger_folder, run_folder, send_figure
 
 
 class Diary(Logger):
-    """A logger of somebody else's that knows its folder only."""
+    """A custom logger that only has a folder."""
 
     def __init__(self, save_dir: Path | None, version: int | str = 3) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Diary(Logger):
 
 
 class Album(Diary):
-    """A logger that keeps pictures in a way of its own."""
+    """A custom logger with its own function for pictures."""
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_csv_and_tensorboard_hold_the_same_numbers_and_pictures(
         assert in_board.std() > 20
         assert in_board.mean() == pytest.approx(as_file.mean(), rel=0.02)
 
-    # the report finds what the second logger wrote, and where a viewer looks
+    # the report finds the files of the second logger, and the folder of a viewer
     report = capsys.readouterr().out
     accuracy = table["test/acc"][0][1]
     for row in (f"test accuracy  {accuracy:.4f}", "metrics        csv/lightning_logs/version_0/metrics.csv",

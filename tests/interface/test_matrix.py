@@ -135,7 +135,7 @@ def test_runs_are_made_once_resumed_where_they_broke_off_and_compared(
     assert matrix([str(file)]) == 1
     assert "good seed 0 ... done before" in capsys.readouterr().out
 
-    # as if it had broken off after the first epoch
+    # as if it had been interrupted after the first epoch
     broken = Path("logs/m/broken/seed0")
     short = write(tmp_path, runs={"broken": {"config": "small.yaml"}})
     arguments = [*planned(short)[0].arguments, "--trainer.max_epochs", "1"]

@@ -1,4 +1,4 @@
-"""A subclass that overrides Lightning's hooks without `super()` loses nothing that the learner has to do."""
+"""A subclass that overrides Lightning's hooks without `super()` keeps all functions of the learner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of class-mode methods share: small networks, their batches, a quiet Trainer."""
+"""Helpers of the tests of class-mode methods: small networks, their batches, a quiet Trainer."""
 
 from __future__ import annotations
 

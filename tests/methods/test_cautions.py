@@ -1,4 +1,4 @@
-"""What methods on a cut network refuse or warn of, and the answers that they choose by themselves."""
+"""Errors and warnings of methods on a cut network, and their default readouts."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def encoder() -> nn.TransformerEncoder:
 
 
 class Pooled(nn.Module):
-    """Tokens through an encoder, whose answer is the mean of what it gives."""
+    """Tokens through an encoder, with the mean of its output."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ def test_one_block_that_was_asked_for_is_not_named() -> None:
 
 
 class Dropping(nn.Module):
-    """A network that asks for its own mode in its forward, and has a container around its layers."""
+    """A network that reads its own mode in its forward, and has a container around its layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,12 +151,12 @@ def test_the_whole_network_follows_the_learners_mode() -> None:
     model.train()
     assert [m.training for m in network.modules()] == [True] * 6
     assert not torch.equal(model.model(x), model.model(x))
-    model.model.eval()  # its own mode counts until the learner is told another one
+    model.model.eval()  # its own mode is used until the learner's mode is set
     assert torch.equal(model.model(x), model.model(x))
 
 
 class Several(nn.Module):
-    """A network that returns a tuple, or a dictionary, where class scores are wanted."""
+    """A network that returns a tuple, or a dictionary, instead of class scores."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Scalable Forward-Forward: weights to begin with, frozen blocks, checkpoints, other classes, deployment."""
+"""Scalable Forward-Forward: initial weights, frozen blocks, checkpoints, other classes, deployment."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_frozen_blocks_stay_and_have_no_say() -> None:
     assert list(model.local_optimizers.by_block) == ["block02", "block03"]
     readout = model.network.readout
     assert isinstance(readout, MeanReadout)
-    assert readout.blocks == [0]  # of the two that answer, the one that is no classifier
+    assert readout.blocks == [0]  # of the two with a goodness, the one that is not the classifier
 
 
 def test_frozen_blocks_stay_under_deep_supervision_too() -> None:
@@ -215,7 +215,7 @@ def test_a_changed_network_is_given_again_with_its_checkpoint(tmp_path: Path) ->
     changed[0][2] = nn.GELU()
     model = ScalableForwardForward(changed, CLASSES, SHAPE)
     fit(model, steps=1, enable_checkpointing=True, callbacks=[ModelCheckpoint(tmp_path, save_last=True)])
-    with pytest.raises(ValueError, match="was changed after it was made"):
+    with pytest.raises(ValueError, match="was changed after it was built"):
         ScalableForwardForward.load_from_checkpoint(tmp_path / "last.ckpt")
     other = ScalableForwardForward(ConvNet(CLASSES, 3, [4, 6]), CLASSES, SHAPE)
     other.reset_heads(7)

@@ -15,7 +15,7 @@ SEEDS = [0, 1, 2]
 
 
 def samples(seed: int, n: int = 50, units: int = 30, classes: int = 4) -> tuple[Tensor, Tensor]:
-    """Each class has units of its own."""
+    """Each class has its own units."""
     g = torch.Generator().manual_seed(seed)
     label = torch.randint(classes, (n,), generator=g)
     own = torch.rand(classes, units, generator=g) < 0.2

@@ -1,4 +1,4 @@
-"""Similarity against numpy and scipy, and which samples are chosen for it."""
+"""Similarity against numpy and scipy, and the selection of samples."""
 
 from __future__ import annotations
 

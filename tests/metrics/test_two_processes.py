@@ -1,4 +1,4 @@
-"""Two processes measure what one does: real ones that talk over gloo, with an uneven share of the samples each."""
+"""Two gloo processes with uneven shares of the samples measure the same as one process."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def choice(label: Tensor, index: Tensor) -> list[int]:
 
 
 def process(rank: int, folder: str) -> None:
-    """What runs in each of the two."""
+    """The function that runs in each of the two processes."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     h, label, index = samples()

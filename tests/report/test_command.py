@@ -1,4 +1,4 @@
-"""`lightning-ff report`: what it writes where, and what it says in one line where it cannot."""
+"""`lightning-ff report`: its output file, and its error messages of one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Charts: points where they belong, ticks at round numbers, labels that do not lie over each other."""
+"""Charts: positions of points, ticks at round numbers, labels that do not overlap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of one configuration: what may differ between them, and how configurations are told apart."""
+"""Groups of runs with one configuration: settings that may differ in a group, and those that distinguish groups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders that belong together: tests of checkpoints, and runs that go on where others broke off."""
+"""Links between folders: tests of checkpoints, and runs that resume others."""
 
 from __future__ import annotations
 

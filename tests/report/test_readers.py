@@ -1,4 +1,4 @@
-"""Metrics from CSV files, TensorBoard events and W&B files, whole or broken off."""
+"""Metrics from CSV files, TensorBoard events and W&B files, complete or truncated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics over training: what is best and last, and how one run goes on where another ends."""
+"""Metrics over training: best and last values, and series of a resumed run."""
 
 from __future__ import annotations
 

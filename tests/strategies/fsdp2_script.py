@@ -1,4 +1,4 @@
-"""Started once per process, by itself and by Lightning: trains learners on two, and saves the weights that came out.
+"""Started once per process, by itself and by Lightning: trains learners on two processes and saves their weights.
 
 python -m tests.strategies.fsdp2_script FOLDER
 """
@@ -20,9 +20,9 @@ from tests.strategies.runs import ADAMW, SGD, Look, Shares, learner
 
 
 def train(mode: str, optimizer: str, dtype: str, file: str, **flags: Any) -> None:
-    """One learner; weights as a whole, and how many numbers of them a process holds."""
+    """Train one learner; saves its full weights, and the number of entries that a process holds."""
 
-    def see(trainer: Trainer, module: Any) -> None:
+    def save(trainer: Trainer, module: Any) -> None:
         share = sum(p.to_local().numel() for p in module.parameters())
         weights = trainer.strategy.lightning_module_state_dict()
         if trainer.is_global_zero:
@@ -38,13 +38,13 @@ def train(mode: str, optimizer: str, dtype: str, file: str, **flags: Any) -> Non
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.callbacks.append(Look(see))  # type: ignore[attr-defined]
-    kind = getattr(torch, dtype)
-    trainer.fit(learner(mode, {"SGD": SGD, "ADAMW": ADAMW}[optimizer]).to(kind), Shares(kind))
+    trainer.callbacks.append(Look(save))  # type: ignore[attr-defined]
+    torch_dtype = getattr(torch, dtype)
+    trainer.fit(learner(mode, {"SGD": SGD, "ADAMW": ADAMW}[optimizer]).to(torch_dtype), Shares(torch_dtype))
 
 
 def uneven(folder: str, processes: int = 2) -> dict[str, float]:
-    """What a validation says in which the first process has two batches and the second has one."""
+    """Metrics of a validation in which the first process has two batches and the second has one."""
     seed_everything(0, verbose=False)
     trainer = Trainer(
         accelerator="cpu",
@@ -61,7 +61,7 @@ def uneven(folder: str, processes: int = 2) -> dict[str, float]:
 
 
 def refused(folder: str) -> None:
-    """Kept outputs are refused; notes what was said."""
+    """Kept outputs raise; writes the error message to a file."""
     try:
         train("class", "SGD", "float32", "", callbacks=[GreedySchedule(2, cache=True)], max_epochs=-1)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Learners and data for runs of two gloo processes beside one process, on the same global batches."""
+"""Learners and data for runs of two gloo processes against one process, on the same global batches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ USUAL: dict[str, Any] = {"max_epochs": 1, "logger": False, "enable_checkpointing
 
 
 class Shares(LightningDataModule):
-    """Global batches in order; of each, a process gets every n-th sample."""
+    """Global batches in order; each of N processes gets every N-th sample."""
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ def layers(batch_norm: bool = False) -> nn.Sequential:
 
 
 def learner(mode: str, optimizer: Any = SGD, **arguments: Any) -> LightningModule:
-    """A learner in pair or class mode, drawn from the same seed."""
+    """A learner in pair or class mode, initialised from the same seed."""
     seed_everything(0, verbose=False)
     if mode == "pair":
         return ForwardForward(CLASSES, SHAPE, widths=[9, 8, 7], optimizer=optimizer, **arguments)
@@ -65,7 +65,7 @@ def trained(
     data: type[Shares] = Shares,
     **flags: Any,
 ) -> dict[str, Tensor]:
-    """Weights after one epoch on so many processes."""
+    """Weights after one epoch on N processes."""
     torch.set_num_threads(1)
     precision: Any = "64-true" if dtype == torch.float64 else "32-true"
     ours = LocalDDPStrategy(start_method="fork", process_group_backend="gloo") if strategy is None else strategy
@@ -89,15 +89,15 @@ def difference(one: dict[str, Tensor], two: dict[str, Tensor]) -> float:
 class Look(Callback):
     """Calls a function at the end of training, in every process."""
 
-    def __init__(self, see: Any) -> None:
-        self.see = see
+    def __init__(self, function: Any) -> None:
+        self.function = function
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.see(trainer, pl_module)
+        self.function(trainer, pl_module)
 
 
 class Signal(Callback):
-    """One process is told to end after its fourth batch; all note after how many they did."""
+    """One process gets a SIGTERM after its fourth batch; all write the step at which they end."""
 
     def __init__(self, rank: int) -> None:
         self.rank = rank

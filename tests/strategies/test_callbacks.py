@@ -1,4 +1,4 @@
-"""Every callback works under every strategy, or is refused with what to use instead."""
+"""Every callback works under every strategy, or raises an error that names what to use instead."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def test_the_list_is_whole() -> None:
 
 
 def run(name: str, folder: Path, processes: int, strategy: Any) -> list[dict[str, float]]:
-    """What each process knows after two epochs with a callback."""
+    """Metrics of each process after two epochs with a callback."""
 
-    def see(trainer: Trainer, module: Any) -> None:
+    def save(trainer: Trainer, module: Any) -> None:
         measured = {key: float(value) for key, value in trainer.callback_metrics.items()}
         torch.save(measured, folder / f"{processes}-{trainer.global_rank}.pt")
 
@@ -83,7 +83,7 @@ def run(name: str, folder: Path, processes: int, strategy: Any) -> list[dict[str
         torch.float64,
         strategy,
         Validated,
-        callbacks=[CALLBACKS[name](), Look(see)],
+        callbacks=[CALLBACKS[name](), Look(save)],
         max_epochs=-1 if "Schedule" in name else 2,
         log_every_n_steps=4,
         logger=CSVLogger(folder, name="", version=str(processes)),
@@ -104,5 +104,5 @@ def test_every_callback_measures_what_one_process_does_or_is_refused(name: str, 
     assert len(one) > 5
     for rank in run(name, tmp_path, 2, two):
         for key, value in one.items():
-            if key.startswith(("train/loss", "train/acc", "val")):  # all else is of its own share of a batch
+            if key.startswith(("train/loss", "train/acc", "val")):  # others are of a share of a batch
                 assert rank[key] == pytest.approx(value, abs=1e-5), key

@@ -1,4 +1,4 @@
-"""Strategies from the command line: the accuracy of one process, and what happens when a process is killed."""
+"""Strategies from the command line: the accuracy of one process, and runs in which a process is killed."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def weights(version: int) -> dict[str, Any]:
     return dict(torch.load(file, weights_only=False)["state_dict"])
 
 
-def accuracy(said: str) -> float:
-    return float(said.split("test accuracy")[1].split()[0])
+def accuracy(output: str) -> float:
+    return float(output.split("test accuracy")[1].split()[0])
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +60,15 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> float:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_two_processes_reach_the_accuracy_of_one(strategy: str, alone: float) -> None:
     assert alone > 0.9
-    said = finished(*RUN, *STRATEGIES[strategy])
-    assert accuracy(said) == pytest.approx(alone, abs=0.01 if strategy != "ff_pipeline" else 1e-9)
+    output = finished(*RUN, *STRATEGIES[strategy])
+    assert accuracy(output) == pytest.approx(alone, abs=0.01 if strategy != "ff_pipeline" else 1e-9)
     tested = subprocess.run(
         [sys.executable, "-m", "lightning_ff", "test", "--config=logs/digits/version_0/config.yaml",
          "--trainer.strategy=auto", "--trainer.devices=1", "--ckpt_path=logs/digits/version_0/checkpoints/last.ckpt"],
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert tested.returncode == 0, tested.stderr
-    assert accuracy(tested.stdout) == pytest.approx(accuracy(said), abs=1e-6)
+    assert accuracy(tested.stdout) == pytest.approx(accuracy(output), abs=1e-6)
 
 
 @pytest.mark.parametrize("strategy", ["ff_ddp", "ff_pipeline"])
@@ -83,9 +83,9 @@ def test_two_agents_of_torchrun_are_two_nodes(strategy: str, alone: float) -> No
         subprocess.Popen([*agent, f"--node_rank={rank}", *job], stdout=PIPE, stderr=STDOUT, text=True, env=environment)
         for rank in (0, 1)
     ]
-    said = [node.communicate(timeout=300)[0] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], said
-    assert accuracy(said[0]) == pytest.approx(alone, abs=0.01)
+    output = [node.communicate(timeout=300)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], output
+    assert accuracy(output[0]) == pytest.approx(alone, abs=0.01)
 
 
 @pytest.mark.realdata
@@ -112,7 +112,7 @@ def of_rank(first: subprocess.Popen[str], rank: int) -> int:
 
 
 def kill_when_saved(killed: int, version: int, *arguments: str) -> Path:
-    """Run until a checkpoint is there, kill a rank, and see the other end and say so; returns the checkpoint."""
+    """Kill a rank once a checkpoint exists, check that the other reports it and ends; returns the checkpoint."""
     checkpoint = Path(f"logs/digits/version_{version}/checkpoints/last.ckpt")
     with Path("log").open("w") as log:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -122,9 +122,9 @@ def kill_when_saved(killed: int, version: int, *arguments: str) -> Path:
             time.sleep(0.02)
         other = of_rank(run, 1 - killed)
         os.kill(of_rank(run, killed), signal.SIGKILL)
-        began = time.monotonic()
+        start = time.monotonic()
         while Path(f"/proc/{other}").exists() and "Z" not in Path(f"/proc/{other}/stat").read_text():
-            assert time.monotonic() - began < 60
+            assert time.monotonic() - start < 60
             run.poll()
             time.sleep(0.05)
         run.wait(60)
@@ -164,8 +164,8 @@ def test_a_job_goes_on_with_fewer_processes_and_says_where() -> None:
     finished("--trainer.max_epochs=2", *STRATEGIES["ff_ddp"], *keep)
     (middle,) = Path("logs/digits").rglob("middle.ckpt")
     at = torch.load(middle, weights_only=False)
-    said = finished("--trainer.max_epochs=4", f"--ckpt_path={middle}", "--data.batch_size=25")
-    assert f"batches of 50 in epoch {at['epoch']}, and batches of all processes together now have 25" in said
+    output = finished("--trainer.max_epochs=4", f"--ckpt_path={middle}", "--data.batch_size=25")
+    assert f"batches of 50 in epoch {at['epoch']}, and batches of all processes together now have 25" in output
     last = torch.load("logs/digits/version_1/checkpoints/last.ckpt", weights_only=False)
     epochs, batches = 4 - at["epoch"], 52
     assert last["global_step"] == at["global_step"] + epochs * batches

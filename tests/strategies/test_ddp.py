@@ -84,7 +84,7 @@ def test_the_backprop_control_equals_one_process() -> None:
 
 
 def losses(strategy: str) -> int:
-    """How many losses the finder of learning rates asks for."""
+    """Number of losses that the learning-rate finder computes."""
     trainer = Trainer(
         accelerator="cpu", devices=1, strategy=strategy, max_epochs=9, logger=False, enable_progress_bar=False
     )
@@ -103,7 +103,7 @@ def test_the_finder_of_rates_stops_where_the_loss_diverges() -> None:
 
 
 def messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: LightningModule, **arguments: Any) -> list[int]:
-    """Sizes of what one process has reduced in training."""
+    """Sizes of the tensors that one process has reduced in training."""
     sizes: list[int] = []
     reduce = dist.all_reduce
 
@@ -150,8 +150,8 @@ def test_running_statistics_of_a_block_follow_its_gradients(tmp_path: Path, monk
     assert sizes == [first, 2 * 4, *others] * STEPS  # mean and variance of four channels
 
 
-def tell(sizes, bucket):  # type: ignore[no-untyped-def]  # torch refuses annotations that are texts
-    """As DDP averages a bucket, and noted."""
+def record(sizes, bucket):  # type: ignore[no-untyped-def]  # torch refuses annotations that are strings
+    """Average a bucket as DDP does, and record its size."""
     sizes.append(bucket.buffer().numel())
     return allreduce_hook(dist.group.WORLD, bucket)
 
@@ -161,7 +161,7 @@ def test_finding_unused_parameters_sends_all_of_them_for_every_block(tmp_path: P
 
     class Count(Callback):
         def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-            trainer.strategy.model.register_comm_hook(sizes, tell)  # type: ignore[operator, union-attr]
+            trainer.strategy.model.register_comm_hook(sizes, record)  # type: ignore[operator, union-attr]
 
         def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
             (tmp_path / f"{trainer.global_rank}").write_text(str(sum(sizes)))
@@ -262,7 +262,7 @@ def test_names(name: str, method: str) -> None:
 
 
 class Large(Shares):
-    """Batches of more images than training looks at for its accuracy."""
+    """Batches of more images than the training accuracy is computed on."""
 
     def train_dataloader(self) -> DataLoader[Any]:
         loader = super().train_dataloader()
@@ -271,7 +271,7 @@ class Large(Shares):
 
 
 class Accuracies(Callback):
-    """Keeps the accuracy in training of every batch."""
+    """Keeps the training accuracy of every batch."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

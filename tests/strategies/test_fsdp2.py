@@ -38,7 +38,7 @@ def started(*command: str) -> str:
 
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with what two processes have trained."""
+    """Folder with the weights that two processes have trained."""
     folder = tmp_path_factory.mktemp("fsdp2")
     started("tests.strategies.fsdp2_script", str(folder))
     return folder
@@ -74,8 +74,8 @@ def test_kept_outputs_are_refused(tmp_path: Path) -> None:
     assert "cache=True is not exact here: every process has a share" in (tmp_path / "refused").read_text()
 
 
-def accuracy(said: str) -> float:
-    return float(said.split("test accuracy")[1].split()[0])
+def accuracy(output: str) -> float:
+    return float(output.split("test accuracy")[1].split()[0])
 
 
 def weights(version: int) -> dict[str, Any]:

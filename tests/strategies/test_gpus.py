@@ -1,4 +1,4 @@
-"""What needs several GPUs."""
+"""Tests that need several GPUs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several pipelines side by side on gloo processes, and pipelines that are told to stop."""
+"""Several pipelines at once on gloo processes, and stop requests in a pipeline."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ def test_every_way_to_step(arguments: dict[str, Any]) -> None:
 
 
 class Validated(Shares):
-    """With validation data that no sampler shares out yet."""
+    """With validation data, without a distributed sampler."""
 
     def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.samples, batch_size=50)
 
 
 def test_measures_are_those_of_one_process(tmp_path: Path) -> None:
-    def see(trainer: Trainer, module: Any) -> None:
+    def save(trainer: Trainer, module: Any) -> None:
         measured = {key: float(value) for key, value in trainer.callback_metrics.items()}
         torch.save(measured, tmp_path / f"{trainer.world_size}-{trainer.global_rank}.pt")
 
     for processes in (1, 4):
         strategy = Pipeline(stages=2)
-        trained(learner("class"), processes, torch.float64, strategy, Validated, callbacks=[Look(see)])
+        trained(learner("class"), processes, torch.float64, strategy, Validated, callbacks=[Look(save)])
     one, *grid = (torch.load(tmp_path / f"{name}.pt") for name in ("1-0", "4-0", "4-1", "4-2", "4-3"))
     assert {"val/acc", "val/acc/block00", "val/loss"} <= one.keys()
     for rank in grid:
@@ -63,15 +63,15 @@ def test_measures_are_those_of_one_process(tmp_path: Path) -> None:
                 assert rank[key] == pytest.approx(value, abs=1e-6), key
 
 
-class Ask(Callback):
-    """One process wants to stop after its fourth batch."""
+class RequestStop(Callback):
+    """One process requests to stop after its fourth batch."""
 
-    def __init__(self, rank: int, wish: Any) -> None:
-        self.rank, self.wish = rank, wish
+    def __init__(self, rank: int, stop_request: Any) -> None:
+        self.rank, self.stop_request = rank, stop_request
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if trainer.global_step == 4 and trainer.global_rank == self.rank:
-            self.wish(trainer)
+            self.stop_request(trainer)
 
 
 def stop(trainer: Trainer) -> None:
@@ -79,19 +79,19 @@ def stop(trainer: Trainer) -> None:
 
 
 def take_long(trainer: Trainer) -> None:
-    """Let the time of `max_time` be up in this process alone."""
+    """Exceed `max_time` in this process alone."""
     timer = next(c for c in trainer.callbacks if type(c).__name__ == "Timer")  # type: ignore[attr-defined]
     timer._offset = 3600.0
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize(("wish", "flags"), [(stop, {}), (take_long, {"max_time": "00:00:30:00"})])
+@pytest.mark.parametrize(("stop_request", "flags"), [(stop, {}), (take_long, {"max_time": "00:00:30:00"})])
 @pytest.mark.parametrize(("every", "end"), [(6, 6), (0, STEPS)])
 def test_a_wish_to_stop_is_granted_where_processes_meet(
-    rank: int, wish: Any, flags: dict[str, Any], every: int, end: int
+    rank: int, stop_request: Any, flags: dict[str, Any], every: int, end: int
 ) -> None:
     flags = {**flags, "max_epochs": 3, "log_every_n_steps": every}
     one = trained(learner("pair"), 1, max_steps=end)
-    two = trained(learner("pair"), 2, strategy=Pipeline(), callbacks=[Ask(rank, wish)], **flags)
+    two = trained(learner("pair"), 2, strategy=Pipeline(), callbacks=[RequestStop(rank, stop_request)], **flags)
     assert difference(one, two) == 0.0
-    assert difference(one, trained(learner("pair"), 2, callbacks=[Ask(rank, wish)], **flags)) < 1e-5
+    assert difference(one, trained(learner("pair"), 2, callbacks=[RequestStop(rank, stop_request)], **flags)) < 1e-5

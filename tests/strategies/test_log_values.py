@@ -1,4 +1,4 @@
-"""What a pipeline logs at log intervals: as one process does."""
+"""A pipeline logs the same values at log intervals as one process."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ Pipeline = partial(LocalPipelineStrategy, start_method="fork", process_group_bac
 
 
 def run(folder: Path, processes: int, strategy: Any = None, **flags: Any) -> list[dict[str, Any]]:
-    """What every process knew in the end; the first with the rows of the log file."""
+    """Metrics of every process after the run; of the first also the rows of the log file."""
     torch.set_num_threads(1)
     seed_everything(0, verbose=False)
     folder = folder / str(processes)
 
-    def see(trainer: Trainer, module: Any) -> None:
+    def save(trainer: Trainer, module: Any) -> None:
         folder.mkdir(exist_ok=True)
         known = {key: float(value) for key, value in trainer.callback_metrics.items()}
         best = {**trainer.checkpoint_callback.best_k_models} if trainer.checkpoint_callback else {}  # type: ignore[attr-defined]
         kept = {Path(path).name: float(value) for path, value in best.items()}
         torch.save({"known": known, "kept": kept}, folder / f"{trainer.global_rank}.pt")
 
-    callbacks = [*flags.pop("callbacks", []), Look(see)]
+    callbacks = [*flags.pop("callbacks", []), Look(save)]
     trained(
         learner("pair"),
         processes,
@@ -86,7 +86,7 @@ def test_checkpoints_go_by_logged_values(tmp_path: Path) -> None:
 
 
 class Broken(Shares):
-    """The third batch has an image that is no number."""
+    """The third batch has an image of NaN."""
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(dtype)

@@ -78,7 +78,7 @@ class Shuffled(Shares):
 
 
 def run(model: LightningModule, folder: Path, processes: int, **flags: Any) -> dict[str, Any]:
-    """Two epochs with validation, and what was measured, saved and answered, as the first process has it."""
+    """Two epochs with validation: the checkpoint, and the metrics of every process."""
     torch.set_num_threads(1)
     seed_everything(3, verbose=False)
     file = folder / f"{processes}.ckpt"
@@ -98,7 +98,7 @@ def run(model: LightningModule, folder: Path, processes: int, **flags: Any) -> d
 
 
 def states(saved: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """All numbers of the optimizer's state, by parameter and kind."""
+    """All tensors of the optimizer's state, by parameter and name."""
     (optimizer,) = saved["optimizer_states"]
     return {f"{p}/{key}": value for p, state in optimizer["state"].items() for key, value in state.items()}
 
@@ -140,16 +140,16 @@ def run_one_epoch(model: LightningModule, folder: Path, processes: int) -> Path:
 
 
 class Keep(Callback):
-    """Saves the answers of each process."""
+    """Saves the predictions of each process."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.answers = folder, []  # type: ignore[var-annotated]
+        self.folder, self.predictions = folder, []  # type: ignore[var-annotated]
 
     def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
-        self.answers.append(outputs)
+        self.predictions.append(outputs)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        torch.save(self.answers, self.folder / f"{trainer.world_size}-{trainer.global_rank}.pt")
+        torch.save(self.predictions, self.folder / f"{trainer.world_size}-{trainer.global_rank}.pt")
 
 
 def test_predictions_are_in_every_process(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_predictions_are_in_every_process(tmp_path: Path) -> None:
 
 
 class OtherOrder(Shares):
-    """Each process draws an order of its own."""
+    """Each process draws its own order."""
 
     def train_dataloader(self) -> DataLoader[Any]:
         order = torch.randperm(len(self.samples), generator=torch.Generator().manual_seed(dist.get_rank())).tolist()
@@ -175,7 +175,7 @@ class OtherOrder(Shares):
 
 
 def test_processes_that_read_other_samples_are_found_out() -> None:
-    with pytest.raises(ProcessRaisedException, match="the processes of a pipeline read other samples, or in another"):
+    with pytest.raises(ProcessRaisedException, match="the processes of a pipeline read different samples, or in a dif"):
         trained(learner("class"), 2, strategy=Pipeline(), data=OtherOrder, log_every_n_steps=5)
 
 
@@ -197,7 +197,7 @@ def test_a_checkpoint_after_the_run_is_whole_too(tmp_path: Path) -> None:
 
 
 class SaveLate(Callback):
-    """Saves when the strategy has let go of the blocks, as after `fit`."""
+    """Saves after the strategy has reset the stage, as after `fit`."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -222,13 +222,13 @@ class Validated(Shares):
 
 
 def averaging() -> list[Callback]:
-    """What averages weights, where this Lightning has it."""
-    kind = getattr(lightning.pytorch.callbacks, "EMAWeightAveraging", None)
-    return [EMAWeightAveraging() if kind is None else kind()]
+    """Lightning's callback that averages weights, where this version has it."""
+    cls = getattr(lightning.pytorch.callbacks, "EMAWeightAveraging", None)
+    return [EMAWeightAveraging() if cls is None else cls()]
 
 
 class EMAWeightAveraging(Callback):
-    """Stands in for it in an older Lightning."""
+    """Replaces it in an older Lightning."""
 
     needs_all_blocks = True
 

@@ -24,7 +24,7 @@ def begin(work: Any, rank: int, processes: int, folder: Path) -> None:
 
 
 def together(work: Any, processes: int, folder: Path) -> list[Any]:
-    """What a function gives in each of N processes."""
+    """Results of a function in each of N processes."""
     context = get_context("fork")
     running = [context.Process(target=begin, args=(work, rank, processes, folder)) for rank in range(processes)]
     for process in running:
@@ -51,8 +51,8 @@ def test_the_means_are_those_of_a_sum(processes: int, tmp_path: Path) -> None:
             given = values(rank, time_)
             average.start(given)
             for tensor in given:
-                tensor.fill_(-1.0)  # what has been started may be changed
-            time.sleep(0.02 * ((rank + time_) % processes))  # now this one is late, now that one
+                tensor.fill_(-1.0)  # tensors may be changed after `start`
+            time.sleep(0.02 * ((rank + time_) % processes))  # another process is late each time
             found.append([mean.clone() for mean in average.wait()])
         return found
 

@@ -1,4 +1,4 @@
-"""A sweep in a plain loop learns what a learner learns under a Trainer, to the last bit."""
+"""A sweep in a plain loop has the weights of a learner under a Trainer, bit for bit."""
 
 from __future__ import annotations
 

@@ -22,5 +22,5 @@ _ALL = (overview, accuracy, training, sparsity, ensembles, probes, pictures, con
 
 
 def sections(groups: Sequence[Group]) -> list[Section]:
-    """Every section that has something to show of these configurations."""
+    """All sections with contents for these configurations."""
     return [section for make in _ALL if (section := make(groups)) is not None]

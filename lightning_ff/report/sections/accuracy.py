@@ -65,10 +65,10 @@ def _blocks(groups: Sequence[Group]) -> Child:
         for name in names
         for group in groups
     }
-    stages_said = set(stages.values()) - {None}
-    said = stages_said.pop() if len(stages_said) == 1 else "test or validation"
+    distinct = set(stages.values()) - {None}
+    stage = distinct.pop() if len(distinct) == 1 else "test or validation"
     caption = (
-        f"Accuracy of each block on its own in per cent ({said} samples): the class of the highest score that "
+        f"Accuracy of each block on its own in per cent ({stage} samples): the class of the highest score that "
         f"the block alone gives. {DASH}: the network has no such block, or it gives no scores."
     )
     marks = len({stage for stage in stages.values() if stage}) > 1
@@ -83,7 +83,7 @@ def _blocks(groups: Sequence[Group]) -> Child:
 
 
 def _stage(group: Group) -> str | None:
-    """Where the accuracy of a group's blocks is taken from: the test, if every run has one."""
+    """Stage of the accuracy of a group's blocks: the test, if every run has one."""
     if all(measures.by_checkpoint(run) for run in group.runs):
         return "test"
     measured = any(key.startswith("val/acc") for run in group.runs for key in run.series)
@@ -97,7 +97,7 @@ def _block(group: Group, place: int, name: str) -> float | None:
 
 
 def _classes(groups: Sequence[Group]) -> Child:
-    """Accuracy by class, of those configurations that stored it."""
+    """Accuracy by class, of the configurations that stored it."""
     found = [group for group in measured(groups) if representations(group)[0].accuracy is not None]
     if not found:
         return None

@@ -1,4 +1,4 @@
-"""What a section of the page is made of."""
+"""Elements of a section of the page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Section:
     Attributes:
         anchor: Its id.
         title: Its heading.
-        body: What follows the heading.
+        body: Contents after the heading.
     """
 
     anchor: str
@@ -24,7 +24,7 @@ class Section:
 
 
 def chip(group: Group) -> Markup:
-    """The letter that stands for a configuration on the whole page."""
+    """The letter of a configuration."""
     light = sum(weight * int(group.color[i : i + 2], 16) for weight, i in ((0.299, 1), (0.587, 3), (0.114, 5))) > 145
     kind = "chip dark" if light else "chip"
     return element("span", group.letter, class_=kind, style=f"background:{group.color}")
@@ -36,7 +36,7 @@ def named(group: Group) -> Markup:
 
 
 def path(place: object) -> Markup:
-    """A path, with breaks at its slashes where the line ends."""
+    """A path, with possible line breaks at slashes."""
     return element("code", Markup("/<wbr/>".join(render(part) for part in str(place).split("/"))))
 
 
@@ -46,5 +46,5 @@ def paragraph(*children: Child) -> Markup:
 
 
 def lead(*children: Child) -> Markup:
-    """A line that stays with what follows it on paper."""
+    """A line that print keeps together with the next element."""
     return element("p", *children, class_="lead")

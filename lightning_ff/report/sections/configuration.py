@@ -1,4 +1,4 @@
-"""Settings: what differs first, the whole configuration folded away."""
+"""Settings: first the differences, then the full configurations, folded."""
 
 from __future__ import annotations
 

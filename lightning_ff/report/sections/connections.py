@@ -1,4 +1,4 @@
-"""How ensembles of one layer drive those of the next, and what holds the other units back."""
+"""Connections between ensembles of consecutive layers, and inhibition of other units."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _numbers(stored: Representation) -> dict[str, list[float]]:
         own = torch.eye(len(between), dtype=torch.bool)
         x = torch.from_numpy(mean).nan_to_num(0.0)
         ratios = [torch.tensor(torch.nan)] * 2
-        if not bool((x < 0).any()):  # a weight's sign says nothing where activities have both
+        if not bool((x < 0).any()):  # the sign of a weight has no meaning for activities of both signs
             ratios = [_mean(ratio) for ratio in inhibition_ratio(*excitation_inhibition(w, x), members)]
         values = [weight_statistics(w)["negative"], _mean(between[own]), _mean(between[~own]), *ratios]
         found[after.name] = [float(value) for value in values]

@@ -1,4 +1,4 @@
-"""Which units answer to which class, and how classes share them."""
+"""Units that respond to each class, and their overlap."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _bars(found: Sequence[Group]) -> list[Markup | None]:
 
 
 def _sizes(found: Sequence[Group]) -> Child:
-    """For each layer a table of sizes by class, folded away."""
+    """For each layer a folded table of sizes by class."""
     made = []
     for layer in layer_names(found):
         having = [group for group in found if any(layer in each.layers for each in representations(group))]
@@ -136,7 +136,7 @@ def _shared(stored: Sequence[Representation], layer: str) -> np.ndarray:
 
 
 def _growth(found: Sequence[Group]) -> list[Markup | None]:
-    """Sizes over training, where validations during it were stored."""
+    """Sizes over training, if validations were stored."""
     made = []
     for group in found:
         grown = group.shown.growth()

@@ -1,4 +1,4 @@
-"""Which configurations are compared, under which letter, and what is wrong with their runs."""
+"""The compared configurations, their letters, and notes on their runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def overview(groups: Sequence[Group]) -> Section:
 
 
 def setting(group: Group, name: str) -> str:
-    """A setting as it is written, a dash where it is not known."""
+    """A setting as text, a dash if unknown."""
     return written(group.settings[name]) if name in group.settings else DASH
 
 
@@ -37,11 +37,11 @@ def _folders(group: Group) -> Markup:
     folders = [run.folder for run in group.runs]
     parent = folders[0].parent
     if len(folders) > 1 and all(folder.parent == parent for folder in folders):
-        return path(f"{parent}/{_together([folder.name for folder in folders])}")
+        return path(f"{parent}/{_abbreviated([folder.name for folder in folders])}")
     return Markup("<br/>".join(path(folder) for folder in folders))
 
 
-def _together(names: list[str]) -> str:
+def _abbreviated(names: list[str]) -> str:
     """version_0, version_1 as version_{0,1}."""
     stem = names[0].rstrip("0123456789")
     ends = [name.removeprefix(stem) for name in names]
@@ -50,37 +50,37 @@ def _together(names: list[str]) -> str:
 
 def _notes(groups: Sequence[Group]) -> Child:
     lines = [
-        element("li", chip(group), " ", path(run.folder), ": ", said)
+        element("li", chip(group), " ", path(run.folder), ": ", text)
         for group in groups
         for run in group.runs
-        for said in notes(run)
+        for text in notes(run)
     ]
-    lines += [element("li", chip(group), " ", said) for group in groups for said in _of_group(group)]
+    lines += [element("li", chip(group), " ", text) for group in groups for text in _of_group(group)]
     return [paragraph("To be kept in mind:"), element("ul", lines, class_="notes")] if lines else None
 
 
 def notes(run: Run) -> list[str]:
-    """What a reader has to know of a run before its numbers."""
-    said = list(run.notes)
+    """Notes on a run that affect the reading of its numbers."""
+    texts = list(run.notes)
     if run.broke_off:
         of = f" of {run.planned}" if run.planned else ""
-        said.append(f"stopped in epoch {run.epochs or DASH}{of}; not put together with runs that went to the end")
+        texts.append(f"stopped in epoch {run.epochs or DASH}{of}; not put together with runs that went to the end")
     if run.earlier is not None:
-        said.append(f"goes on from {_place(run.earlier.folder, run.folder)}, whose steps are its first")
+        texts.append(f"goes on from {_relative_path(run.earlier.folder, run.folder)}, whose steps are its first")
     if not run.trained:
-        said.append("measured only, no training; the run whose checkpoint it loaded is not on this page")
-    return said
+        texts.append("measured only, no training; the run whose checkpoint it loaded is not on this page")
+    return texts
 
 
-def _place(folder: Path, beside: Path) -> str:
-    return folder.name if folder.parent == beside.parent else str(folder)
+def _relative_path(folder: Path, other: Path) -> str:
+    return folder.name if folder.parent == other.parent else str(folder)
 
 
 def _of_group(group: Group) -> list[str]:
-    said = []
+    texts = []
     given = [tuple(seeds(run).items()) for run in group.runs]
     if len(set(given)) < len(given) and all(given):
-        said.append("some of its runs have the same seeds: the deviation is not one between seeds")
+        texts.append("some of its runs have the same seeds: the deviation is not one between seeds")
     if len(group.runs) > 1 and not group.runs[0].config:
-        said.append("no configuration was saved: grouped by the learner's arguments and the folder, data not compared")
-    return said
+        texts.append("no configuration was saved: grouped by the learner's arguments and the folder, data not compared")
+    return texts

@@ -1,4 +1,4 @@
-"""Pictures redrawn from the stored representations, one kind after the other, and those that runs left behind."""
+"""Pictures redrawn from stored representations, by type, and pictures logged by runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Drawings = list[Markup | None]
 
 
 def pictures(groups: Sequence[Group]) -> Section | None:
-    """Kind after kind, for each configuration of one of its runs."""
+    """Pictures by type, for each configuration of one of its runs."""
     kinds: list[tuple[str, str, Callable[[Group, Representation], Drawings]]] = [
         ("Activations", _OF_WALLS, _walls),
         (
@@ -43,7 +43,9 @@ def pictures(groups: Sequence[Group]) -> Section | None:
         ("Weights between ensembles", _OF_CONNECTIONS, _connections),
         ("Weights", "Share of the weights by size.", _weights),
     ]
-    parts: list[Child] = [part for title, said, make in kinds if (part := _kind(title, said, make, groups))]
+    parts: list[Child] = [
+        part for title, description, make in kinds if (part := _kind(title, description, make, groups))
+    ]
     logged = [_logged(group) for group in groups]
     if any(logged):
         parts += [element("h3", "Logged during training"), *logged]
@@ -53,7 +55,7 @@ def pictures(groups: Sequence[Group]) -> Section | None:
 
 
 def _kind(
-    title: str, said: str, make: Callable[[Group, Representation], Drawings], groups: Sequence[Group]
+    title: str, description: str, make: Callable[[Group, Representation], Drawings], groups: Sequence[Group]
 ) -> list[Child]:
     shown: list[Child] = []
     for group in groups:
@@ -64,12 +66,12 @@ def _kind(
         return []
     if make is _rdms:
         shown += agreement(measured(groups))
-    together = [element("div", shown, class_="beside"), connections(groups)] if make is _connections else shown
-    return [element("h3", title), paragraph(said), together]
+    page_parts = [element("div", shown, class_="beside"), connections(groups)] if make is _connections else shown
+    return [element("h3", title), paragraph(description), page_parts]
 
 
-def _caption(group: Group, said: str) -> list[Child]:
-    return [named(group), f": {said}, {samples_of([group])}."]
+def _caption(group: Group, description: str) -> list[Child]:
+    return [named(group), f": {description}, {samples_of([group])}."]
 
 
 def _walls(group: Group, stored: Representation) -> Drawings:
@@ -124,7 +126,7 @@ def _weights(group: Group, stored: Representation) -> Drawings:
 
 
 def _logged(group: Group) -> Child:
-    again = group.shown.representation is not None  # then an ensemble monitor's own pictures are drawn above
+    again = group.shown.representation is not None  # then the pictures of an ensemble monitor are drawn above
     run = next((run for run in group.runs if _own(run, again)), None)
     if run is None:
         return None
@@ -136,5 +138,5 @@ def _logged(group: Group) -> Child:
 
 
 def _own(run: Run, again: bool) -> dict[str, tuple[int, bytes]]:
-    """Pictures that a run logged, those left out that are drawn again."""
+    """Pictures that a run logged, without those that are redrawn."""
     return {key: found for key, found in run.pictures.items() if not (again and "/ensembles/" in key)}

@@ -1,4 +1,4 @@
-"""What linear probes read of the classes in each layer, as a `ProbeMonitor` logged it."""
+"""Accuracy of linear probes of each layer, as logged by a `ProbeMonitor`."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _LABELS = {"probe": "accuracy of the probe", "probe_unseen": "balanced accuracy,
 
 
 def probes(groups: Sequence[Group]) -> Section | None:
-    """A table and a picture of each kind of probe."""
+    """A table and a picture for each type of probe."""
     parts: list[Child] = []
-    for kind, said in _KINDS.items():
+    for kind, caption in _KINDS.items():
         found = {group.number: values for group in groups if (values := _values(group, kind))}
         shown = [group for group in groups if group.number in found]
         if shown:
-            parts += [_table(shown, found, said), _bars(shown, found, kind)]
+            parts += [_table(shown, found, caption), _bars(shown, found, kind)]
     return Section("probes", "Linear probes", parts) if parts else None
 
 
@@ -44,14 +44,14 @@ def _values(group: Group, kind: str) -> dict[str, Stat]:
     return {}
 
 
-def _table(groups: Sequence[Group], found: dict[int, dict[str, Stat]], said: str) -> Markup:
+def _table(groups: Sequence[Group], found: dict[int, dict[str, Stat]], caption: str) -> Markup:
     names = sorted({name for values in found.values() for name in values}, key=lambda name: (name != _INPUT, name))
     columns = [Column("Layer"), *(Column(chip(group), 1) for group in groups)]
     rows: list[list[Cell]] = []
     for name in names:
         stats = [found[group.number].get(name, Stat.of([None])) for group in groups]
         rows.append(["the image itself" if name == _INPUT else name, *(stat.times(100) for stat in stats)])
-    return table(columns, [Rows(rows)], said)
+    return table(columns, [Rows(rows)], caption)
 
 
 def _bars(groups: Sequence[Group], found: dict[int, dict[str, Stat]], kind: str) -> Markup | None:
@@ -65,6 +65,6 @@ def _bars(groups: Sequence[Group], found: dict[int, dict[str, Stat]], kind: str)
         if deviations:
             spread[model] = deviations
     of_pixels = [stat.mean for values in found.values() if (stat := values.get(_INPUT)) and stat.mean is not None]
-    same = len({round(value, 6) for value in of_pixels}) == 1  # other data would have another line
+    same = len({round(value, 6) for value in of_pixels}) == 1  # other data have another line
     make = partial(probe_bars, heights, of_pixels[0] if same else None, spread or None, _LABELS[kind])
     return drawn(make, f"Bars of the {_LABELS[kind]} by layer", "The same as bars.")

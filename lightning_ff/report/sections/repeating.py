@@ -1,4 +1,4 @@
-"""Every run by itself: its seeds and numbers, and the command that makes it again."""
+"""Single runs: seeds and values, and the command that repeats each run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _row(run: Run, chosen: set[str]) -> list[Cell]:
 
 
 def _varied(group: Group) -> set[str]:
-    """Seeds that are not the same in all runs, or else all."""
+    """Seeds that differ between runs, or else all."""
     given = [seeds(run) for run in group.runs]
     names = {name for each in given for name in each}
     return {name for name in names if len({repr(each.get(name)) for each in given}) > 1} or names
@@ -53,8 +53,8 @@ def _epochs(run: Run) -> str:
 def _commands(group: Group) -> list[Markup]:
     with_file = [run for run in group.runs if run.config_text and run.trained]
     if not with_file:
-        said = ": made from Python, without a saved configuration; only the script that made it can repeat it."
-        return [paragraph(named(group), said if any(run.trained for run in group.runs) else ": no training to repeat.")]
+        text = ": made from Python, without a saved configuration; only the script that made it can repeat it."
+        return [paragraph(named(group), text if any(run.trained for run in group.runs) else ": no training to repeat.")]
     lines = [line for run in with_file for line in _lines(run)]
     return [lead(named(group)), element("pre", "\n".join(lines), class_="commands")]
 
@@ -62,7 +62,7 @@ def _commands(group: Group) -> list[Markup]:
 def _lines(run: Run) -> list[str]:
     config = shlex.quote(str(run.folder / "config.yaml"))
     version = flat(run.config).get("trainer.logger.version")
-    anew = "" if version is None else " --trainer.logger.init_args.version null"  # or it would be written over
+    anew = "" if version is None else " --trainer.logger.init_args.version null"  # so that it is not overwritten
     lines = [f"lightning-ff fit --config {config}{anew}"]
     last = run.folder / "checkpoints" / "last.ckpt"
     if last.is_file():

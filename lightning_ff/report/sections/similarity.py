@@ -1,4 +1,4 @@
-"""Whether layers and configurations agree on which classes are alike."""
+"""Similarity of classes, compared between layers and configurations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def class_rdms(stored: Representation) -> dict[str, Tensor]:
 
 
 def agreement(groups: Sequence[Group]) -> list[Child]:
-    """For configurations with the same classes a table of rank correlations of their maps, if it can be read."""
+    """For configurations with the same classes a table of rank correlations of their maps, if it is small enough."""
     made: list[Child] = []
     for same in same_classes(groups):
         maps = [

@@ -1,4 +1,4 @@
-"""How sparse layers are: from stored representations, or from what a run logged of them."""
+"""Sparsity of layers: from stored representations, or from logged values."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def bars(groups: Sequence[Group], classes: Sequence[str], name: str, label: str)
 
 
 def _scatter(found: Sequence[Group]) -> Markup | None:
-    """Accuracy against sparsity, where there are enough runs to see anything."""
+    """Accuracy against sparsity, if there are enough runs."""
     points = [
         RunPoint(f"{group.letter} {group.name}", accuracy, {
             name: layer.over_samples("hoyer") for name, layer in run.representation.layers.items()})

@@ -21,19 +21,19 @@ def training(groups: Sequence[Group]) -> Section | None:
 
 
 def _accuracy(groups: Sequence[Group]) -> Child:
-    key, said = "val/acc", "Validation accuracy"
+    key, title = "val/acc", "Validation accuracy"
     if not any(key in run.series for group in groups for run in group.runs):
-        key, said = "train/acc", "Accuracy on the first images of a training batch, a rough sign of life,"
+        key, title = "train/acc", "Accuracy on the first images of a training batch, a rough estimate,"
     lines = [line for group in groups for line in _lines(group, key, percent=True)]
-    drawn = chart(lines, f"{said.strip(',')} over steps", "per cent", 720, 300)
+    drawn = chart(lines, f"{title.strip(',')} over steps", "per cent", 720, 300)
     if drawn is None:
         return None
     runs = "; thick: mean over runs, thin: single runs" if any(len(group.runs) > 1 for group in groups) else ""
-    return _figure(drawn, f"{said} over training steps (batches), by configuration{runs}.", "wide")
+    return _figure(drawn, f"{title} over training steps (batches), by configuration{runs}.", "wide")
 
 
 def _lines(group: Group, key: str, percent: bool = False) -> list[Line]:
-    """Lines of one metric: every run, and their mean where there are several."""
+    """Lines of one metric: every run, and their mean if there are several."""
     found = [run.series[key] for run in group.runs if key in run.series]
     found = [Series(series.steps, 100 * series.values) if percent else series for series in found]
     mean = mean_of(found) if len(found) > 1 else None

@@ -1,4 +1,4 @@
-"""What a network made of classes that were held out of its training."""
+"""Classes that were held out of training."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ _CAPTION = (
 
 
 def unseen(found: Sequence[Group]) -> list[Child]:
-    """In words which classes those are, and a table of their ensembles."""
-    parts: list[Child] = [paragraph(named(group), said) for group in found if (said := _said(group))]
+    """Names of these classes, and a table of their ensembles."""
+    parts: list[Child] = [
+        paragraph(named(group), description) for group in found if (description := _description(group))
+    ]
     if not parts:
         return []
-    held = [group for group in found if _said(group)]
+    held = [group for group in found if _description(group)]
     columns = [Column("Layer" if len(held) == 1 else "Layer, configuration"), Column("Class")]
     columns += [Column("Size", 1), Column("Size, per cent", 1)]
     columns += [Column(head, 3) for head in ("Similar", "Others", "By chance", "Shuffled")]
@@ -43,7 +45,7 @@ def _held_out(stored: Representation) -> list[int]:
     return [c for c, seen in enumerate(stored.seen) if not seen]
 
 
-def _said(group: Group) -> str:
+def _description(group: Group) -> str:
     stored = representations(group)[0]
     if not (held := _held_out(stored)):
         return ""
@@ -58,7 +60,7 @@ def _said(group: Group) -> str:
 
 
 def _similar(stored: Representation, held_out: int) -> list[int]:
-    """Classes that a good part of the images of one is taken for; none where that was not stored."""
+    """Classes that many images of a class are predicted as; empty if not stored."""
     confusion = stored.array("confusion")
     if confusion is None:
         return []
@@ -67,7 +69,7 @@ def _similar(stored: Representation, held_out: int) -> list[int]:
 
 
 def _cells(group: Group, layer: str) -> list[Cell] | None:
-    """Means over the classes held out, then over runs."""
+    """Means over held-out classes, then over runs."""
     having = [each for each in representations(group) if layer in each.layers and _held_out(each)]
     if not having:
         return None
@@ -89,7 +91,7 @@ def _numbers(stored: Representation, layer: str, held_out: int) -> list[float]:
 
 
 def _null(stored: Representation, layer: str) -> Tensor | None:
-    """Mean Jaccard indices where the classes of stored samples are shuffled."""
+    """Mean Jaccard indices with shuffled classes of stored samples."""
     label, h = stored.array("label"), stored.array(f"{layer}/activations")
     kind, _, parameter = stored.definition.partition(" k=")
     if label is None or h is None or not len(label) or kind != "leave_one_out" or not parameter:
