@@ -140,7 +140,7 @@ def test_every_part_may_come_from_a_file(command: Command) -> None:
     optimizers = {name: (type(o), o.param_groups[0]["lr"]) for name, o in learner.local_optimizers.by_block.items()}
     # two epochs have halved each rate twice
     assert optimizers == {"block00": (SGD, 0.005), "block01": (AdamW, 0.001), "readout": (Adam, 0.025)}
-    (scheduler,) = {type(s) for s in cli.trainer.lr_scheduler_configs[0].scheduler.inner.values()}
+    (scheduler,) = {type(s) for s in cli.trainer.lr_scheduler_configs[0].scheduler.by_block.values()}
     assert scheduler is StepLR
     assert {epoch: type(s) for epoch, s in switch.samplers.items()} == {0: WrongLabel, 1: FixedPool}
     assert learner.negatives is switch.samplers[1]
@@ -161,7 +161,7 @@ def test_a_plateau_scheduler_waits_for_its_metric(command: Command) -> None:
                    threshold_mode="abs")  # fmt: skip
     file = described("plateau.yaml", {"scheduler": plateau, "scheduler_monitor": "val/acc"}, max_epochs=3)
     cli = command("fit", "--config", file, "--model.optimizer=SGD", "--model.optimizer.lr=0.1")
-    assert isinstance(cli.trainer.lr_scheduler_configs[0].scheduler.inner["block00"], ReduceLROnPlateau)
+    assert isinstance(cli.trainer.lr_scheduler_configs[0].scheduler.by_block["block00"], ReduceLROnPlateau)
     assert [group["lr"] for group in cli.model.local_optimizers.param_groups] == pytest.approx([0.001, 0.001])
 
 

@@ -12,11 +12,12 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
-from lightning_ff import ForwardForward, LocalDDPStrategy, ScalableForwardForward
+from lightning_ff import ForwardForward, LocalDDPStrategy, LocalPipelineStrategy, ScalableForwardForward
 
 STEPS, BATCH, CLASSES, SHAPE = 20, 12, 4, (1, 6, 6)
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 ADAMW = partial(torch.optim.AdamW, lr=0.01)
+Pipeline = partial(LocalPipelineStrategy, start_method="fork", process_group_backend="gloo")
 USUAL: dict[str, Any] = {"max_epochs": 1, "logger": False, "enable_checkpointing": False, "accelerator": "cpu"}
 
 
@@ -37,6 +38,13 @@ class Shares(LightningDataModule):
             share = self.trainer.strategy.distributed_sampler_kwargs
         sampler = DistributedSampler(self.samples, **share, shuffle=False)
         return DataLoader(self.samples, BATCH // share["num_replicas"], sampler=sampler)
+
+
+class Validated(Shares):
+    """With validation data that no sampler shares out yet."""
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.samples, batch_size=50)
 
 
 def layers(batch_norm: bool = False) -> nn.Sequential:

@@ -47,14 +47,9 @@ def test_a_pipeline_drains_and_fills_at_log_intervals(interval: int, want: float
     assert ff_pipeline(Job(interval=interval), 8) == pytest.approx(want)
 
 
+# in the second the link is busy from the first message on; in the third it waits for the second block
 @pytest.mark.parametrize(
-    ("blocks", "block", "message", "want"),
-    [
-        (1, 2.0, 3.0, 5.0),
-        (2, 2.0, 3.0, 8.0),  # the link is busy from the first message on
-        (2, 3.0, 2.0, 8.0),  # the first message arrives while the second block runs
-        (3, 3.0, 0.0, 9.0),
-    ],
+    ("blocks", "block", "message", "want"), [(1, 2.0, 3.0, 5.0), (2, 2.0, 3.0, 8.0), (2, 3.0, 2.0, 8.0), (3, 3, 0, 9)]
 )
 def test_the_step_waits_for_all_messages(blocks: int, block: float, message: float, want: float) -> None:
     assert step(blocks, block, message) == pytest.approx(want)

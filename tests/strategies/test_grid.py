@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,11 @@ import pytest
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch.utils.data import DataLoader
 
-from lightning_ff import LinearReadout, LocalPipelineStrategy
-from tests.strategies.runs import ADAMW, SGD, STEPS, Look, Shares, difference, learner, trained
+from lightning_ff import LinearReadout
+from tests.strategies.runs import ADAMW, SGD, STEPS, Look, Pipeline, Validated, difference, learner, trained
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
-Pipeline = partial(LocalPipelineStrategy, start_method="fork", process_group_backend="gloo")
 
 
 @pytest.mark.parametrize("mode", ["pair", "class"])
@@ -38,13 +35,6 @@ def test_every_way_to_step(arguments: dict[str, Any]) -> None:
     one = trained(learner("class", ADAMW, **arguments), 1, torch.float64)
     grid = trained(learner("class", ADAMW, **arguments), 4, torch.float64, Pipeline(blocks=[2, 1]))
     assert difference(one, grid) <= 1e-9
-
-
-class Validated(Shares):
-    """With validation data, without a distributed sampler."""
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.samples, batch_size=50)
 
 
 def test_measures_are_those_of_one_process(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch.multiprocessing import ProcessRaisedException
 
-from lightning_ff import LocalPipelineStrategy
-from tests.strategies.runs import STEPS, Look, Shares, learner, trained
+from tests.strategies.runs import STEPS, Look, Pipeline, Shares, learner, trained
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
-Pipeline = partial(LocalPipelineStrategy, start_method="fork", process_group_backend="gloo")
 
 
 def run(folder: Path, processes: int, strategy: Any = None, **flags: Any) -> list[dict[str, Any]]:

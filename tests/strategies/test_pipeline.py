@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,9 @@ from lightning_ff import (
     SwitchNegatives,
 )
 from lightning_ff.strategies.balance import balanced, ranges
-from tests.strategies.runs import ADAMW, SGD, USUAL, Look, Shares, difference, learner, trained
+from tests.strategies.runs import ADAMW, SGD, USUAL, Look, Pipeline, Shares, Validated, difference, learner, trained
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
-Pipeline = partial(LocalPipelineStrategy, start_method="fork", process_group_backend="gloo")
 
 
 @pytest.mark.parametrize("mode", ["pair", "class"])
@@ -121,11 +119,10 @@ def test_checkpoints_and_measures_are_those_of_one_process(tmp_path: Path, reado
 def test_a_run_goes_on_from_a_checkpoint_of_one_process_and_the_other_way_round(tmp_path: Path) -> None:
     alone = trained(learner("pair", ADAMW), 1, max_epochs=2)
     for processes in (1, 2):
-        trainer = Trainer(
-            accelerator="cpu", devices=3 - processes, strategy=Pipeline() if processes == 1 else "auto", max_epochs=2,
-            logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-            callbacks=[Look(lambda trainer, module: trainer.save_checkpoint(tmp_path / "again.ckpt"))],
-        )  # fmt: skip
+        flags: dict[str, Any] = {**USUAL, "max_epochs": 2, "enable_progress_bar": False}
+        save = Look(lambda trainer, module: trainer.save_checkpoint(tmp_path / "again.ckpt"))
+        strategy = Pipeline() if processes == 1 else "auto"
+        trainer = Trainer(**flags, devices=3 - processes, strategy=strategy, callbacks=[save])
         half = run_one_epoch(learner("pair", ADAMW), tmp_path, processes)
         trainer.fit(learner("pair", ADAMW), Shares(), ckpt_path=half)
         again = torch.load(tmp_path / "again.ckpt", weights_only=False)
@@ -182,11 +179,10 @@ def test_processes_that_read_other_samples_are_found_out() -> None:
 def test_a_checkpoint_after_the_run_is_whole_too(tmp_path: Path) -> None:
     def fit(processes: int) -> dict[str, Any]:
         strategy = Pipeline() if processes > 1 else "auto"
+        flags: dict[str, Any] = {**USUAL, "enable_progress_bar": False}
         trainer = Trainer(
-            accelerator="cpu", devices=processes, strategy=strategy, max_epochs=1, logger=False,
-            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-            callbacks=[SaveLate(tmp_path / f"{processes}.ckpt")],
-        )  # fmt: skip
+            **flags, devices=processes, strategy=strategy, callbacks=[SaveLate(tmp_path / f"{processes}.ckpt")]
+        )
         trainer.fit(learner("class", ADAMW), Shares())
         return dict(torch.load(tmp_path / f"{processes}.ckpt", weights_only=False))
 
@@ -212,13 +208,6 @@ def test_half_precision_validates() -> None:
     flags: dict[str, Any] = {"data": Validated, "precision": "bf16-true"}
     one, two = trained(learner("class"), 1, **flags), trained(learner("class"), 2, strategy=Pipeline(), **flags)
     assert difference(one, two) == 0.0
-
-
-class Validated(Shares):
-    """With validation data."""
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.samples, batch_size=50)
 
 
 def averaging() -> list[Callback]:
