@@ -1,4 +1,4 @@
-"""Detection of a process that has died, reported by all others, whatever they are selector for.
+"""Detection of a process that has died, reported by all others, whatever they are waiting for.
 
 Collectives do not report it: with NCCL the other processes wait until their timeout, and the error names no process.
 """
