@@ -49,6 +49,13 @@ class Labels:
             raise AttributeError(_NOT_A_TENSOR.format(f"target.{name}", f"target.label.{name}"))
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, (Tensor, int)):
+            raise TypeError(_NOT_A_TENSOR.format("target == ...", "target.label == ..."))
+        return self is other
+
+    __hash__ = object.__hash__
+
     def __getitem__(self, rows: Any) -> NoReturn:
         raise TypeError(_NOT_A_TENSOR.format("target[...]", "target.label[...]"))
 
