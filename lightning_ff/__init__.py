@@ -1,5 +1,6 @@
 """Train networks block by block in PyTorch Lightning: Forward-Forward and its local-learning kin."""
 
+from lightning_ff import _moved
 from lightning_ff.augment import Compose, Cutout, RandomFlip, RandomShift
 from lightning_ff.blocks import MLP, ConvNet, LocalBlock, Normalize, Partition, mlp, partition
 from lightning_ff.callbacks import (
@@ -151,3 +152,5 @@ __all__ = [
     "mlp",
     "partition",
 ]
+
+_moved.install()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +97,12 @@ class LocalNetwork(nn.Module):
         self.encoded_shape = labels.build(num_classes, self.input_shape) if labels else self.input_shape
         self.shapes = self._dry_run()
         self.exchange_readout(readout)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle; the previous release had other names for some attributes."""
+        old = {"placement": "stage", "waiting": "untrained"}
+        renamed = {old.get(name, name): value for name, value in state.items()}
+        nn.Module.__setstate__(self, {"_checked_shapes": {state["input_shape"]}, **renamed})
 
     @property
     def stack(self) -> list[LocalBlock]:

@@ -99,6 +99,11 @@ class LocalBlock(nn.Module):
             isinstance(m, BatchNormBase) for m in layers.modules()
         )
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle; the previous release had other names for some attributes."""
+        old = {"_modal": "_mode_layers", "_moves": "_channel_move", "_splits": "_separates_statistics"}
+        nn.Module.__setstate__(self, {old.get(name, name): value for name, value in state.items()})
+
     def forward(
         self, x: Activation, positives: int | None = None, measure: bool = True
     ) -> tuple[Activation, Tensor | None]:

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if not TYPE_CHECKING:
+    from lightning_ff._moved import moved
+
+    __getattr__ = moved(__name__)  # the readers were here
 
 
 @dataclass(frozen=True)
