@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_ff import ForwardForward, MixNegatives, Mixture, Pairs
 from lightning_ff.cli import CLI, main
 from lightning_ff.data import Digits
+from tests.benchmarks.estimate import Job, backprop_ddp, ff_ddp, ff_pipeline, find_unused
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -252,3 +253,13 @@ def test_conv_net(run: Run) -> None:
     assert list(made["moved"].network.scored) == [f"block{k:02d}" for k in range(4, 10)]
     loaded = torch.export.load("resnet18.pt2").module()
     torch.testing.assert_close(loaded(made["images"][:1]), made["model"](made["images"][:1]))
+
+
+def test_the_page_of_processes_shows_what_the_estimate_prints() -> None:
+    page = (DOCS / "processes.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", page, re.M)
+    assert len(rows) == 6
+    for processes, samples, *shown in rows:
+        job = Job(rows=int(samples))
+        estimates = [estimate(job, int(processes)) for estimate in (ff_ddp, find_unused, backprop_ddp, ff_pipeline)]
+        assert shown == [f"{value:.2f}" for value in estimates]

@@ -94,6 +94,17 @@ def difference(one: dict[str, Tensor], two: dict[str, Tensor]) -> float:
     return max(float((value.double() - two[name].double()).abs().max()) for name, value in one.items())
 
 
+def last_weights(version: int) -> dict[str, Tensor]:
+    """Weights in the last checkpoint of a run of the command line."""
+    file = Path(f"logs/digits/version_{version}/checkpoints/last.ckpt")
+    return dict(torch.load(file, weights_only=False)["state_dict"])
+
+
+def accuracy(output: str) -> float:
+    """The test accuracy that the command line prints."""
+    return float(output.split("test accuracy")[1].split()[0])
+
+
 class Look(Callback):
     """Calls a function at the end of training, in every process."""
 

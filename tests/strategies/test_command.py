@@ -10,11 +10,12 @@ import sys
 import time
 from pathlib import Path
 from subprocess import PIPE, STDOUT
-from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+
+from tests.strategies.runs import accuracy, last_weights
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
 STRATEGIES = {
@@ -29,26 +30,21 @@ pytestmark = [
 ]
 
 
+def one_thread() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
 def command(*arguments: str) -> list[str]:
     quiet = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--model.widths=[64,48]")
     return [sys.executable, "-m", "lightning_ff", "fit", f"--config={EXAMPLE}", *quiet, *arguments]
 
 
 def finished(*arguments: str, folder: Path = Path()) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    call = command(*arguments)
-    done = subprocess.run(call, capture_output=True, text=True, timeout=300, env=environment, cwd=folder)
+    done = subprocess.run(
+        command(*arguments), capture_output=True, text=True, timeout=300, env=one_thread(), cwd=folder
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
-
-
-def weights(version: int) -> dict[str, Any]:
-    file = Path(f"logs/digits/version_{version}/checkpoints/last.ckpt")
-    return dict(torch.load(file, weights_only=False)["state_dict"])
-
-
-def accuracy(output: str) -> float:
-    return float(output.split("test accuracy")[1].split()[0])
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +74,8 @@ def test_two_agents_of_torchrun_are_two_nodes(strategy: str, alone: float) -> No
     agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1",
              "--master_addr=127.0.0.1", f"--master_port={port}"]  # fmt: skip
     job = [*command(*RUN, *STRATEGIES[strategy])[1:], "--trainer.num_nodes=2", "--trainer.devices=1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     nodes = [
-        subprocess.Popen([*agent, f"--node_rank={rank}", *job], stdout=PIPE, stderr=STDOUT, text=True, env=environment)
+        subprocess.Popen([*agent, f"--node_rank={rank}", *job], stdout=PIPE, stderr=STDOUT, text=True, env=one_thread())
         for rank in (0, 1)
     ]
     output = [node.communicate(timeout=300)[0] for node in nodes]
@@ -96,7 +91,7 @@ def test_resnet18_in_a_pipeline_is_that_of_one_process() -> None:
             f"--data.root={os.environ['LIGHTNING_FF_DATA']}", "--data.train_size=65", "--data.val_size=200",
             "--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--seed_everything=0"]  # fmt: skip
     for two in ((), STRATEGIES["ff_pipeline"]):  # batches of 128 out of 650 images: the last has 10
-        subprocess.run([*call, *two], check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        subprocess.run([*call, *two], check=True, timeout=300, env=one_thread())
     saved = [torch.load(file, weights_only=False) for file in sorted(Path("logs").rglob("last.ckpt"))]
     one, two_processes = (each["state_dict"] for each in saved)
     assert len(saved) == 2
@@ -115,8 +110,7 @@ def kill_when_saved(killed: int, version: int, *arguments: str) -> Path:
     """Kill a rank once a checkpoint exists, check that the other reports it and ends; returns the checkpoint."""
     checkpoint = Path(f"logs/digits/version_{version}/checkpoints/last.ckpt")
     with Path("log").open("w") as log:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        run = subprocess.Popen(command(*arguments), stdout=log, stderr=log, text=True, env=environment)
+        run = subprocess.Popen(command(*arguments), stdout=log, stderr=log, text=True, env=one_thread())
         while not checkpoint.exists():
             assert run.poll() is None, Path("log").read_text()
             time.sleep(0.02)
@@ -142,7 +136,7 @@ def test_a_killed_process_is_named_and_the_run_goes_on_from_its_checkpoint(strat
     saved = [torch.load(file, weights_only=False)["epoch"] for file in (first, second)]
     assert saved[0] < saved[1] < 19
     finished(*run, f"--ckpt_path={second}")
-    whole, again = weights(0), weights(3)
+    whole, again = last_weights(0), last_weights(3)
     for name, value in whole.items():
         torch.testing.assert_close(again[name], value, rtol=0, atol=0)
 
@@ -151,7 +145,7 @@ def test_a_killed_process_is_named_and_the_run_goes_on_from_its_checkpoint(strat
 def test_processes_of_which_one_is_told_to_end_do_so_after_the_same_batch(strategy: str, rank: int) -> None:
     told = ("--trainer.callbacks+=tests.strategies.runs.Signal", f"--trainer.callbacks.rank={rank}")
     two = (*STRATEGIES[strategy], "--trainer.log_every_n_steps=6")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLE.parents[1])}
+    environment = {**one_thread(), "PYTHONPATH": str(EXAMPLE.parents[1])}
     subprocess.run(command(*told, *two), capture_output=True, timeout=120, env=environment)
     while not all(Path(f"ended{rank}").exists() for rank in (0, 1)):
         time.sleep(0.1)

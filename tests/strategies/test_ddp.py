@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch.callbacks
 import pytest
 import torch
 import torch.distributed as dist
@@ -19,7 +21,15 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.multiprocessing import ProcessRaisedException
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_ff import Backprop, GreedySchedule, LinearReadout, LocalDDPStrategy, ScalableForwardForward
+from lightning_ff import (
+    Backprop,
+    CosineToEnd,
+    GreedySchedule,
+    HardLabel,
+    LinearReadout,
+    LocalDDPStrategy,
+    ScalableForwardForward,
+)
 from tests.strategies.runs import (
     ADAMW,
     BATCH,
@@ -30,6 +40,7 @@ from tests.strategies.runs import (
     USUAL,
     Look,
     Shares,
+    Validated,
     difference,
     layers,
     learner,
@@ -72,6 +83,30 @@ def test_two_processes_equal_one(mode: str, optimizer: Any, dtype: torch.dtype, 
 def test_every_way_to_step_equals_one_process(arguments: dict[str, Any]) -> None:
     one = trained(learner("pair", ADAMW, **arguments), 1, torch.float64)
     two = trained(learner("pair", ADAMW, **arguments), 2, torch.float64)
+    assert difference(one, two) <= 1e-9
+
+
+RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "rates by step": ({"scheduler": CosineToEnd, "scheduler_interval": "step"}, {}),
+    "validation within an epoch": ({}, {"val_check_interval": 3, "data": Validated}),
+    "scores at every step": ({"negatives": HardLabel(fraction=1.0, start_epoch=0)}, {}),
+    "a limit of steps": ({}, {"max_steps": 7, "max_epochs": -1}),
+    "a limit of batches": ({"readout": LinearReadout()}, {"limit_train_batches": 6, "max_epochs": 2}),
+    "accumulation": ({"accumulate_grad_batches": 3, "readout": LinearReadout()}, {"max_epochs": 2}),
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_every_run_equals_one_process(run: str) -> None:
+    arguments, flags = RUNS[run]
+    one, two = (trained(learner("pair", ADAMW, **arguments), n, torch.float64, **flags) for n in (1, 2))
+    assert difference(one, two) <= 1e-9
+
+
+@pytest.mark.skipif(not hasattr(lightning.pytorch.callbacks, "WeightAveraging"), reason="Lightning 2.6 has it")
+def test_averaged_weights_see_every_step() -> None:
+    made = partial(lightning.pytorch.callbacks.WeightAveraging, use_buffers=True)
+    one, two = (trained(learner("class", ADAMW), n, torch.float64, callbacks=[made()]) for n in (1, 2))
     assert difference(one, two) <= 1e-9
 
 

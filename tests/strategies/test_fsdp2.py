@@ -17,7 +17,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from lightning_ff import GreedySchedule, LocalFSDP2Strategy
 from tests.strategies.fsdp2_script import uneven
-from tests.strategies.runs import ADAMW, SGD, difference, learner, trained
+from tests.strategies.runs import ADAMW, SGD, accuracy, difference, last_weights, learner, trained
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "digits.yaml"
@@ -74,15 +74,6 @@ def test_kept_outputs_are_refused(tmp_path: Path) -> None:
     assert "cache=True is not exact here: every process has a share" in (tmp_path / "refused").read_text()
 
 
-def accuracy(output: str) -> float:
-    return float(output.split("test accuracy")[1].split()[0])
-
-
-def weights(version: int) -> dict[str, Any]:
-    file = Path(f"logs/digits/version_{version}/checkpoints/last.ckpt")
-    return dict(torch.load(file, weights_only=False)["state_dict"])
-
-
 def test_checkpoints_are_for_one_process_too_and_the_run_goes_on_from_them() -> None:
     quiet = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--model.widths=[64,48]")
     run = ("lightning_ff", "fit", f"--config={EXAMPLE}", *quiet, *TWO, "--trainer.check_val_every_n_epoch=4")
@@ -95,7 +86,7 @@ def test_checkpoints_are_for_one_process_too_and_the_run_goes_on_from_them() -> 
     started(*run, "--trainer.max_epochs=8")
     again = f"--ckpt_path=logs/digits/version_{before}/checkpoints/last.ckpt"
     started(*run, "--trainer.max_epochs=12", again)
-    assert difference(weights(0), weights(before + 1)) == 0.0
+    assert difference(last_weights(0), last_weights(before + 1)) == 0.0
 
 
 def test_another_module_is_refused_and_the_name_is_known() -> None:

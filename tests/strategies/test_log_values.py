@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch.multiprocessing import ProcessRaisedException
 
@@ -28,9 +27,7 @@ def run(folder: Path, processes: int, strategy: Any = None, **flags: Any) -> lis
     def save(trainer: Trainer, module: Any) -> None:
         folder.mkdir(exist_ok=True)
         known = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        best = {**trainer.checkpoint_callback.best_k_models} if trainer.checkpoint_callback else {}  # type: ignore[attr-defined]
-        kept = {Path(path).name: float(value) for path, value in best.items()}
-        torch.save({"known": known, "kept": kept}, folder / f"{trainer.global_rank}.pt")
+        torch.save({"known": known}, folder / f"{trainer.global_rank}.pt")
 
     callbacks = [*flags.pop("callbacks", []), Look(save)]
     trained(
@@ -67,19 +64,6 @@ def test_of_several_pipelines_the_means_are_logged(tmp_path: Path) -> None:
     for want, got in zip(one["rows"], grid[0]["rows"], strict=True):
         assert {key: float(got[key]) for key in want} == pytest.approx({k: float(v) for k, v in want.items()}, abs=1e-5)
     assert all(rank["known"] == grid[0]["known"] for rank in grid)
-
-
-@pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
-def test_checkpoints_go_by_logged_values(tmp_path: Path) -> None:
-    every = {"every_n_train_steps": 4, "monitor": "train/loss", "save_top_k": -1, "filename": "{step}"}
-    (one,), two = (
-        run(tmp_path, n, log_every_n_steps=4, callbacks=[ModelCheckpoint(tmp_path / f"kept{n}", **every)],
-            enable_checkpointing=True)
-        for n in (1, 2)
-    )  # fmt: skip
-    assert len(one["kept"]) == 2 * STEPS // 4
-    for rank in two:
-        assert rank["kept"] == pytest.approx(one["kept"], abs=1e-6)
 
 
 class Broken(Shares):

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import time
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch.multiprocessing import start_processes
 
 from lightning_ff.strategies.reduction import Average
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
 
 
-def begin(work: Any, rank: int, processes: int, folder: Path) -> None:
+def process(rank: int, work: Any, processes: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=processes)
     torch.save(work(rank), folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
-def together(work: Any, processes: int, folder: Path) -> list[Any]:
-    """Results of a function in each of N processes."""
-    context = get_context("fork")
-    running = [context.Process(target=begin, args=(work, rank, processes, folder)) for rank in range(processes)]
-    for process in running:
-        process.start()
-    for process in running:
-        process.join(120)
-    assert [process.exitcode for process in running] == [0] * processes
+def in_processes(work: Any, processes: int, folder: Path) -> list[Any]:
+    """The results of a function in each of N processes."""
+    start_processes(process, (work, processes, folder), processes, start_method="fork")
     return [torch.load(folder / f"{rank}.pt") for rank in range(processes)]
 
 
@@ -56,7 +50,7 @@ def test_the_means_are_those_of_a_sum(processes: int, tmp_path: Path) -> None:
             found.append([mean.clone() for mean in average.wait()])
         return found
 
-    results = together(work, processes, tmp_path)
+    results = in_processes(work, processes, tmp_path)
     for time_ in range(8):
         expected = [sum(each) / processes for each in zip(*(values(r, time_) for r in range(processes)), strict=True)]
         for rank in range(processes):
