@@ -31,6 +31,19 @@ def check_choices(scheduler_interval: str, gradient_clip_algorithm: str) -> None
     check_choice("gradient_clip_algorithm", gradient_clip_algorithm, Clipping)
 
 
+def check_subclass(learner: type[LightningModule]) -> None:
+    """Check that a subclass does not override what is no method any more, and would not be called.
+
+    Raises:
+        TypeError: it does.
+    """
+    if hasattr(learner, "sweep"):
+        raise TypeError(
+            f"{learner.__name__} overrides sweep(), which a training step no longer calls: the learner builds a "
+            "lightning_ff.Sweep in configure_optimizers; override training_step, inputs or configure_optimizers"
+        )
+
+
 def check_parts(network: Any, **given: Any) -> None:
     """Check that a learner's parts have the annotated types."""
     check_type(

@@ -93,6 +93,7 @@ class LocalLearner(LightningModule):
         augment: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        checks.check_subclass(type(self))
         self.chosen = remember(self, ignore=["network", "blocks"])
         checks.check_choices(scheduler_interval, gradient_clip_algorithm)
         negatives, augment = part(negatives), part(augment)
