@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,11 @@ class StopRequests:
         if self.trainer.state.fn != "fit":
             self.trainer._signal_connector.received_sigterm = True
 
+    def call_after_batch(self, function: Callable[[], None]) -> None:
+        """Call a function after every training batch, when all hooks have run and before the loop reads the flags."""
+        loop = self.trainer.fit_loop.epoch_loop
+        loop.on_advance_end = partial(_after_batch, loop, function)  # type: ignore[method-assign]
+
     def poll(self) -> list[bool]:
         """Whether this process requests to stop, and whether it got a SIGTERM; resets the trainer's flag."""
         finder = any(isinstance(callback, _LRCallback) for callback in callbacks_of(self.trainer))
@@ -134,6 +140,11 @@ class StopRequests:
         self.requested = [False, self.requested[1] and not end]  # a SIGTERM may have arrived since `poll`
         self.trainer.should_stop |= stop
         self.trainer._signal_connector.received_sigterm |= end
+
+
+def _after_batch(loop: Any, function: Callable[[], None], *arguments: Any) -> None:
+    function()
+    type(loop).on_advance_end(loop, *arguments)
 
 
 def _nothing() -> None:

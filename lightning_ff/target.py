@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Pairs:
     """Pair mode: the leading rows of a batch are positives, the others negatives.
 
@@ -25,13 +25,30 @@ class Pairs:
 
     positives: int
 
-    def __index__(self) -> NoReturn:
-        raise TypeError(
-            f"the target of a loss or term is {self}, no longer an int: write goodness[: target.positives] in place of "
-            "goodness[:target]"
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, (int, Tensor)):
+            raise self._not_an_int()
+        return isinstance(other, Pairs) and other.positives == self.positives
+
+    def __hash__(self) -> int:
+        return hash(self.positives)
+
+    def _not_an_int(self) -> TypeError:
+        return TypeError(
+            f"the target of a loss or term is {self}, no longer an int: write target.positives in place of target, as "
+            "in: write goodness[: target.positives] in place of goodness[:target]"
         )
 
-    __int__ = __float__ = __index__
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise self._not_an_int()
+
+    __index__ = __int__ = __float__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __truediv__ = __mod__ = _refuse
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> NoReturn:
+        found = [each for each in (*args, *(kwargs or {}).values()) if isinstance(each, Pairs)]
+        raise (found[0] if found else cls(0))._not_an_int()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,10 +76,17 @@ class Labels:
     def __getitem__(self, rows: Any) -> NoReturn:
         raise TypeError(_NOT_A_TENSOR.format("target[...]", "target.label[...]"))
 
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise TypeError(_NOT_A_TENSOR.format("target", "target.label"))
+
+    __len__ = __iter__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __truediv__ = __mod__ = _refuse
+
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> NoReturn:
         name = getattr(function, "__name__", "function")
-        raise TypeError(_NOT_A_TENSOR.format(f"{name}(goodness, target)", f"{name}(goodness, target.label)"))
+        called = "target" if name.startswith("__") else f"{name}(goodness, target)"
+        raise TypeError(_NOT_A_TENSOR.format(called, called.replace("target", "target.label")))
 
 
 Target = Pairs | Labels

@@ -71,10 +71,10 @@ def test_own_sampler_term_and_readout_by_hand(run: Run) -> None:
     parts = run("my_parts.py")
     learner = ForwardForward(10, (1, 8, 8), widths=[4], negatives=parts["NeighbourLabel"](seed=3))
     image, label, index = torch.rand(200, 1, 8, 8), torch.arange(200) % 10, torch.arange(200)
-    negative = learner.negatives(image, label, index, learner.context)
+    negative = learner.negatives(image, label, index, learner.sampler_context)
     wrong = negative.flatten(1)[:, :10].argmax(1)
     assert set(((wrong - label) % 10).tolist()) == {1, 9}
-    assert torch.equal(learner.negatives(image[50:], label[50:], index[50:], learner.context), negative[50:])
+    assert torch.equal(learner.negatives(image[50:], label[50:], index[50:], learner.sampler_context), negative[50:])
     h = torch.tensor([[1.0, -2.0], [0.0, 3.0]])
     assert parts["ActivityL1"](weight=0.1)(h, h, Pairs(1)).item() == pytest.approx(0.15)
     assert parts["DepthWeighted"](base=3.0)([h, h, h]).tolist() == (13 * h).tolist()

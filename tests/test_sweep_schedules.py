@@ -44,7 +44,7 @@ def test_a_partial_sweep_with_a_given_input_equals_the_whole(step: Any) -> None:
     for keeps in (False, True):
         model = learner(step=step, negatives=FixedPool())
         model.schedule = Part({1})
-        model.store = KeptOutputs(Windows([[], [(0, 2)], []]), 64.0) if keeps else None
+        model.kept_outputs = KeptOutputs(Windows([[], [(0, 2)], []]), 64.0) if keeps else None
         start = [weights(block) for block in model.blocks]
         ran: list[int] = []
         calls: list[int] = []

@@ -69,7 +69,7 @@ LABELS: dict[str, tuple[Callable[[Tensor, Any], Any], str]] = {
     "unsqueeze": (lambda g, target: g.gather(1, target.unsqueeze(1)), "target.label.unsqueeze"),
     "[:, None]": (lambda g, target: g.gather(1, target[:, None]), "target.label[...]"),
     "shape": (lambda g, target: target.shape, "target.label.shape"),
-    "index": (lambda g, target: g[torch.arange(4), target], "__getitem__(goodness, target.label)"),
+    "index": (lambda g, target: g[torch.arange(4), target], "target.label"),
     "tensor ==": (lambda g, target: g.argmax(1) == target, "target.label == ..."),
     "== number": (lambda g, target: target == 2, "target.label == ..."),
 }

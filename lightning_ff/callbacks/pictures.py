@@ -63,7 +63,7 @@ class NegativePictures(Callback):
         with torch.no_grad(), torch.random.fork_rng([learner.device] if learner.device.type == "cuda" else []):
             image = image if augment is None else augment(image)
             learner.network.check_input(image)
-            sides = make_pairs(sampler, image, label, index, learner.context)
+            sides = make_pairs(sampler, image, label, index, learner.sampler_context)
         positive, negative = (side[: self.count] for side in sides)
         log_figure(trainer, "negatives", pairs(positive, negative, learner.network.input_shape))
 

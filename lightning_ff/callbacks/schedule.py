@@ -60,6 +60,7 @@ class WindowSchedule(Callback):
         self.cache_memory = cache_memory
         self.windows = checked_windows(windows)
         self._learner_schedule: Schedule | None = None
+        self._schedule: Windows | None = None
         self._described_blocks, self._described_epoch = "", -1
 
     @property
@@ -89,9 +90,10 @@ class WindowSchedule(Callback):
                 )
         if self.cache and (reason := cannot_keep(learner) or changes(learner)):
             raise ValueError(f"cache=True is not exact here: {reason}; use cache=None or False")
-        self._learner_schedule, learner.schedule = learner.schedule, Windows(self.windows)
+        self._schedule = Windows(self.windows)
+        self._learner_schedule, learner.schedule = learner.schedule, self._schedule
         if self.cache is not False and cannot_keep(learner) is None:
-            learner.store = KeptOutputs(Windows(self.windows), self.cache_memory)
+            learner.kept_outputs = KeptOutputs(self._schedule, self.cache_memory)
         self._described_blocks, self._described_epoch = "", -1
         limit, length = trainer.max_epochs, self.length
         if limit is None or limit == -1 or limit > length:
@@ -102,7 +104,7 @@ class WindowSchedule(Callback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._update(trainer, pl_module)  # a run resumed in the middle of an epoch does not call on_train_epoch_start
-        if (store := _learner(pl_module, self).store) is not None:
+        if (store := _learner(pl_module, self).kept_outputs) is not None:
             store.batches = trainer.num_training_batches
 
     @override
@@ -113,22 +115,23 @@ class WindowSchedule(Callback):
 
     def _update(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the untrained blocks for the readout, and report the blocks that learn."""
-        learner, epoch, schedule = _learner(pl_module, self), trainer.current_epoch, Windows(self.windows)
+        learner, epoch, schedule = _learner(pl_module, self), trainer.current_epoch, self._schedule
+        assert schedule is not None
         learner.network.untrained = schedule.not_begun(epoch)
         names = ", ".join(learner.network.names[k] for k in schedule.learning(epoch)) or "no block"
         if names != self._described_blocks:
-            kept = learner.store is not None and changes(learner) is None
+            kept = learner.kept_outputs is not None and changes(learner) is None
             source = "kept outputs of frozen blocks" if kept else "frozen blocks"
             rank_zero_info(f"epoch {epoch}: {names} learns, from {source if schedule.first(epoch) else 'the data'}")
             self._described_blocks = names
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if self.cache and Windows(self.windows).first(trainer.current_epoch) and unpack(batch)[2] is None:
+        starts_later = self.cache and self._schedule is not None and self._schedule.first(trainer.current_epoch)
+        if starts_later and unpack(batch)[2] is None:
             raise ValueError("cache=True keeps outputs by the samples' index, which these batches lack: give one")
-        if (
-            self._described_epoch != trainer.current_epoch
-        ):  # not earlier: bars set their own text at the start of an epoch
+        # not earlier: progress bars set their own text at the start of an epoch
+        if self._described_epoch != trainer.current_epoch:
             self._described_epoch = trainer.current_epoch
             _describe(
                 trainer.progress_bar_callback,
@@ -149,9 +152,10 @@ class WindowSchedule(Callback):
             return
         for block, windows in zip(pl_module.blocks, self.windows, strict=True):
             block.train(block.training or bool(windows))  # frozen ones ran in eval mode
-        if pl_module.store is not None:
-            pl_module.store.close()
-        pl_module.schedule, pl_module.store, self._learner_schedule = self._learner_schedule, None, None
+        if pl_module.kept_outputs is not None:
+            pl_module.kept_outputs.close()
+        pl_module.schedule, pl_module.kept_outputs = self._learner_schedule, None
+        self._learner_schedule = None
 
 
 class GreedySchedule(WindowSchedule):

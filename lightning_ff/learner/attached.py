@@ -6,11 +6,12 @@ The learner adds the callback to its Trainer when it is attached to one.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelSummary
+from lightning.pytorch.callbacks import Checkpoint, ModelSummary
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 from torch.optim import Optimizer
@@ -22,7 +23,7 @@ from lightning_ff.learner.resume import ResumeState, WholeFileIO
 from lightning_ff.learner.sampling import Sampling
 from lightning_ff.learner.summary import BlockSummary
 from lightning_ff.learner.train_log import TrainLog
-from lightning_ff.negatives import load_state
+from lightning_ff.negatives import NegativeSampler, load_state
 from lightning_ff.network import LocalNetwork
 from lightning_ff.optim import BlockOptimizers
 from lightning_ff.sweep import Sweep
@@ -44,8 +45,11 @@ class Parts(Protocol):
     gradient_clip_val: float | None
     gradient_clip_algorithm: Literal["norm", "value"]
     accumulate_grad_batches: int
-    chosen: set[str]
-    updates: bool
+    _chosen: set[str]
+    _updates: bool
+
+    @property
+    def negatives(self) -> NegativeSampler | None: ...
 
 
 class Attached(Callback):
@@ -57,14 +61,19 @@ class Attached(Callback):
 
     def __init__(self, learner: Parts) -> None:
         self.learner = learner
+        self._clipped: set[str] = set()  # optimizers whose gradients are clipped already for the next step
+        self._validated = False
 
     def _is_learner(self, module: object) -> bool:
         return module is self.learner
 
     def attach(self, trainer: Trainer) -> None:
         """Add this callback to a Trainer, a model summary of blocks, and checkpoint I/O that checks files."""
+        callbacks = [each for each in callbacks_of(trainer) if not isinstance(each, Attached)]
+        others = [each for each in callbacks if not isinstance(each, Checkpoint)]
+        # before those that save: they save what it has changed
+        callbacks_of(trainer)[:] = [*others, self, *(each for each in callbacks if isinstance(each, Checkpoint))]
         callbacks = callbacks_of(trainer)
-        callbacks[:] = [each for each in callbacks if not isinstance(each, Attached)] + [self]
         for i, callback in enumerate(callbacks):
             if isinstance(callback, ModelSummary) and not isinstance(callback, BlockSummary):
                 callbacks[i] = BlockSummary()
@@ -73,11 +82,11 @@ class Attached(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check the arguments against the data; set the state-out classes and an open on-value from it."""
+        """Check the arguments against the data; set the held-out classes, and an open on-value, from it."""
         if not self._is_learner(pl_module):
             return
         network, data = self.learner.network, datamodule_of(trainer)
-        checks.check_negatives(self.learner.sampling.current, network)
+        checks.check_negatives(self.learner.negatives, network)
         self.learner.held_out = checks.held_out(data, network.num_classes)
         if network.labels is not None and not bool(network.labels.known):
             maximum = getattr(data, "input_max", None)
@@ -93,39 +102,69 @@ class Attached(Callback):
         if not trainer.ckpt_path:
             self.learner.resume_state.clear()
             self.learner.network.untrained = set()
-        sampler = self.learner.sampling.current
-        if sampler is not None:
-            self.learner.sampling.install(sampler, self.learner.network, pl_module.device)
+        self._install(pl_module.device)
+
+    def _install(self, device: torch.device) -> None:
+        """Move the sampler in use to the device, and report it."""
+        if (sampler := self.learner.negatives) is not None:
+            self.learner.sampling.install(sampler, self.learner.network, device)
             rank_zero_info(f"negatives: {sampler}")
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._is_learner(pl_module):
             return
+        if self.learner.negatives is not self.learner.sampling.installed:  # set in a hook after on_fit_start
+            self._install(pl_module.device)
         sweep = self.learner.sweep
         sweep.epoch = trainer.current_epoch
         schedulers.set_length(trainer, sweep, self.learner.accumulate_grad_batches, self.learner.scheduler_interval)
         checks.check_readout(self.learner.network.readout, trainer)
         self.learner.resume_state.restore(pl_module, resumes_in_epoch(trainer))
 
-    @override
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Clip the gradients of each block that steps."""
-        bound, optimizers = self.learner.gradient_clip_val, self.learner.local_optimizers
-        if not self._is_learner(pl_module) or bound is None:
+    def clip(self, optimizer: Optimizer) -> None:
+        """Clip the gradients of each block that steps; called by the module's hook, after those of callbacks."""
+        if self.learner.gradient_clip_val is None:
             return
-        name = optimizers.name_of(optimizer)
-        for block in optimizers.by_block if name is None else [name]:
-            parameters = [p for p in optimizers.parameters(block) if p.grad is not None]
-            if parameters and self.learner.gradient_clip_algorithm == "norm":
-                torch.nn.utils.clip_grad_norm_(parameters, bound)
-            elif parameters:
-                torch.nn.utils.clip_grad_value_(parameters, bound)
+        name = self.learner.local_optimizers.name_of(optimizer)
+        for block in self.learner.local_optimizers.by_block if name is None else [name]:
+            self._clip_block(block)
+            self._clipped.add(block)
+
+    def clip_before_steps(self, optimizers: BlockOptimizers) -> None:
+        """Clip right before each step too, unless the module's hook has done it: a subclass may override that."""
+        if self.learner.gradient_clip_val is not None:
+            for name, optimizer in optimizers.by_block.items():
+                optimizer.register_step_pre_hook(partial(self._clip_before_step, name))
+
+    def _clip_before_step(self, name: str, *arguments: Any) -> None:
+        if name not in self._clipped:
+            self._clip_block(name)
+        self._clipped.discard(name)
+
+    def _clip_block(self, name: str) -> None:
+        bound = self.learner.gradient_clip_val
+        parameters = [p for p in self.learner.local_optimizers.parameters(name) if p.grad is not None]
+        if not parameters or bound is None:
+            return
+        if self.learner.gradient_clip_algorithm == "norm":
+            torch.nn.utils.clip_grad_norm_(parameters, bound)
+        else:
+            torch.nn.utils.clip_grad_value_(parameters, bound)
 
     @override
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fit the readout, and step the schedulers that monitor a metric."""
-        if not self._is_learner(pl_module) or trainer.state.fn != "fit" or trainer.sanity_checking:
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validated = False
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._is_learner(pl_module) and not self._validated:
+            self.end_validation(trainer)
+
+    def end_validation(self, trainer: Trainer) -> None:
+        """Fit the readout, and step the schedulers that monitor a metric; called by the module's hook, or after it."""
+        self._validated = True
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self.learner.network.readout.fit(lambda counts: trainer.strategy.reduce(counts, reduce_op="sum"))
         names = schedulers.learning(self.learner.sweep)
@@ -153,13 +192,13 @@ class Attached(Callback):
         learner = self.learner
         learner.train_log.check()
         check_weights(learner.network.owners)
-        for name in learner.chosen:  # a subclass that sets an argument itself does not take it when it is loaded
+        for name in learner._chosen:  # a subclass that sets an argument itself does not take it when it is loaded
             checkpoint.get(module.CHECKPOINT_HYPER_PARAMS_KEY, {}).pop(name, None)
         if learner.sampling.own is not None and (state := learner.sampling.own.state_dict()):
             checkpoint["negatives"] = state
         if learner.network.untrained:
             checkpoint["waiting"] = sorted(learner.network.untrained)
-        accumulates = not learner.updates and module.trainer.world_size == 1
+        accumulates = not learner._updates and module.trainer.world_size == 1
         learner.resume_state.save(checkpoint, module, module.device, accumulates)
 
     def load(self, module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -72,19 +72,6 @@ def check_numbers(lr_decay: Any, gradient_clip_val: Any, accumulate_grad_batches
         raise ValueError(f"accumulate_grad_batches={accumulate_grad_batches}: must be at least 1")
 
 
-def check_objectives(network: LocalNetwork, segments: str) -> None:
-    """Check that every block whose goodness and loss are computed has both."""
-    for k, block in enumerate(network.stack):
-        last = k == len(network.blocks) - 1
-        if not (last or (block.trainable and segments != "last")):
-            continue
-        if block.goodness is None or block.loss is None:
-            missing = "goodness" if block.goodness is None else "loss"
-            raise ValueError(
-                f"{network.names[k]} has {missing}=None, which segments={segments!r} needs: give the block one"
-            )
-
-
 def check_factories(
     optimizer: Any, block_optimizers: Mapping[str, Any], scheduler: Any, interval: str, monitor: str | None
 ) -> None:

@@ -17,7 +17,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import Self, override
 
-from lightning_ff._lightning import callbacks_of, ends_interval
+from lightning_ff._lightning import ends_interval
 from lightning_ff.batch import unpack, unpack_image
 from lightning_ff.blocks.local_block import LocalBlock
 from lightning_ff.labels import LabelEncoding
@@ -34,9 +34,10 @@ from lightning_ff.network import LocalNetwork
 from lightning_ff.optim import BlockOptimizers, default_rate, make_optimizers
 from lightning_ff.readouts import Readout
 from lightning_ff.spec import factory, part
-from lightning_ff.sweep import KeptOutputs, Objective, Schedule, Start, Sweep, SweepResult, make_segments
+from lightning_ff.sweep import KeptOutputs, Objective, Schedule, Start, Sweep, SweepResult
 from lightning_ff.sweep.finite import check_losses
 from lightning_ff.sweep.modes import check_modes
+from lightning_ff.sweep.segments import check_objectives
 from lightning_ff.target import Labels, Pairs, Target
 
 _SAMPLES = 32  # of all processes together, for the training accuracy
@@ -94,11 +95,10 @@ class LocalLearner(LightningModule):
     ) -> None:
         super().__init__()
         checks.check_subclass(type(self))
-        self.chosen = remember(self, ignore=["network", "blocks"])
+        self._chosen = remember(self, ignore=["network", "blocks"])
         checks.check_choices(scheduler_interval, gradient_clip_algorithm)
         negatives, augment = part(negatives), part(augment)
         checks.check_parts(network, negatives=negatives, augment=augment, block_optimizers=block_optimizers)
-        make_segments(network, segments)
         check_modes(segments, backward, step, refresh_output)
         checks.check_numbers(lr_decay, gradient_clip_val, accumulate_grad_batches)
         self.automatic_optimization = False
@@ -120,10 +120,10 @@ class LocalLearner(LightningModule):
         checks.check_factories(
             self.optimizer, self.block_optimizers, self.scheduler, scheduler_interval, scheduler_monitor
         )
-        checks.check_objectives(network, segments)
+        check_objectives(network, segments)
         self.sampling = Sampling(default_sampler(network) if negatives is None else negatives)
         self.schedule = Schedule()
-        self.store: KeptOutputs | None = None
+        self.kept_outputs: KeptOutputs | None = None
         self.held_out: tuple[int, ...] = ()
         self.batch_number = 0
         self.new_lr: float | None = None
@@ -131,8 +131,10 @@ class LocalLearner(LightningModule):
         self.evaluator = Evaluator(network.num_classes, network.scored)
         self.train_log = TrainLog()
         self.resume_state = ResumeState()
-        self.updates = True  # whether this batch ends with a step
-        self.attached = Attached(self)
+        self._updates = True  # whether this batch ends with a step
+        self._attached = Attached(self)
+        nn.Module.register_state_dict_pre_hook(self, _adopt_negatives)
+        nn.Module.register_load_state_dict_pre_hook(self, _adopt_negatives)
 
     # For users and callbacks
 
@@ -180,7 +182,7 @@ class LocalLearner(LightningModule):
     def exchange_readout(self, readout: Readout) -> None:
         """Replace the readout, after training too; one with parameters starts untrained."""
         self.network.exchange_readout(readout)
-        remember_instead(self, "readout", readout, self.chosen)
+        remember_instead(self, "readout", readout, self._chosen)
         self.renew_metrics()
 
     def renew_metrics(self) -> None:
@@ -213,19 +215,18 @@ class LocalLearner(LightningModule):
         with self.evaluating():
             return self.network.block_scores(x)
 
-    # Training
-
     @override
     def configure_optimizers(self) -> Any:
         self.local_optimizers: BlockOptimizers = make_optimizers(
             self.network.owners, self.optimizer, self.block_optimizers, self.new_lr, self.lr_decay
         )
+        self._attached.clip_before_steps(self.local_optimizers)
         self.sweep = Sweep(
             self.network,
             self.local_optimizers,
             self.segments,
             self.schedule,
-            self.store,
+            self.kept_outputs,
             backward_fn=self._backward,
             step_fn=self._step,
             backward=self.backward_mode,
@@ -234,31 +235,29 @@ class LocalLearner(LightningModule):
         )
         if self.scheduler is None:
             return {"optimizer": self.local_optimizers}
-        options = self.scheduler_interval, self.scheduler_monitor, self.trainer.enable_validation
+        interval, monitor = self.scheduler_interval, self.scheduler_monitor
+        options = interval, monitor, self.trainer.enable_validation
         made = schedulers.make_schedulers(self.local_optimizers, self.scheduler, *options)
-        return {
-            "optimizer": self.local_optimizers,
-            "lr_scheduler": {"scheduler": made, "interval": self.scheduler_interval},
-        }
+        return {"optimizer": self.local_optimizers, "lr_scheduler": {"scheduler": made, "interval": interval}}
 
     @override
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         image, label, index = unpack(batch)
         self.batch_number = batch_idx
         checks.check_labels(label, self.num_classes, batch_idx)
-        self.updates = (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch
+        self._updates = (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch
         self.sweep.epoch = self.current_epoch
         self.sweep.version = None if self.augment is not None else self.sampling.version()
-        with hold_reductions(self.trainer.strategy, not self.updates):
+        with hold_reductions(self.trainer.strategy, not self._updates):
             start = self.sweep.start(label, index)
             if start is None:
                 image = image if self.augment is None else self.augment(image)
                 start = Start(*self.inputs(image, label, index))
             x, target, block, features = start
-            result = self.sweep(x, target, image, label, index, block, features, self.updates)
-        if self.updates and self.step_mode == "block":  # blocks have already stepped: only count the step
+            result = self.sweep(x, target, image, label, index, block, features, self._updates)
+        if self._updates and self.step_mode == "block":  # blocks have already stepped: only count the step
             cast(LightningOptimizer, self.optimizers()).step(names=[])
-        schedulers.step_after_batch(self.trainer, self.sweep, self.updates)
+        schedulers.step_after_batch(self.trainer, self.sweep, self._updates)
         self._log_training(result, image, label)
         return step_outputs(result, target)
 
@@ -268,11 +267,11 @@ class LocalLearner(LightningModule):
         if self.negatives is None:
             return self.network.normalize(image), Labels(label)
         with torch.no_grad():
-            positive, negative = pairs(self.negatives, image, label, index, self.context)
+            positive, negative = pairs(self.negatives, image, label, index, self.sampler_context)
             return self.network.normalize(torch.cat((positive, negative))), Pairs(len(positive))
 
     @property
-    def context(self) -> NegativeContext:
+    def sampler_context(self) -> NegativeContext:
         """State of the run for a negative sampler."""
         return NegativeContext(self.network, self.current_epoch, self.batch_number, self.global_rank, self.held_out)
 
@@ -281,8 +280,8 @@ class LocalLearner(LightningModule):
         share, strategy = self.accumulate_grad_batches, self.trainer.strategy
         optimizer = self.local_optimizers.by_block[names[0]] if len(names) == 1 else self.local_optimizers
         strategy.backward(loss / share if share > 1 else loss, optimizer)
-        if self.updates:
-            self._blockwise.reduce_gradients(names)
+        if self._updates:
+            blockwise(strategy).reduce_gradients(names)
 
     def _step(self, names: list[str]) -> None:
         """Step optimizers through the strategy; those of a whole batch count as one step of the Trainer."""
@@ -292,23 +291,20 @@ class LocalLearner(LightningModule):
         for name in names:
             self.trainer.strategy.optimizer_step(self.local_optimizers.by_block[name], _empty_closure)
 
+    @torch.no_grad()
     def _log_training(self, result: SweepResult, image: Tensor, label: Tensor) -> None:
         """Add the losses of a batch; at a log interval, log their means and the accuracy on a few samples."""
         self.train_log.add(result.losses)
         if not ends_interval(self.trainer):
             return
-        accuracy = self._accuracy(image, label, max(1, _SAMPLES // self._blockwise.replicas))
-        losses = self._blockwise.gather_values(self.train_log.means())
-        means = mean_values(self.trainer.strategy, {**losses, "acc": accuracy}, self.device)
+        strategy = blockwise(self.trainer.strategy)
+        n = max(1, _SAMPLES // strategy.replicas)
+        accuracy = (self(image[:n]).argmax(1) == label[:n]).float().mean()
+        values = {**strategy.gather_values(self.train_log.means()), "acc": float(accuracy)}
+        means = values if strategy.replicas == 1 else mean_values(self.trainer.strategy, values, self.device)
         check_losses(means)
         for name, value in logged(means).items():
             self.log(name, value, prog_bar=name in ("train/loss", "train/acc"))
-
-    @torch.no_grad()
-    def _accuracy(self, image: Tensor, label: Tensor, samples: int) -> float:
-        return float((self(image[:samples]).argmax(1) == label[:samples]).float().mean())
-
-    # Evaluation
 
     @override
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
@@ -323,7 +319,7 @@ class LocalLearner(LightningModule):
         image, label, _ = unpack(batch)
         checks.check_labels(label, self.num_classes, batch_idx)
         self.network.check_input(image)
-        self._blockwise.compare_labels(label)
+        blockwise(self.trainer.strategy).compare_labels(label)
         outputs = self.network.stage.gather_outputs(self.network.outputs(image))
         loss = self.evaluator.update(stage, self.network, outputs, label)
         if outputs is not None and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
@@ -354,26 +350,27 @@ class LocalLearner(LightningModule):
         vars(LightningModule)["trainer"].fset(self, trainer)
         if trainer is None:
             return
-        self.attached.attach(trainer)
-        self._blockwise = blockwise(trainer.strategy)
+        self._attached.attach(trainer)
         if trainer.state.fn == "fit":
             if self.negatives is not self.sampling.own:  # set by a callback in an earlier fit
                 self.sampling.reset()
             checks.check_trainer(trainer, self.backward_mode, self.step_mode, self.segments, len(self.blocks))
 
     @override
-    def on_train_start(self) -> None:
-        if self.attached not in callbacks_of(self.trainer):  # Lightning's tuners run without the Trainer's callbacks
-            self.attached.attach(self.trainer)
-            self.attached.on_train_start(self.trainer, self)
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        self._attached.clip(optimizer)
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        self._attached.end_validation(self.trainer)
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.attached.save(self, checkpoint)
+        self._attached.save(self, checkpoint)
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.attached.load(self, checkpoint)
+        self._attached.load(self, checkpoint)
 
     @override
     def on_validation_model_zero_grad(self) -> None:
@@ -389,6 +386,11 @@ class LocalLearner(LightningModule):
         except TypeError:  # of a missing argument; checkpoints of the command line hold the network's description
             checks.check_given_again(cls, kwargs)
             raise
+
+
+def _adopt_negatives(module: nn.Module, *arguments: Any) -> None:
+    """Take a sampler that was assigned, and that torch has registered as a submodule, out of the submodules."""
+    module.negatives  # noqa: B018
 
 
 def _empty_closure() -> None:

@@ -17,6 +17,7 @@ class Sampling:
     Attributes:
         own: The learner's own sampler.
         current: The sampler in use.
+        installed: The sampler that was checked and moved to the device last.
     """
 
     def __init__(self, own: NegativeSampler | None) -> None:
@@ -25,6 +26,7 @@ class Sampling:
     def replace(self, own: NegativeSampler | None) -> None:
         """Replace the learner's own sampler."""
         self.own = self.current = own
+        self.installed: NegativeSampler | None = None
 
     def reset(self) -> None:
         """Use the learner's own sampler again."""
@@ -44,7 +46,7 @@ class Sampling:
             )
         dtype = next((p.dtype for p in network.parameters()), torch.float32)
         # only precision='64-true' and 'bf16-true' cast modules
-        self.current = sampler.to(device, None if dtype == torch.float32 else dtype)
+        self.current = self.installed = sampler.to(device, None if dtype == torch.float32 else dtype)
 
     def version(self) -> int | None:
         """Number that changes when a sample's inputs change; None if they change every epoch."""

@@ -4,50 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from lightning.pytorch.strategies import Strategy
 from torch import Tensor
+from typing_extensions import override
 
 
-@runtime_checkable
-class BlockwiseStrategy(Protocol):
-    """A strategy for local learning, with one backward per block."""
+class BlockwiseStrategy:
+    """Base of strategies for local learning, with one backward per block; every process has all blocks by default."""
 
     @property
     def replicas(self) -> int:
         """Number of processes that hold the same blocks and split the batch."""
+        return 1
 
     def reduce_gradients(self, names: Sequence[str]) -> None:
         """Reduce the gradients of these optimizers' blocks; called after their backward in a batch with a step."""
 
     def gather_values(self, values: dict[str, Any]) -> dict[str, Any]:
         """Values by block of all processes of a pipeline, from those of this one's blocks."""
+        return values
 
     def compare_labels(self, label: Tensor) -> None:
-        """Compare this process's labels `(N,)` with those of the other processes, in an evaluation."""
+        """Compare this process's labels `(N,)` with those of the others of a pipeline, in an evaluation."""
 
 
-class AnyStrategy:
-    """Adapter for any other strategy, in which every process has all blocks.
+class AnyStrategy(BlockwiseStrategy):
+    """Adapter for any other strategy, which reduces gradients itself.
 
     Args:
         strategy: One of Lightning's own.
     """
 
     def __init__(self, strategy: Strategy) -> None:
-        self.replicas: int = getattr(strategy, "world_size", 1)
+        self.processes: int = getattr(strategy, "world_size", 1)
 
-    def reduce_gradients(self, names: Sequence[str]) -> None:
-        """No-op: the strategy reduces gradients itself."""
-
-    def gather_values(self, values: dict[str, Any]) -> dict[str, Any]:
-        """No-op: the values are of all blocks."""
-        return values
-
-    def compare_labels(self, label: Tensor) -> None:
-        """No-op: processes read different samples."""
+    @property
+    @override
+    def replicas(self) -> int:
+        return self.processes
 
 
 def blockwise(strategy: Strategy) -> BlockwiseStrategy:
@@ -62,9 +59,7 @@ def hold_reductions(strategy: Strategy, hold: bool) -> AbstractContextManager[An
 
 
 def mean_values(strategy: Strategy, values: dict[str, float], device: torch.device) -> dict[str, float]:
-    """Means over all processes, in one message; unchanged if all processes have the same values."""
-    if blockwise(strategy).replicas == 1:
-        return values
+    """Means over all processes, in one message."""
     own = torch.tensor([*values.values()], dtype=torch.float32, device=device)
     means: Tensor = strategy.reduce(own, reduce_op="mean")
     return dict(zip(values, means.tolist(), strict=True))

@@ -149,7 +149,7 @@ class CutNetworkLearner(LocalLearner):
         if getattr(self.model, "num_classes", None) == outputs:
             setattr(self.model, "num_classes", num_classes)  # noqa: B010  as a checkpoint describes it
         if not isinstance(self.hparams.get("model"), str):
-            remember_instead(self, "model", self.model, self.chosen)
+            remember_instead(self, "model", self.model, self._chosen)
         self.renew_metrics()
 
 

@@ -55,9 +55,17 @@ class NegativeContext:
         with self.network.evaluating():
             return self.network(x)
 
+    def __call__(self, x: Tensor) -> Tensor:
+        """Deprecated: `learner(x)` of earlier releases, see `scores`."""
+        scores: Tensor = self.forward(x)
+        return scores
+
     def __getattr__(self, name: str) -> Any:
         if name not in _OLD_NAMES:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}; a negative sampler gets this context in "
+                "place of the learner, with network, epoch, batch, rank, held_out, num_classes, labels and scores(x)"
+            )
         warnings.warn(
             f"a negative sampler gets a NegativeContext in place of the learner: write context.{_OLD_NAMES[name]} for "
             f"learner.{name}, which is removed in the next release",
@@ -72,6 +80,7 @@ _OLD_NAMES = {
     "block_scores": "network.block_scores",
     "current_epoch": "epoch",
     "forward": "scores",
+    "global_rank": "rank",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ from typing_extensions import override
 
 from lightning_ff._lightning import StopRequests, callbacks_of
 from lightning_ff.learner import LocalLearner
+from lightning_ff.learner.strategy import BlockwiseStrategy
+from lightning_ff.optim import BlockOptimizers
 from lightning_ff.stage import Stage
 from lightning_ff.strategies.failure_detector import FailureDetector
 from lightning_ff.strategies.reduction import Average
@@ -34,7 +36,7 @@ def register(name: str, strategy: type, **arguments: Any) -> None:
         StrategyRegistry.register(name, strategy, description=f"{strategy.__name__} for local learning", **arguments)
 
 
-class LocalStrategy(Base):
+class LocalStrategy(BlockwiseStrategy, Base):
     """Mixin before a strategy of Lightning: adds what data parallelism of blocks needs."""
 
     _requests: StopRequests
@@ -53,8 +55,8 @@ class LocalStrategy(Base):
         return self.lightning_module
 
     @property
+    @override
     def replicas(self) -> int:
-        """Number of processes that hold the same blocks and split the batch."""
         return self.world_size
 
     @override
@@ -68,6 +70,7 @@ class LocalStrategy(Base):
         super().setup(trainer)
         callbacks = callbacks_of(trainer)
         sync = StopSync(self._requests, self.root_device, self.check_order)
+        self._requests.call_after_batch(sync.after_batch)
         callbacks[:] = [*(each for each in callbacks if not isinstance(each, StopSync)), sync]
 
     @override
@@ -77,20 +80,10 @@ class LocalStrategy(Base):
             assert self.cluster_environment is not None
             self._detector = FailureDetector(self.cluster_environment.main_address)
 
-    def reduce_gradients(self, names: Sequence[str]) -> None:
-        """See `lightning_ff.learner.strategy`: no-op, if the base class reduces them."""
-
-    def gather_values(self, values: dict[str, Any]) -> dict[str, Any]:
-        """See `lightning_ff.learner.strategy`: every process has all blocks."""
-        return values
-
-    def compare_labels(self, label: Tensor) -> None:
-        """See `lightning_ff.learner.strategy`: no-op, since processes read different samples."""
-
     def check_order(self) -> None:
         """Raise if a process of a pipeline has read different samples."""
 
-    def begin_equal(self) -> None:
+    def broadcast_weights(self) -> None:
         """Broadcast the first process's weights and statistics to all processes."""
         for tensor in chain(self.learner.parameters(), self.learner.buffers()):
             dist.broadcast(tensor.detach(), 0)
@@ -129,7 +122,9 @@ class LocalStrategy(Base):
         learner = self.learner
         network = learner.network
         mine = {name: network.blocks[k] for k, name in enumerate(network.names) if network.stage.owns(k)}
-        found = {name: _statistics(block) for name, block in mine.items() if _trains(name, block, learner)}
+        found = {
+            name: _statistics(block) for name, block in mine.items() if _trains(name, block, learner.local_optimizers)
+        }
         self._statistics = {name: buffers for name, buffers in found.items() if buffers}
 
     @torch.no_grad()
@@ -154,9 +149,9 @@ class LocalStrategy(Base):
                 )
 
 
-def _trains(name: str, block: nn.Module, learner: LocalLearner) -> bool:
+def _trains(name: str, block: nn.Module, optimizers: BlockOptimizers) -> bool:
     """Whether a block ever runs in training mode: it has an optimizer, or no weights."""
-    return name in learner.local_optimizers.by_block or next(block.parameters(), None) is None
+    return name in optimizers.by_block or next(block.parameters(), None) is None
 
 
 def _statistics(block: nn.Module) -> list[Tensor]:

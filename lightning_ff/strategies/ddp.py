@@ -84,7 +84,7 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
     @override
     def configure_ddp(self) -> None:
         """Broadcast the weights; the module is not wrapped."""
-        self.begin_equal()
+        self.broadcast_weights()
 
     @override
     def reduce_gradients(self, names: Sequence[str]) -> None:

@@ -128,7 +128,7 @@ class LocalFSDP2Strategy(LocalStrategy, ModelParallelStrategy):
         from torch.distributed.tensor import DTensor
 
         if not any(isinstance(p, DTensor) for p in learner.parameters()):  # sharded by an earlier fit
-            self.begin_equal()
+            self.broadcast_weights()
         parts: list[nn.Module] = [*learner.blocks, learner.network.readout]
         for part in parts:
             if next(part.parameters(), None) is not None and not isinstance(part, FSDPModule):

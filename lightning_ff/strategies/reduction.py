@@ -10,14 +10,14 @@ import torch
 import torch.distributed as dist
 from torch import Size, Tensor
 
-Kind = tuple[str, str]
+Key = tuple[str, str]  # dtype and device
 
 
 class Part(NamedTuple):
     """Tensors of one dtype and device in flight: their indices and shapes, the flat message, and its work handle."""
 
-    kind: Kind
-    places: list[int]
+    key: Key
+    indices: list[int]
     shapes: list[Size]
     sent: Tensor
     work: Any
@@ -36,26 +36,26 @@ class Average:
 
     def __init__(self, group: Any = None, compression: torch.dtype | None = None) -> None:
         self.group, self.compression = group, compression
-        self._flat: dict[Kind, Tensor] = {}
+        self._flat: dict[Key, Tensor] = {}
         self._in_flight: list[Part] = []
 
     def start(self, tensors: Sequence[Tensor]) -> Average:
         """Launch the all-reduce of tensors, of equal shapes in every process; they may be changed afterwards."""
-        kinds = [(str(tensor.dtype), str(tensor.device)) for tensor in tensors]
+        keys = [(str(tensor.dtype), str(tensor.device)) for tensor in tensors]
         self._in_flight = []
-        for kind, chosen in groupby(sorted(range(len(kinds)), key=kinds.__getitem__), kinds.__getitem__):
-            places = list(chosen)
-            shapes = [tensors[i].shape for i in places]
-            packed = self._buffer(kind, sum(shape.numel() for shape in shapes), tensors[places[0]])
-            self._pack(kind, [tensors[i] for i in places], packed)
-            self._in_flight.append(Part(kind, places, shapes, *self._send(kind, packed)))
+        for key, chosen in groupby(sorted(range(len(keys)), key=keys.__getitem__), keys.__getitem__):
+            indices = list(chosen)
+            shapes = [tensors[i].shape for i in indices]
+            packed = self._buffer(key, sum(shape.numel() for shape in shapes), tensors[indices[0]])
+            pack([tensors[i] for i in indices], packed, 1 / dist.get_world_size(self.group))
+            self._in_flight.append(Part(key, indices, shapes, *self._send(packed)))
         return self
 
     def wait(self) -> list[Tensor]:
         """The means, in the order of the tensors."""
         means: dict[int, Tensor] = {}
         for part in self._in_flight:
-            means.update(zip(part.places, shaped(self._mean(part), part.shapes), strict=True))
+            means.update(zip(part.indices, shaped(self._mean(part), part.shapes), strict=True))
         self._in_flight = []
         return [means[i] for i in sorted(means)]
 
@@ -64,21 +64,17 @@ class Average:
         for tensor, mean in zip(tensors, self.wait(), strict=True):
             tensor.copy_(mean)
 
-    def _buffer(self, kind: Kind, size: int, like: Tensor) -> Tensor:
+    def _buffer(self, key: Key, size: int, like: Tensor) -> Tensor:
         """Flat buffer for tensors of one dtype and device."""
-        return self._flat.setdefault(kind, like.new_empty(0)).resize_(size)
+        return self._flat.setdefault(key, like.new_empty(0)).resize_(size)
 
-    def _pack(self, kind: Kind, tensors: Sequence[Tensor], packed: Tensor) -> None:
-        """Write tensors into the flat buffer, divided by the number of processes."""
-        pack(tensors, packed, 1 / dist.get_world_size(self.group))
-
-    def _send(self, kind: Kind, packed: Tensor) -> tuple[Tensor, Any]:
+    def _send(self, packed: Tensor) -> tuple[Tensor, Any]:
         sent = packed if self.compression is None else packed.to(self.compression)
         return sent, dist.all_reduce(sent, group=self.group, async_op=True)
 
     def _mean(self, part: Part) -> Tensor:
         part.work.wait()
-        flat = self._flat[part.kind]
+        flat = self._flat[part.key]
         return flat if part.sent is flat else flat.copy_(part.sent)
 
 

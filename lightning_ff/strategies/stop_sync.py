@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -25,9 +24,9 @@ class StopSync(Callback):
     def __init__(self, requests: StopRequests, device: torch.device, check_order: Callable[[], None]) -> None:
         self.requests, self.device, self.check_order = requests, device, check_order
 
-    @override
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        requested = self.requests.poll()
+    def after_batch(self) -> None:
+        """Called after all hooks of a training batch."""
+        requested, trainer = self.requests.poll(), self.requests.trainer
         if ends_interval(trainer) or trainer.is_last_batch:
             self.check_order()
             reduced = torch.tensor(requested, dtype=torch.int32, device=self.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,19 +23,6 @@ class Schedule:
     def epochs(self, segment: Segment) -> int | None:
         """Number of epochs in which a segment learns, over which its scheduler decays; None is all epochs."""
         return None
-
-
-def check_schedule(schedule: Schedule) -> None:
-    """Check that a user-defined schedule takes the epoch.
-
-    Raises:
-        TypeError: it has the signature of earlier releases, `learns(segment)`.
-    """
-    if len(inspect.signature(schedule.learns).parameters) < 2:
-        raise TypeError(
-            f"{type(schedule).__name__}.learns takes the segment alone, and a schedule gets the epoch too: write def "
-            "learns(self, segment, epoch)"
-        )
 
 
 class Windows(Schedule):
@@ -66,7 +52,7 @@ class Windows(Schedule):
 
     @override
     def learns(self, segment: Segment, epoch: int) -> bool:
-        return segment.index in self.learning(epoch)
+        return self._in_window(segment.index, epoch)
 
     @override
     def epochs(self, segment: Segment) -> int:
@@ -74,13 +60,14 @@ class Windows(Schedule):
 
     def learning(self, epoch: int) -> list[int]:
         """Indices of the segments that learn in an epoch."""
-        return [
-            k for k, of_segment in enumerate(self.windows) if any(first <= epoch < end for first, end in of_segment)
-        ]
+        return [k for k in range(len(self.windows)) if self._in_window(k, epoch)]
+
+    def _in_window(self, index: int, epoch: int) -> bool:
+        return any(first <= epoch < end for first, end in self.windows[index])
 
     def first(self, epoch: int) -> int:
         """Index of the first segment that learns in an epoch, 0 where none does."""
-        return next(iter(self.learning(epoch)), 0)
+        return next((k for k in range(len(self.windows)) if self._in_window(k, epoch)), 0)
 
     def fixed_since(self, index: int, epoch: int) -> int:
         """Epoch since which the weights of the segments before this one have not changed."""

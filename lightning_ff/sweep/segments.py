@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,9 +15,9 @@ from torch import Tensor
 from lightning_ff.blocks.local_block import LocalBlock
 from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import LocalLoss
+from lightning_ff.sweep.modes import Objective, check_segments
 from lightning_ff.target import Target
 
-Objective = Literal["local", "sum_of_losses", "loss_of_sum", "last"]
 JointLoss = Callable[[Sequence[LocalBlock], Sequence[Tensor], Target], Tensor]
 
 
@@ -45,8 +44,7 @@ def make_segments(network: LocalNetwork, objective: Objective) -> list[Segment]:
     """
     if objective == "local":
         return [Segment(k, (k,), name) for k, name in enumerate(network.names)]
-    if objective not in get_args(Objective):
-        raise ValueError(f"segments={objective!r}: choose 'local', 'sum_of_losses', 'loss_of_sum' or 'last'")
+    check_segments(objective)
     return [Segment(0, tuple(range(len(network.blocks))), "network")]
 
 
@@ -83,3 +81,16 @@ def _loss_of_sum(network: LocalNetwork) -> JointLoss:
         return loss(torch.stack(list(goodness)).sum(0), target)
 
     return joint
+
+
+def check_objectives(network: LocalNetwork, segments: str) -> None:
+    """Check that every block whose goodness and loss are computed has both."""
+    for k, block in enumerate(network.stack):
+        last = k == len(network.blocks) - 1
+        if not (last or (block.trainable and segments != "last")):
+            continue
+        if block.goodness is None or block.loss is None:
+            missing = "goodness" if block.goodness is None else "loss"
+            raise ValueError(
+                f"{network.names[k]} has {missing}=None, which segments={segments!r} needs: give the block one"
+            )

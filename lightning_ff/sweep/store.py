@@ -59,8 +59,9 @@ class KeptOutputs:
                 return entry[0].block, _unstack(rows)
         return None
 
-    def put(self, index: Tensor, x: Activation) -> None:
+    def put(self, index: Tensor, x: Activation, epoch: int, version: int) -> None:
         """Keep the input `(G N, ...)` of the first block that learns for samples `(N,)`."""
+        self._update_caches(len(index), epoch, version)
         assert self._kept is not None
         self._kept[1].put(index, _stack(x, len(index)))
 

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from lightning_ff.blocks.local_block import Activation, LocalBlock, detach, first
 from lightning_ff.network import LocalNetwork
 from lightning_ff.optim import BlockOptimizers
-from lightning_ff.sweep.modes import Backward, Step, check_modes
-from lightning_ff.sweep.schedule import Schedule, check_schedule
-from lightning_ff.sweep.segments import Objective, Segment, make_loss, make_segments
+from lightning_ff.sweep.checks import check_owners, check_schedule
+from lightning_ff.sweep.modes import Backward, Objective, Step, check_modes
+from lightning_ff.sweep.schedule import Schedule
+from lightning_ff.sweep.segments import Segment, check_objectives, make_loss, make_segments
 from lightning_ff.sweep.store import KeptOutputs
 from lightning_ff.target import Labels, Pairs, Target, rows
 from lightning_ff.validate import check_type
@@ -128,13 +129,16 @@ class Sweep:
         refresh_output: bool = False,
     ) -> None:
         check_modes(segments, backward, step, refresh_output)
-        check_type("optimizers", optimizers, BlockOptimizers, "make them by make_optimizers(network.owners, ...)")
+        check_type("network", network, LocalNetwork, "give a LocalNetwork, such as learner.network")
+        check_objectives(network, segments)
+        check_owners(network, optimizers)
+        check_schedule(schedule, store)
         self.network = network
         self.optimizers = optimizers
         self.segments = make_segments(network, segments)
         self.loss = make_loss(network, segments)
-        self.schedule = Schedule() if schedule is None else schedule
-        check_schedule(self.schedule)
+        default = Schedule() if store is None else store.windows
+        self.schedule = default if schedule is None else schedule
         self.store = store
         self.backward_fn = _backward if backward_fn is None else backward_fn
         self.step_fn = self._step if step_fn is None else step_fn
@@ -171,6 +175,7 @@ class Sweep:
         Returns:
             Detached losses and goodness.
         """
+        self._check(x, target, block)
         batch = _Batch(x, target, image, label, index, [*features], update)
         route, needs_output = self._route(block)
         for segment, learns in route:
@@ -185,6 +190,19 @@ class Sweep:
             self._learn_readout(batch)
         self._finish(batch)
         return batch.result
+
+    def _check(self, x: Activation, target: Target, block: int) -> None:
+        """Check the target of a batch against its input, and the index of the first block."""
+        wanted = Pairs if self.network.mode == "pair" else Labels
+        if not isinstance(target, wanted):
+            raise TypeError(f"target={target!r}: {self.network.mode} mode learns from {wanted.__name__}")
+        n = len(first(x))
+        if isinstance(target, Pairs) and not 0 < target.positives < n:
+            raise ValueError(f"target={target} for {n} rows: give at least one positive and one negative")
+        if isinstance(target, Labels) and len(target.label) != n:
+            raise ValueError(f"target has {len(target.label)} labels for {n} rows: give one for each")
+        if not 0 <= block < len(self.network.blocks):
+            raise ValueError(f"block={block}: there are {len(self.network.blocks)} blocks")
 
     def start(self, label: Tensor, index: Tensor | None) -> Start | None:
         """Start from a message of the stage before, or from kept outputs; None to start from the data."""
@@ -285,7 +303,7 @@ class Sweep:
         if self.store is None or batch.index is None or self.version is None:
             return
         if segment.index == self.store.windows.first(self.epoch):
-            self.store.put(batch.index, batch.x)
+            self.store.put(batch.index, batch.x, self.epoch, self.version)
 
     def _collect(self, batch: _Batch) -> None:
         """Collect the normalised output of a block, if the readout learns from the sweep."""

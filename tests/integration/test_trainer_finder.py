@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -44,17 +45,23 @@ def test_the_finder_sets_the_rate_of_the_next_fit(tmp_path: object) -> None:
     assert rates == [suggested, 0.5, suggested]
 
 
-def test_the_finder_clips_as_the_run_does(tmp_path: object) -> None:
+@pytest.mark.parametrize("heard", [True, False], ids=["its hooks", "hooks without super()"])
+def test_the_finder_clips_as_the_run_does(heard: bool, tmp_path: object) -> None:
     norms: list[float] = []
 
-    class Watched(ForwardForward):
-        def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-            for block in self.blocks:
-                gradients = [p.grad.flatten() for p in block.parameters() if p.grad is not None]
-                norms.append(float(torch.cat(gradients).norm()))
+    class Noting(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+            gradients = [p.grad.flatten() for group in self.param_groups for p in group["params"]]
+            norms.append(float(torch.cat(gradients).norm()))
+            return super().step(closure)
 
+    def nothing(self: Any, *arguments: Any) -> None:
+        """A hook without `super()`."""
+
+    hooks = {} if heard else dict.fromkeys(("on_train_start", "on_before_optimizer_step"), nothing)
     torch.manual_seed(0)
-    model = Watched(10, (1, 8, 8), widths=[16, 12, 8], gradient_clip_val=0.01)
+    kind: Any = type("Watched", (ForwardForward,), hooks)
+    model = kind(10, (1, 8, 8), widths=[16, 12, 8], gradient_clip_val=0.01, optimizer=partial(Noting, lr=0.1))
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     trainer = Trainer(max_epochs=1, limit_val_batches=0, default_root_dir=str(tmp_path), **quiet)
     Tuner(trainer).lr_find(model, Digits(batch_size=50), num_training=5, early_stop_threshold=None)

@@ -145,3 +145,66 @@ def test_another_module_under_the_same_trainer_is_left_alone(tmp_path: Path) -> 
     trainer = fit(learner(ForwardForward, gradient_clip_val=0.1), tmp_path, enable_checkpointing=False)
     trainer.fit_loop.max_epochs = 3
     trainer.validate(BoringModel(), verbose=False)
+
+
+def test_a_hook_sees_gradients_before_and_after_it_clips(tmp_path: Path) -> None:
+    norms: list[tuple[float, float]] = []
+
+    class Watched(ForwardForward):
+        def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+            def norm() -> float:
+                return float(
+                    torch.cat([p.grad.flatten() for p in self.blocks[0].parameters() if p.grad is not None]).norm()
+                )
+
+            before = norm()
+            super().on_before_optimizer_step(optimizer)
+            norms.append((before, norm()))
+
+    fit(learner(Watched, gradient_clip_val=1e-3), tmp_path, enable_checkpointing=False)
+    assert len(norms) == 2 * 7
+    assert all(before > 0.01 and after == pytest.approx(1e-3, rel=1e-2) for before, after in norms)
+
+
+def test_a_plateau_may_be_of_a_metric_that_the_hook_logs(tmp_path: Path) -> None:
+    class Logs(ForwardForward):
+        def on_validation_epoch_end(self) -> None:
+            self.log("val/mine", 1.0)
+            super().on_validation_epoch_end()
+
+    plateau = partial(ReduceLROnPlateau, patience=0, factor=0.5)
+    for kind in (Logs, type("Deaf", (Logs,), {"on_validation_epoch_end": lambda self: self.log("val/mine", 1.0)})):
+        model = learner(kind, scheduler=plateau, scheduler_monitor="val/mine")
+        fit(model, tmp_path, enable_checkpointing=False, max_epochs=3)
+        assert model.local_optimizers.param_groups[0]["lr"] == pytest.approx(0.001 / 4)
+
+
+class Pooled(WrongLabel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("pool", torch.zeros(3))
+
+
+def test_an_assigned_sampler_is_no_submodule(tmp_path: Path) -> None:
+    model = learner(ForwardForward)
+    before = model.state_dict()
+    model.negatives = Pooled()
+    assert model.state_dict().keys() == before.keys()
+    model.negatives = Pooled()
+    model.load_state_dict(before)
+    assert isinstance(model.sampling.own, Pooled)
+    assert "negatives" not in dict(model.named_children())
+    fit(model, tmp_path, enable_checkpointing=False)
+    assert model.sampling.installed is model.negatives is model.sampling.own
+
+
+def test_a_sampler_that_a_hook_sets_is_installed(tmp_path: Path) -> None:
+    made = Pooled()
+
+    class Sets(ForwardForward):
+        def on_fit_start(self) -> None:
+            self.negatives = made
+
+    model = learner(Sets)
+    fit(model, tmp_path, enable_checkpointing=False)
+    assert model.sampling.installed is made
