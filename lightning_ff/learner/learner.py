@@ -166,9 +166,10 @@ class LocalLearner(LightningModule):
     @property
     def negatives(self) -> NegativeSampler | None:
         """The negative sampler in use; an assigned one becomes the learner's own."""
-        assigned = self._modules.pop("negatives", None)  # torch registers a module that is assigned
+        assigned = dict(self.named_children()).get("negatives")  # torch registers a module that is assigned
         if isinstance(assigned, NegativeSampler):
             self.sampling.replace(assigned)
+            del self.negatives
         return self.sampling.current
 
     @negatives.setter

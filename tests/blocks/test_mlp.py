@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from lightning_ff.blocks import FullGradientReLU, LocalBlock, mlp
 from lightning_ff.objectives import MeanSquare, PeerNormalization, SumSquare, SymBa, Term, ThresholdLoss
+from lightning_ff.target import Pairs
 
 
 def test_shapes_and_values() -> None:
@@ -81,7 +82,7 @@ def test_full_gradient_relu_is_relu_forwards_and_straight_through_backwards() ->
 def gradients(block: LocalBlock, x: Tensor, positives: int) -> list[Tensor]:
     h, g = block(x, positives=positives)
     assert block.loss is not None
-    loss = block.loss(g, positives)
+    loss = block.loss(g, Pairs(positives))
     for term in block.terms:
         loss = loss + term(x, h, positives)
     loss.backward()

@@ -300,5 +300,9 @@ def test_the_command_line_explains_every_argument(capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         Cli(Linked, ImageData, subclass_mode_data=True, run=False, args=["--data.help", "Digits"])
     out = " ".join(capsys.readouterr().out.split())
-    for words in ("Images of a training batch on each process", "Seed of the validation split", "Fetch files that"):
+    for words in (
+        "Images of a training batch on each process",
+        "Seed of the validation split",
+        "Download missing files",
+    ):
         assert words in out

@@ -15,6 +15,7 @@ from torchvision.models import resnet18
 
 from lightning_ff import MLP, ActivationPenalty, Backprop, DeepSupervision, ScalableForwardForward
 from lightning_ff.methods import backbone
+from lightning_ff.sweep import make_segments
 from tests.methods.class_runs import ADAM, CLASSES, SGD, SHAPE, apart, data, fit, net, quiet, weights
 
 
@@ -39,7 +40,7 @@ def test_backprop_is_backprop(cuts: Any, recompute: bool, optimizer: Any, precis
 
 def test_deep_supervision_is_one_segment_with_every_loss() -> None:
     model = DeepSupervision(net(), CLASSES, SHAPE, optimizer=SGD)
-    assert [(s.name, s.blocks) for s in model.segments] == [("network", (0, 1, 2, 3))]
+    assert [(s.name, s.blocks) for s in make_segments(model.network, model.segments)] == [("network", (0, 1, 2, 3))]
     expected = net()
     aux = [
         (g.weight.detach().clone().requires_grad_(), g.offset.detach().clone().requires_grad_())  # type: ignore[union-attr, operator]
