@@ -40,6 +40,7 @@ from lightning_ff.sweep.modes import check_modes
 from lightning_ff.sweep.segments import check_objectives
 from lightning_ff.target import Labels, Pairs, Target
 
+_PLAIN = (str, int, bool, float, type(None))
 _SAMPLES = 32  # of all processes together, for the training accuracy
 
 
@@ -133,8 +134,6 @@ class LocalLearner(LightningModule):
         self.resume_state = ResumeState()
         self._updates = True  # whether this batch ends with a step
         self._attached = Attached(self)
-        nn.Module.register_state_dict_pre_hook(self, _adopt_negatives)
-        nn.Module.register_load_state_dict_pre_hook(self, _adopt_negatives)
 
     # For users and callbacks
 
@@ -166,15 +165,17 @@ class LocalLearner(LightningModule):
     @property
     def negatives(self) -> NegativeSampler | None:
         """The negative sampler in use; an assigned one becomes the learner's own."""
-        assigned = dict(self.named_children()).get("negatives")  # torch registers a module that is assigned
-        if isinstance(assigned, NegativeSampler):
-            self.sampling.replace(assigned)
-            del self.negatives
         return self.sampling.current
 
-    @negatives.setter
-    def negatives(self, sampler: NegativeSampler | None) -> None:
-        self.sampling.replace(sampler)
+    @override
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "negatives":  # torch would register it as a submodule
+            self.sampling.replace(value)
+        elif type(value) in _PLAIN and name in self.__dict__:
+            # Lightning sets about 50 such values per batch; torch takes 5 times as long for each
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def install_negatives(self, sampler: NegativeSampler) -> None:
         """Use a callback's sampler, whose state the callback saves; the next fit starts with the learner's own."""
@@ -387,11 +388,6 @@ class LocalLearner(LightningModule):
         except TypeError:  # of a missing argument; checkpoints of the command line hold the network's description
             checks.check_given_again(cls, kwargs)
             raise
-
-
-def _adopt_negatives(module: nn.Module, *arguments: Any) -> None:
-    """Take a sampler that was assigned, and that torch has registered as a submodule, out of the submodules."""
-    module.negatives  # noqa: B018
 
 
 def _empty_closure() -> None:

@@ -84,7 +84,7 @@ def gradients(block: LocalBlock, x: Tensor, positives: int) -> list[Tensor]:
     assert block.loss is not None
     loss = block.loss(g, Pairs(positives))
     for term in block.terms:
-        loss = loss + term(x, h, positives)
+        loss = loss + term(x, h, Pairs(positives))
     loss.backward()
     return [p.grad for p in block.layers.parameters()]  # type: ignore[misc]
 

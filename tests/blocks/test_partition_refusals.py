@@ -169,7 +169,7 @@ class Attending(nn.Module):
             BranchingRoot,
             {},
             r"BranchingRoot: its forward cannot be traced \(partition_nets.py, line \d+: `if not torch.isfinite.*"
-            r"partition\(model, cuts=\['stem', 'body', 'head'\], input_shape=.*into a separate module, which is then kept",
+            r"partition\(model, cuts=\['stem', 'body', 'head'\], input_shape=.*separate module, which is then kept",
         ),
         (BranchingRoot, {"cuts": ["stem", "body", "head"]}, "cannot be traced.*the shape of an input"),
         (
