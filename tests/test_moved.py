@@ -255,7 +255,12 @@ def test_the_page_lists_every_old_path() -> None:
 def test_the_page_names_attributes_that_exist() -> None:
     with moves():
         _, learner = fit(1)
-    having = {"learner": learner, "network": learner.network, "block": learner.blocks[0], "context": learner.context}
+    having = {
+        "learner": learner,
+        "network": learner.network,
+        "block": learner.blocks[0],
+        "context": learner.sampler_context,
+    }
     page = "".join(map(section, ("Negative samplers", "Learners", "Networks and blocks")))
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
     for row in rows:
