@@ -190,12 +190,8 @@ class LocalNetwork(nn.Module):
             TypeError: they are not of the weights' floating-point type.
             ValueError: the network cannot take inputs of this shape.
         """
-        weight = next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32)
-        if not image.is_floating_point() or (image.dtype == torch.float64 and weight != torch.float64):
-            raise TypeError(
-                f"inputs of type {image.dtype} do not fit weights of type {weight}: convert the data, such as "
-                "image.float() / 255 for bytes, or train with precision='64-true' for float64"
-            )
+        if image.dtype == torch.float64 or not image.is_floating_point():
+            self._check_dtype(image)
         shape = tuple(image.shape[1:])
         if shape in self._checked_shapes:
             return
@@ -207,6 +203,14 @@ class LocalNetwork(nn.Module):
                 f"of the two ({error})"
             ) from error
         self._checked_shapes.add(shape)
+
+    def _check_dtype(self, image: Tensor) -> None:
+        weight = next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32)
+        if not image.is_floating_point() or weight != torch.float64:
+            raise TypeError(
+                f"inputs of type {image.dtype} do not fit weights of type {weight}: convert the data, such as "
+                "image.float() / 255 for bytes, or train with precision='64-true' for float64"
+            )
 
     @torch.no_grad()
     def _predict_in_process(self, x: Tensor) -> Tensor:
