@@ -128,8 +128,8 @@ class Attached(Callback):
             return
         name = self.learner.local_optimizers.name_of(optimizer)
         for block in self.learner.local_optimizers.by_block if name is None else [name]:
-            self._clip_block(block)
-            self._clipped.add(block)
+            if self._clip_block(block):
+                self._clipped.add(block)
 
     def clip_before_steps(self, optimizers: BlockOptimizers) -> None:
         """Clip right before each step too, unless the module's hook has done it: a subclass may override that."""
@@ -142,15 +142,17 @@ class Attached(Callback):
             self._clip_block(name)
         self._clipped.discard(name)
 
-    def _clip_block(self, name: str) -> None:
+    def _clip_block(self, name: str) -> bool:
+        """Clip the gradients of a block; returns whether it has any."""
         bound = self.learner.gradient_clip_val
         parameters = [p for p in self.learner.local_optimizers.parameters(name) if p.grad is not None]
         if not parameters or bound is None:
-            return
+            return False
         if self.learner.gradient_clip_algorithm == "norm":
             torch.nn.utils.clip_grad_norm_(parameters, bound)
         else:
             torch.nn.utils.clip_grad_value_(parameters, bound)
+        return True
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
