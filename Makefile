@@ -7,17 +7,20 @@ READY := .venv/.ready
 ENVIRONMENT := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs clean
+.PHONY: help demo test test-slow check format docs clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
-	@echo 'PYTHON=python3.12 chooses the Python of .venv; ARGS="..." is given to demo and test'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@echo 'PYTHON=python3.12 chooses the Python of .venv; ARGS="..." is given to demo, test and test-slow'
 
 demo: $(READY) ## Train on digits, print the test accuracy and where the results lie
 	$(ENVIRONMENT) $(BIN)/python examples/demo.py $(ARGS)
 
-test: $(READY) ## Pass every test, doctests included
-	$(ENVIRONMENT) $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+test: $(READY) ## Pass every test but the slow ones, doctests included
+	$(ENVIRONMENT) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
+
+test-slow: $(READY) ## Pass the slow tests: sweeps over many models
+	$(ENVIRONMENT) $(BIN)/python -m pytest -n 2 --dist worksteal -m slow $(ARGS)
 
 check: $(READY) ## Lint, format check and types
 	$(BIN)/ruff check .

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.fork_server import interpreter
+
 ROOT = Path(__file__).parents[1]
 LEFTOVERS = ("checkpoints", "figures", "lightning_logs", "logs", "predictions.csv", "wandb")
 
@@ -41,6 +43,22 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def one_thread() -> None:
     """Tiny tensors are faster on one thread, and two test processes share the machine."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Stands in for `sys.executable` where `-m` follows: starts processes that have imported the package already."""
+    folder = tmp_path_factory.getbasetemp()
+    with interpreter(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def forked_python(python: str) -> Iterator[None]:
+    """`sys.executable` is that program, for whatever starts processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", python)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
-import os
 import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from email.message import Message
 from email.parser import Parser
 from pathlib import Path
@@ -20,6 +20,7 @@ from packaging.utils import canonicalize_name
 
 import lightning_ff
 from lightning_ff.cli import main
+from tests.fork_server import interpreter
 
 ROOT = Path(__file__).parents[1]
 DISTRIBUTION = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}  # where it is not the module's name
@@ -141,22 +142,29 @@ def test_public_names_are_complete_sorted_and_documented() -> None:
     assert [name for name in names if not (getattr(lightning_ff, name).__doc__ or "").strip()] == []
 
 
-def run(site: Path, folder: Path, *line: str) -> str:
-    """Run Python in an empty folder that sees the unpacked wheel and not the checkout."""
-    environment = {**os.environ, "PYTHONPATH": str(site)}
-    done = subprocess.run([sys.executable, *line], cwd=folder, env=environment, capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def installed(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Starts Python with the package of the wheel and not that of the checkout."""
+    modules = ("lightning_ff.cli", "lightning_ff.matrix", "lightning_ff.report.command")
+    with interpreter(tmp_path_factory.mktemp("installed"), site, modules) as python:
+        yield python
+
+
+def run(python: str, folder: Path, *line: str) -> str:
+    """Output of a module that is run in a folder."""
+    done = subprocess.run([python, "-m", *line], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def test_help_from_an_empty_folder(site: Path, tmp_path: Path) -> None:
-    text = run(site, tmp_path, "-m", "lightning_ff", "--help")
+def test_help_from_an_empty_folder(installed: str, tmp_path: Path) -> None:
+    text = run(installed, tmp_path, "lightning_ff", "--help")
     assert text.startswith("usage: lightning-ff ")
     assert all(word in text for word in ("{fit,validate,test,predict}", "--config", "--version"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_console_script_trains_in_an_empty_folder(site: Path, tmp_path: Path) -> None:
+def test_the_console_script_trains_in_an_empty_folder(site: Path, installed: str, tmp_path: Path) -> None:
     """As an installed script does, the result of the entry point is passed to `sys.exit`: None ends with success."""
     (entry,) = importlib.metadata.Distribution.at(next(site.glob("*.dist-info"))).entry_points
     module, _, function = entry.value.partition(":")
@@ -167,14 +175,15 @@ from {module} import {function}
 print(lightning_ff.__file__, importlib.metadata.version("lightning-ff"), lightning_ff.__version__)
 sys.exit({function}())
 """
+    (tmp_path / "script.py").write_text(code)
     arguments = ["--model=ForwardForward", "--model.widths=[8]", "--data=Digits", "--trainer.accelerator=cpu"]
     short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.log_every_n_steps=1"]
-    text = run(site, tmp_path, "-W", "ignore", "-c", code, "fit", *arguments, *short)
+    text = run(installed, tmp_path, "script", "fit", *arguments, *short)
     version = lightning_ff.__version__
     assert text.splitlines()[0].split() == [f"{site}/lightning_ff/__init__.py", version, version]
     (metrics,) = tmp_path.rglob("metrics.csv")
     assert "train/loss/block00" in metrics.read_text()
-    assert run(site, tmp_path, "-W", "ignore", "-c", code, "report", "logs").endswith("report  report.html\n")
+    assert run(installed, tmp_path, "script", "report", "logs").endswith("report  report.html\n")
     assert "<style>" in (tmp_path / "report.html").read_text()
 
 

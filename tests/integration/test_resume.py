@@ -1,6 +1,6 @@
 """A resumed run equals the uninterrupted run bit for bit: in a new process, and from every type of checkpoint.
 
-Run as a program, this file resumes all cases in the folder it is given.
+`python -m tests.integration.test_resume FOLDER` resumes all cases in a folder.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from lightning_ff import (
 )
 from lightning_ff.data import Digits
 
+ROOT = Path(__file__).parents[2]
 STEP = 8  # of 15: three of five batches into epoch 1
 
 
@@ -149,14 +150,15 @@ def resume_all(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def straight(python: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What every case leaves behind when it runs straight through, after a new process has resumed all of them."""
     folder, left = tmp_path_factory.mktemp("resume"), {}
     for name, case in CASES.items():
         torch.manual_seed(5)
         keep = ModelCheckpoint(folder / name, "{step}", every_n_train_steps=1, save_top_k=-1)
         left[name] = {"folder": folder / name, **run(folder, build(**case.learner), *case.callbacks(), keep)}
-    subprocess.run([sys.executable, __file__, str(folder)], check=True, capture_output=True)
+    command = [python, "-m", "tests.integration.test_resume", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return left
 
 

@@ -43,11 +43,11 @@ def command() -> Callable[..., CLI]:
 
 
 @pytest.fixture(scope="session")
-def in_shell() -> Callable[..., subprocess.CompletedProcess[str]]:
+def in_shell(python: str) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`python -m lightning_ff` in a separate process, from a given folder."""
 
     def run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, "-m", "lightning_ff", *map(str, arguments)]
+        line = [python, "-m", "lightning_ff", *map(str, arguments)]
         return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=300)
 
     return run

@@ -29,7 +29,7 @@ MODELS: dict[str, Any] = {
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> Path:
+def runs(forked_python: None, tmp_path: Path) -> Path:
     """A matrix of both models on digits, made."""
     for name, model in MODELS.items():
         callbacks = [{"class_path": "EnsembleMonitor", "init_args": {"pictures": False, "samples": 5}}]

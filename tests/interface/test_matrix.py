@@ -115,6 +115,7 @@ def test_a_missing_file_is_said_in_one_line(tmp_path: Path, capsys: pytest.Captu
     assert capsys.readouterr().err.startswith("lightning-ff matrix: error: ")
 
 
+@pytest.mark.usefixtures("forked_python")
 def test_runs_are_made_once_resumed_where_they_broke_off_and_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

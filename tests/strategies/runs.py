@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from functools import partial
 from pathlib import Path
@@ -113,6 +114,13 @@ class Look(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.function(trainer, pl_module)
+
+
+class Pid(Callback):
+    """Each process writes its id into a file."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        Path(f"pid{trainer.global_rank}").write_text(str(os.getpid()))
 
 
 class Signal(Callback):

@@ -25,13 +25,14 @@ STRATEGIES = {
 }
 RUN = ("--trainer.max_epochs=10", "--test_after_fit=true")
 pytestmark = [
+    pytest.mark.usefixtures("forked_python"),
     pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here"),
     pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="processes cannot be killed here"),
 ]
 
 
 def one_thread() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLE.parents[1])}
 
 
 def command(*arguments: str) -> list[str]:
@@ -48,7 +49,7 @@ def finished(*arguments: str, folder: Path = Path()) -> str:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> float:
+def alone(forked_python: None, tmp_path_factory: pytest.TempPathFactory) -> float:
     """Test accuracy of ten epochs in one process."""
     return accuracy(finished(*RUN, folder=tmp_path_factory.mktemp("alone")))
 
@@ -98,14 +99,6 @@ def test_resnet18_in_a_pipeline_is_that_of_one_process() -> None:
     assert all(torch.equal(value, two_processes[name]) for name, value in one.items())
 
 
-def of_rank(first: subprocess.Popen[str], rank: int) -> int:
-    """Process id of a rank: the first process starts the other."""
-    if rank == 0:
-        return first.pid
-    (child,) = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
-    return int(child)
-
-
 def kill_when_saved(killed: int, version: int, *arguments: str) -> Path:
     """Kill a rank once a checkpoint exists, check that the other reports it and ends; returns the checkpoint."""
     checkpoint = Path(f"logs/digits/version_{version}/checkpoints/last.ckpt")
@@ -114,8 +107,9 @@ def kill_when_saved(killed: int, version: int, *arguments: str) -> Path:
         while not checkpoint.exists():
             assert run.poll() is None, Path("log").read_text()
             time.sleep(0.02)
-        other = of_rank(run, 1 - killed)
-        os.kill(of_rank(run, killed), signal.SIGKILL)
+        pids = [int(Path(f"pid{rank}").read_text()) for rank in (0, 1)]
+        os.kill(pids[killed], signal.SIGKILL)
+        other = pids[1 - killed]
         start = time.monotonic()
         while Path(f"/proc/{other}").exists() and "Z" not in Path(f"/proc/{other}/stat").read_text():
             assert time.monotonic() - start < 60
@@ -130,6 +124,7 @@ def kill_when_saved(killed: int, version: int, *arguments: str) -> Path:
 @pytest.mark.parametrize("strategy", ["ff_ddp", "ff_pipeline"])
 def test_a_killed_process_is_named_and_the_run_goes_on_from_its_checkpoint(strategy: str) -> None:
     run = ("--trainer.max_epochs=20", "--trainer.check_val_every_n_epoch=4", *STRATEGIES[strategy])
+    run = (*run, "--trainer.callbacks+=tests.strategies.runs.Pid")
     finished(*run)
     first = kill_when_saved(1, 1, *run)
     second = kill_when_saved(0, 2, *run, f"--ckpt_path={first}")
@@ -145,8 +140,7 @@ def test_a_killed_process_is_named_and_the_run_goes_on_from_its_checkpoint(strat
 def test_processes_of_which_one_is_told_to_end_do_so_after_the_same_batch(strategy: str, rank: int) -> None:
     told = ("--trainer.callbacks+=tests.strategies.runs.Signal", f"--trainer.callbacks.rank={rank}")
     two = (*STRATEGIES[strategy], "--trainer.log_every_n_steps=6")
-    environment = {**one_thread(), "PYTHONPATH": str(EXAMPLE.parents[1])}
-    subprocess.run(command(*told, *two), capture_output=True, timeout=120, env=environment)
+    subprocess.run(command(*told, *two), capture_output=True, timeout=120, env=one_thread())
     while not all(Path(f"ended{rank}").exists() for rank in (0, 1)):
         time.sleep(0.1)
     assert [Path(f"ended{rank}").read_text() for rank in (0, 1)] == ["SIGTERMException 6"] * 2

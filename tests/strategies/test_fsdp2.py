@@ -22,7 +22,10 @@ from tests.strategies.runs import ADAMW, SGD, accuracy, difference, last_weights
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "digits.yaml"
 TWO = ("--trainer.strategy=ff_fsdp2", "--trainer.devices=2", "--data.batch_size=25")
-pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
+pytestmark = [
+    pytest.mark.usefixtures("forked_python"),
+    pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here"),
+]
 
 
 def started(*command: str) -> str:
@@ -37,7 +40,7 @@ def started(*command: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def of_two(forked_python: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the weights that two processes have trained."""
     folder = tmp_path_factory.mktemp("fsdp2")
     started("tests.strategies.fsdp2_script", str(folder))
