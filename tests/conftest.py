@@ -7,11 +7,13 @@ import os
 import random
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from sklearn import datasets
 
 from tests.fork_server import interpreter
 
@@ -58,6 +60,14 @@ def forked_python(python: str) -> Iterator[None]:
     """`sys.executable` is that program, for whatever starts processes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", python)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def digits_are_read_once() -> Iterator[None]:
+    """scikit-learn reads its digits from a text file, which takes as long as a small run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load_digits", cache(datasets.load_digits))
         yield
 
 

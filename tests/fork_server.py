@@ -37,6 +37,7 @@ PRELOADED = (
     "lightning_ff.report.command",
     "lightning_ff.report.page",
     "sklearn.datasets",
+    "sklearn.model_selection",
     "tests.strategies.runs",
     "torch.distributed.fsdp",
     "torch.distributed.run",

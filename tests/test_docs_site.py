@@ -22,6 +22,7 @@ import lightning_ff.data
 from lightning_ff.cli import main
 from lightning_ff.matrix import planned
 from lightning_ff.report.command import parser as report_parser
+from tests.command_line import print_config
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -89,7 +90,7 @@ def test_commands_parse(
         assert planned(Path(arguments[1]), arguments[2:])
         return
     with pytest.raises(SystemExit) as exit_:
-        main([*arguments, "--print_config"])
+        print_config(*arguments)
     assert exit_.value.code in (0, None)
     assert yaml.safe_load(capsys.readouterr().out)["model"]["class_path"]
 

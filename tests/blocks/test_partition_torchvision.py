@@ -46,7 +46,15 @@ FAMILIES: dict[str, tuple[list[str], int, int]] = {
 }
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+SLOW = (
+    *("resnet50", "wide_resnet50_2", "vgg11_bn", "mobilenet_v3_large"),
+    *("efficientnet_b0", "convnext_tiny", "regnet_y_400mf"),
+)
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in FAMILIES]
+)
 def family(request: pytest.FixtureRequest) -> tuple[str, nn.Module, Tensor, Tensor]:
     name = request.param
     torch.manual_seed(0)

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from lightning_ff.cli import CLI, main
 from lightning_ff.data import ImageData
+from tests.command_line import print_config
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = {str(file.relative_to(EXAMPLES).with_suffix("")): file for file in sorted(EXAMPLES.rglob("*.yaml"))}
@@ -135,7 +136,7 @@ def test_colour_example_on_made_up_images(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", RUNS)
 def test_every_key_of_an_example_is_known(name: str) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["fit", f"--config={EXAMPLES / name}.yaml", "--print_config"])
+        print_config("fit", f"--config={EXAMPLES / name}.yaml")
     assert ended.value.code in (0, None)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from lightning_ff.cli import main
 from lightning_ff.matrix import MatrixError, matrix, planned
+from tests.command_line import print_config
 
 ROOT = Path(__file__).parents[2]
 DOCS, EMERGENT = ROOT / "docs" / "examples", ROOT / "examples" / "emergent"
@@ -97,7 +97,7 @@ def test_the_files_of_examples_and_docs_plan_runs_that_the_command_line_takes(
     assert len({run.folder for run in runs}) == len(runs) >= 3
     for run in {run.name: run for run in runs}.values():
         with pytest.raises(SystemExit) as end:
-            main(["fit", *run.arguments, "--print_config"])
+            print_config("fit", *run.arguments)
         assert end.value.code == 0
         config = yaml.safe_load(capsys.readouterr().out)
         assert config["trainer"]["logger"]["init_args"]["name"] == run.name

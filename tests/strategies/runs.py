@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,12 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from lightning_ff import ForwardForward, LocalDDPStrategy, LocalPipelineStrategy, ScalableForwardForward
 
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "digits.yaml"
 STEPS, BATCH, CLASSES, SHAPE = 20, 12, 4, (1, 6, 6)
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 ADAMW = partial(torch.optim.AdamW, lr=0.01)
+Ddp = partial(LocalDDPStrategy, start_method="fork", process_group_backend="gloo")
 Pipeline = partial(LocalPipelineStrategy, start_method="fork", process_group_backend="gloo")
 USUAL: dict[str, Any] = {"max_epochs": 1, "logger": False, "enable_checkpointing": False, "accelerator": "cpu"}
 
@@ -77,7 +82,7 @@ def trained(
     """Weights after one epoch on N processes."""
     torch.set_num_threads(1)
     precision: Any = "64-true" if dtype == torch.float64 else "32-true"
-    ours = LocalDDPStrategy(start_method="fork", process_group_backend="gloo") if strategy is None else strategy
+    ours = Ddp() if strategy is None else strategy
     trainer = Trainer(
         **{**USUAL, "precision": precision, **flags},
         devices=processes,
@@ -99,6 +104,19 @@ def last_weights(version: int) -> dict[str, Tensor]:
     """Weights in the last checkpoint of a run of the command line."""
     file = Path(f"logs/digits/version_{version}/checkpoints/last.ckpt")
     return dict(torch.load(file, weights_only=False)["state_dict"])
+
+
+def one_thread() -> dict[str, str]:
+    """Environment of a process that finds these tests."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def printed(*arguments: str, folder: Path = Path()) -> str:
+    """What Python prints, given these arguments; it must succeed."""
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=one_thread(), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
 
 
 def accuracy(output: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,9 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from torch.multiprocessing import ProcessRaisedException
-from torch.utils.data import DataLoader
 
 import lightning_ff.callbacks
-from lightning_ff import FixedPool, LocalDDPStrategy, LocalPipelineStrategy, WrongLabel
+from lightning_ff import FixedPool, WrongLabel
 from lightning_ff.callbacks import (
     BlockSummary,
     EnsembleMonitor,
@@ -33,12 +32,12 @@ from lightning_ff.callbacks import (
     SwitchNegatives,
     WindowSchedule,
 )
-from tests.strategies.runs import BATCH, STEPS, Look, Shares, learner, trained
+from tests.strategies.runs import Ddp, Look, Pipeline, Validated, learner, trained
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
 CALLBACKS: dict[str, Callable[[], Callback]] = {
     "BlockSummary": BlockSummary,
-    "EnsembleMonitor": partial(EnsembleMonitor, every_n_epochs=1),
+    "EnsembleMonitor": partial(EnsembleMonitor, every_n_epochs=2),
     "GoodnessMonitor": partial(GoodnessMonitor, every_n_steps=4, histogram_every_n_epochs=1),
     "GreedySchedule": partial(GreedySchedule, 1),
     "MineNegatives": MineNegatives,
@@ -52,17 +51,7 @@ CALLBACKS: dict[str, Callable[[], Callback]] = {
     "SwitchNegatives": lambda: SwitchNegatives({1: FixedPool()}),
     "WindowSchedule": lambda: WindowSchedule([[(0, 1)], [(0, 2)], [(1, 2)]]),
 }
-STRATEGIES = {
-    "ff_ddp": partial(LocalDDPStrategy, start_method="fork", process_group_backend="gloo"),
-    "ff_pipeline": partial(LocalPipelineStrategy, start_method="fork", process_group_backend="gloo"),
-}
-
-
-class Validated(Shares):
-    """With validation data."""
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.samples, batch_size=STEPS * BATCH)
+STRATEGIES = {"ff_ddp": Ddp, "ff_pipeline": Pipeline}
 
 
 def test_the_list_is_whole() -> None:
@@ -92,6 +81,12 @@ def run(name: str, folder: Path, processes: int, strategy: Any) -> list[dict[str
     return [torch.load(folder / f"{processes}-{rank}.pt") for rank in range(processes)]
 
 
+@cache
+def alone(name: str) -> dict[str, float]:
+    """Metrics of one process, for both strategies."""
+    return run(name, Path.cwd(), 1, None)[0]
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("name", CALLBACKS)
 def test_every_callback_measures_what_one_process_does_or_is_refused(name: str, strategy: str, tmp_path: Path) -> None:
@@ -100,7 +95,7 @@ def test_every_callback_measures_what_one_process_does_or_is_refused(name: str, 
         with pytest.raises(ProcessRaisedException, match="in one process: remove it, or use strategy='ff_ddp'"):
             run(name, tmp_path, 2, two)
         return
-    (one,) = run(name, tmp_path, 1, None)
+    one = alone(name)
     assert len(one) > 5
     for rank in run(name, tmp_path, 2, two):
         for key, value in one.items():

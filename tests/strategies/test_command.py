@@ -15,9 +15,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.strategies.runs import accuracy, last_weights
+from tests.strategies.runs import EXAMPLE, accuracy, last_weights, one_thread, printed
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "digits.yaml"
+PYTHON = sys.executable
 STRATEGIES = {
     "ff_ddp": ("--trainer.strategy=ff_ddp", "--trainer.devices=2", "--data.batch_size=25"),
     "ff_fsdp2": ("--trainer.strategy=ff_fsdp2", "--trainer.devices=2", "--data.batch_size=25"),
@@ -31,21 +31,13 @@ pytestmark = [
 ]
 
 
-def one_thread() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLE.parents[1])}
-
-
-def command(*arguments: str) -> list[str]:
+def fit(*arguments: str) -> list[str]:
     quiet = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--model.widths=[64,48]")
-    return [sys.executable, "-m", "lightning_ff", "fit", f"--config={EXAMPLE}", *quiet, *arguments]
+    return ["-m", "lightning_ff", "fit", f"--config={EXAMPLE}", *quiet, *arguments]
 
 
 def finished(*arguments: str, folder: Path = Path()) -> str:
-    done = subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=300, env=one_thread(), cwd=folder
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+    return printed(*fit(*arguments), folder=folder)
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +51,21 @@ def test_two_processes_reach_the_accuracy_of_one(strategy: str, alone: float) ->
     assert alone > 0.9
     output = finished(*RUN, *STRATEGIES[strategy])
     assert accuracy(output) == pytest.approx(alone, abs=0.01 if strategy != "ff_pipeline" else 1e-9)
-    tested = subprocess.run(
-        [sys.executable, "-m", "lightning_ff", "test", "--config=logs/digits/version_0/config.yaml",
-         "--trainer.strategy=auto", "--trainer.devices=1", "--ckpt_path=logs/digits/version_0/checkpoints/last.ckpt"],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert tested.returncode == 0, tested.stderr
-    assert accuracy(tested.stdout) == pytest.approx(accuracy(output), abs=1e-6)
+    logs = Path("logs/digits/version_0")
+    one = ("--trainer.strategy=auto", "--trainer.devices=1", f"--ckpt_path={logs / 'checkpoints/last.ckpt'}")
+    tested = printed("-m", "lightning_ff", "test", f"--config={logs / 'config.yaml'}", *one)
+    assert accuracy(tested) == pytest.approx(accuracy(output), abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_new_interpreters_do_what_forked_ones_do(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = [finished(*RUN, *STRATEGIES[strategy])]
+    monkeypatch.setattr(sys, "executable", PYTHON)
+    outputs.append(finished(*RUN, *STRATEGIES[strategy]))
+    one, two = (last_weights(version) for version in (0, 1))
+    assert accuracy(outputs[0]) == accuracy(outputs[1])
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
 @pytest.mark.parametrize("strategy", ["ff_ddp", "ff_pipeline"])
@@ -74,7 +74,7 @@ def test_two_agents_of_torchrun_are_two_nodes(strategy: str, alone: float) -> No
         port = free.getsockname()[1]
     agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1",
              "--master_addr=127.0.0.1", f"--master_port={port}"]  # fmt: skip
-    job = [*command(*RUN, *STRATEGIES[strategy])[1:], "--trainer.num_nodes=2", "--trainer.devices=1"]
+    job = [*fit(*RUN, *STRATEGIES[strategy]), "--trainer.num_nodes=2", "--trainer.devices=1"]
     nodes = [
         subprocess.Popen([*agent, f"--node_rank={rank}", *job], stdout=PIPE, stderr=STDOUT, text=True, env=one_thread())
         for rank in (0, 1)
@@ -103,7 +103,7 @@ def kill_when_saved(killed: int, version: int, *arguments: str) -> Path:
     """Kill a rank once a checkpoint exists, check that the other reports it and ends; returns the checkpoint."""
     checkpoint = Path(f"logs/digits/version_{version}/checkpoints/last.ckpt")
     with Path("log").open("w") as log:
-        run = subprocess.Popen(command(*arguments), stdout=log, stderr=log, text=True, env=one_thread())
+        run = subprocess.Popen([sys.executable, *fit(*arguments)], stdout=log, stderr=log, text=True, env=one_thread())
         while not checkpoint.exists():
             assert run.poll() is None, Path("log").read_text()
             time.sleep(0.02)
@@ -140,7 +140,7 @@ def test_a_killed_process_is_named_and_the_run_goes_on_from_its_checkpoint(strat
 def test_processes_of_which_one_is_told_to_end_do_so_after_the_same_batch(strategy: str, rank: int) -> None:
     told = ("--trainer.callbacks+=tests.strategies.runs.Signal", f"--trainer.callbacks.rank={rank}")
     two = (*STRATEGIES[strategy], "--trainer.log_every_n_steps=6")
-    subprocess.run(command(*told, *two), capture_output=True, timeout=120, env=one_thread())
+    subprocess.run([sys.executable, *fit(*told, *two)], capture_output=True, timeout=120, env=one_thread())
     while not all(Path(f"ended{rank}").exists() for rank in (0, 1)):
         time.sleep(0.1)
     assert [Path(f"ended{rank}").read_text() for rank in (0, 1)] == ["SIGTERMException 6"] * 2

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +14,8 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from lightning_ff import GreedySchedule, LocalFSDP2Strategy
 from tests.strategies.fsdp2_script import uneven
-from tests.strategies.runs import ADAMW, SGD, accuracy, difference, last_weights, learner, trained
+from tests.strategies.runs import ADAMW, EXAMPLE, SGD, accuracy, difference, last_weights, learner, printed, trained
 
-ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "examples" / "digits.yaml"
 TWO = ("--trainer.strategy=ff_fsdp2", "--trainer.devices=2", "--data.batch_size=25")
 pytestmark = [
     pytest.mark.usefixtures("forked_python"),
@@ -28,22 +23,11 @@ pytestmark = [
 ]
 
 
-def started(*command: str) -> str:
-    """Output of a command that must succeed."""
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, "-m", *command], capture_output=True, text=True, timeout=300, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
-
-
 @pytest.fixture(scope="module")
 def of_two(forked_python: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the weights that two processes have trained."""
     folder = tmp_path_factory.mktemp("fsdp2")
-    started("tests.strategies.fsdp2_script", str(folder))
+    printed("-m", "tests.strategies.fsdp2_script", str(folder))
     return folder
 
 
@@ -73,22 +57,22 @@ def test_processes_may_have_other_numbers_of_validation_batches(of_two: Path, tm
 
 
 def test_kept_outputs_are_refused(tmp_path: Path) -> None:
-    started("tests.strategies.fsdp2_script", str(tmp_path), "refused")
+    printed("-m", "tests.strategies.fsdp2_script", str(tmp_path), "refused")
     assert "cache=True is not exact here: every process has a share" in (tmp_path / "refused").read_text()
 
 
 def test_checkpoints_are_for_one_process_too_and_the_run_goes_on_from_them() -> None:
     quiet = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--model.widths=[64,48]")
-    run = ("lightning_ff", "fit", f"--config={EXAMPLE}", *quiet, *TWO, "--trainer.check_val_every_n_epoch=4")
+    run = ("-m", "lightning_ff", "fit", f"--config={EXAMPLE}", *quiet, *TWO, "--trainer.check_val_every_n_epoch=4")
     run = (*run, "--trainer.limit_train_batches=20", "--model.scheduler=null")
-    of_two = accuracy(started(*run, "--trainer.max_epochs=12", "--test_after_fit=true"))
+    of_two = accuracy(printed(*run, "--trainer.max_epochs=12", "--test_after_fit=true"))
     last = "logs/digits/version_0/checkpoints/last.ckpt"
-    of_one = accuracy(started("lightning_ff", "test", f"--config={EXAMPLE}", *quiet, f"--ckpt_path={last}"))
+    of_one = accuracy(printed("-m", "lightning_ff", "test", f"--config={EXAMPLE}", *quiet, f"--ckpt_path={last}"))
     assert of_one == of_two > 0.85
     before = len([*Path("logs/digits").iterdir()])
-    started(*run, "--trainer.max_epochs=8")
+    printed(*run, "--trainer.max_epochs=8")
     again = f"--ckpt_path=logs/digits/version_{before}/checkpoints/last.ckpt"
-    started(*run, "--trainer.max_epochs=12", again)
+    printed(*run, "--trainer.max_epochs=12", again)
     assert difference(last_weights(0), last_weights(before + 1)) == 0.0
 
 
