@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.fabric.utilities import registry
 from sklearn import datasets
 
 from tests.fork_server import interpreter
@@ -64,10 +65,11 @@ def forked_python(python: str) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def digits_are_read_once() -> Iterator[None]:
-    """scikit-learn reads its digits from a text file, which takes as long as a small run."""
+def files_are_read_once() -> Iterator[None]:
+    """The digits, and the metadata of all packages that each Trainer searches for callbacks: half of a small run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets, "load_digits", cache(datasets.load_digits))
+        for module, name in ((datasets, "load_digits"), (registry, "entry_points")):
+            patch.setattr(module, name, cache(getattr(module, name)))
         yield
 
 

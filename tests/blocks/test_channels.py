@@ -87,7 +87,7 @@ def test_normalisation_over_all_features_does_not_depend_on_the_layout(kind: str
     ],
 )
 def test_torchvision_models_get_one_weight_per_channel(model: str, cuts: str, channels: dict[int, int]) -> None:
-    side = 224 if model == "vit_b_16" else 64
-    net = ScalableForwardForward(models.get_model(model, num_classes=3), 3, (3, side, side), cuts=cuts).network
+    size = {"image_size": 64} if model == "vit_b_16" else {}
+    net = ScalableForwardForward(models.get_model(model, num_classes=3, **size), 3, (3, 64, 64), cuts=cuts).network
     for k, wanted in channels.items():
         assert net.stack[k].goodness.weight.shape[1] == wanted, (k, net.shapes[k])  # type: ignore[union-attr]
