@@ -19,7 +19,7 @@ demo: $(READY) ## Train on digits, print the test accuracy and where the results
 test: $(READY) ## Pass every test but the slow ones, doctests included
 	$(ENVIRONMENT) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
-test-slow: $(READY) ## Pass the slow tests: sweeps over many models
+test-slow: $(READY) ## Pass the slow tests: more models, new interpreters instead of forked ones
 	$(ENVIRONMENT) $(BIN)/python -m pytest -n 2 --dist worksteal -m slow $(ARGS)
 
 check: $(READY) ## Lint, format check and types

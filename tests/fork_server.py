@@ -1,7 +1,8 @@
 """A process that has imported the package, and forks one for every `python -m MODULE` of the tests.
 
 Starting Python and importing torch and Lightning takes seconds, forking takes milliseconds. A forked process has its
-own memory, arguments, files, folder, environment and exit status; only its imports are those of the server.
+own memory, arguments, files, folder, environment and exit status; only its imports are those of the server. macOS
+starts Python each time, since its libraries are not made for a fork.
 
     python tests/fork_server.py SOCKET MODULE [MODULE ...]
 """
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+FORKS = sys.platform != "darwin"
 # what `python -m lightning_ff` imports, and what it imports later in a run
 PRELOADED = (
     "lightning_ff.cli",
@@ -53,6 +55,11 @@ def interpreter(shared: Path, path: Path = ROOT, preloaded: tuple[str, ...] = PR
         path: Folder of the package.
         preloaded: Modules that the server imports.
     """
+    if not FORKS:
+        program = Path(tempfile.mkdtemp(prefix="fork")) / "python"
+        _write(program, f'PYTHONPATH={shlex.quote(str(path))}:"$PYTHONPATH"', sys.executable)
+        yield str(program)
+        return
     with (shared / "fork_server").open("a+") as note:
         fcntl.flock(note, fcntl.LOCK_EX)
         note.seek(0)
@@ -86,14 +93,18 @@ def _hold(folder: Path) -> socket.socket | None:
 def _start(folder: Path, log: Path, path: Path, preloaded: tuple[str, ...]) -> None:
     """Start the server, and write the program that asks it for processes."""
     client, address, program = Path(__file__).with_name("fork_client.py"), folder / "socket", folder / "python"
-    words = (sys.executable, "-IS", client, address, program)
-    program.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, words))} "$@"\n')
-    program.chmod(0o700)
+    _write(program, "", sys.executable, "-IS", client, address, program)
     paths = os.pathsep.join(filter(None, (str(path), os.environ.get("PYTHONPATH", ""))))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     command = [sys.executable, __file__, str(address), *preloaded]
     with log.open("w") as out:
         subprocess.run(command, cwd=folder, stdout=out, stderr=out, env=environment, start_new_session=True, check=True)
+
+
+def _write(program: Path, variables: str, *words: object) -> None:
+    """Write a program that runs these words and its own arguments."""
+    program.write_text(f'#!/bin/sh\n{variables} exec {shlex.join(map(str, words))} "$@"\n')
+    program.chmod(0o700)
 
 
 def serve(address: str, *preloaded: str) -> list[str]:
@@ -120,7 +131,8 @@ def serve(address: str, *preloaded: str) -> list[str]:
             connection = listener.accept()[0]
             size, files = socket.recv_fds(connection, 4, 3)[:2]
             if not files:
-                connection.sendall(b"1")
+                with suppress(OSError):  # it has already ended
+                    connection.sendall(b"1")
                 holds.append(connection)
             elif os.fork():
                 connection.close()

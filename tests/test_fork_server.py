@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.fork_server import FORKS
+
+pytestmark = pytest.mark.skipif(not FORKS, reason="nothing is forked here")
 MODULE = """
 import os, subprocess, sys, time
 from pathlib import Path

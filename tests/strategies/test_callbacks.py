@@ -38,7 +38,7 @@ pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has 
 CALLBACKS: dict[str, Callable[[], Callback]] = {
     "BlockSummary": BlockSummary,
     "EnsembleMonitor": partial(EnsembleMonitor, every_n_epochs=2),
-    "GoodnessMonitor": partial(GoodnessMonitor, every_n_steps=4, histogram_every_n_epochs=1),
+    "GoodnessMonitor": partial(GoodnessMonitor, every_n_steps=4, histogram_every_n_epochs=2),
     "GreedySchedule": partial(GreedySchedule, 1),
     "MineNegatives": MineNegatives,
     "MixNegatives": lambda: MixNegatives([WrongLabel(), FixedPool()], [1, 0], [0, 1], epochs=2),
