@@ -124,7 +124,7 @@ def kill_when_saved(killed: int, version: int, *arguments: str) -> Path:
 @pytest.mark.parametrize("strategy", ["ff_ddp", "ff_pipeline"])
 def test_a_killed_process_is_named_and_the_run_goes_on_from_its_checkpoint(strategy: str) -> None:
     run = ("--trainer.max_epochs=20", "--trainer.check_val_every_n_epoch=4", *STRATEGIES[strategy])
-    run = (*run, "--trainer.callbacks+=tests.strategies.runs.Pid")
+    run = (*run, "--trainer.callbacks=tests.strategies.runs.Pid")
     finished(*run)
     first = kill_when_saved(1, 1, *run)
     second = kill_when_saved(0, 2, *run, f"--ckpt_path={first}")
@@ -138,7 +138,7 @@ def test_a_killed_process_is_named_and_the_run_goes_on_from_its_checkpoint(strat
 
 @pytest.mark.parametrize(("strategy", "rank"), [("ff_ddp", 0), ("ff_fsdp2", 1), ("ff_pipeline", 0), ("ff_pipeline", 1)])
 def test_processes_of_which_one_is_told_to_end_do_so_after_the_same_batch(strategy: str, rank: int) -> None:
-    told = ("--trainer.callbacks+=tests.strategies.runs.Signal", f"--trainer.callbacks.rank={rank}")
+    told = ("--trainer.callbacks=tests.strategies.runs.Signal", f"--trainer.callbacks.rank={rank}")
     two = (*STRATEGIES[strategy], "--trainer.log_every_n_steps=6")
     subprocess.run([sys.executable, *fit(*told, *two)], capture_output=True, timeout=120, env=one_thread())
     while not all(Path(f"ended{rank}").exists() for rank in (0, 1)):

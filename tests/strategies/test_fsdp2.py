@@ -65,14 +65,14 @@ def test_checkpoints_are_for_one_process_too_and_the_run_goes_on_from_them() -> 
     quiet = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--model.widths=[64,48]")
     run = ("-m", "lightning_ff", "fit", f"--config={EXAMPLE}", *quiet, *TWO, "--trainer.check_val_every_n_epoch=4")
     run = (*run, "--trainer.limit_train_batches=20", "--model.scheduler=null")
-    of_two = accuracy(printed(*run, "--trainer.max_epochs=12", "--test_after_fit=true"))
+    of_two = accuracy(printed(*run, "--trainer.max_epochs=9", "--test_after_fit=true"))
     last = "logs/digits/version_0/checkpoints/last.ckpt"
     of_one = accuracy(printed("-m", "lightning_ff", "test", f"--config={EXAMPLE}", *quiet, f"--ckpt_path={last}"))
     assert of_one == of_two > 0.85
     before = len([*Path("logs/digits").iterdir()])
-    printed(*run, "--trainer.max_epochs=8")
+    printed(*run, "--trainer.max_epochs=6")
     again = f"--ckpt_path=logs/digits/version_{before}/checkpoints/last.ckpt"
-    printed(*run, "--trainer.max_epochs=12", again)
+    printed(*run, "--trainer.max_epochs=9", again)
     assert difference(last_weights(0), last_weights(before + 1)) == 0.0
 
 
