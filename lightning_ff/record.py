@@ -87,8 +87,8 @@ def hash_of(configuration: dict[str, Any]) -> str:
 
 def _read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Canonical configuration of a finished run, and its entry in a file of results."""
-    remedies = {CONFIG: "give the folder of a run", METRICS: "fit with CSVLogger first", RUN: "fit with this version"}
-    for file, remedy in remedies.items():
+    remedies = ("give the folder of a run", "fit with a CSVLogger as the first logger", "fit it with this version")
+    for file, remedy in zip((CONFIG, METRICS, RUN), remedies, strict=True):
         if not (folder / file).is_file():
             raise ReportError(f"{folder} has no {file}: {remedy}")
     notes: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -58,6 +59,9 @@ def test_two_processes_reach_the_accuracy_of_one(strategy: str, alone: float) ->
     assert alone > 0.9
     output = finished(*RUN, *STRATEGIES[strategy])
     assert accuracy(output) == pytest.approx(alone, abs=0.01 if strategy != "ff_pipeline" else 1e-9)
+    made = json.loads(Path("logs/digits/version_0/run.json").read_text())
+    assert made["processes"] == 2
+    assert made["end"] > made["start"]
     tested = subprocess.run(
         [sys.executable, "-m", "lightning_ff", "test", "--config=logs/digits/version_0/config.yaml",
          "--trainer.strategy=auto", "--trainer.devices=1", "--ckpt_path=logs/digits/version_0/checkpoints/last.ckpt"],
