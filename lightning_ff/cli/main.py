@@ -34,13 +34,7 @@ _ALSO = (
 
 
 class SaveConfig(SaveConfigCallback):
-    """Write the run's configuration into its folder, and into the config of a W&B run; for `fit` also `run.json`.
-
-    Args:
-        *args: Arguments of `SaveConfigCallback`.
-        command: The command line, if it is known.
-        **kwargs: Arguments of `SaveConfigCallback`.
-    """
+    """Write the configuration into the run's folder and into the config of a W&B run; for `fit` also `run.json`."""
 
     def __init__(self, *args: Any, command: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
@@ -87,7 +81,9 @@ class CLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Test in the same run if test_after_fit is set, so that its folder has the test result; complete run.json."""
-        if setting(self, self.config, "test_after_fit") and not self.trainer.interrupted:
+        if self.trainer.interrupted:
+            return
+        if setting(self, self.config, "test_after_fit"):
             self.trainer.test(self.model, datamodule=self.datamodule)
         finish_run(self.trainer)
 

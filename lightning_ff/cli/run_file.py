@@ -52,8 +52,8 @@ def start_run(folder: Path, trainer: Trainer, config: str, command: str | None, 
 
 
 def finish_run(trainer: Trainer) -> None:
-    """Add the end of a run that was not interrupted, and its minutes."""
-    folder = run_folder(trainer) if trainer.is_global_zero and not trainer.interrupted else None
+    """Add the end of a run, and its minutes."""
+    folder = run_folder(trainer) if trainer.is_global_zero else None
     if folder is not None and (folder / RUN).is_file():
         run, now = json.loads((folder / RUN).read_text()), datetime.now(timezone.utc)
         minutes = run["minutes"] + (now - datetime.fromisoformat(run["start"])).total_seconds() / 60

@@ -336,6 +336,8 @@ def test_files_that_are_not_of_this_configuration_are_not_overwritten(
     again = (logs / "seed0", "--output", "out.json")
     edit(Path("out.json"), lambda found: found["runs"][0]["values"]["test"].update({"test/acc": 1.0}))
     assert "out.json was changed since lightning-ff record wrote it" in refusal(capsys, *again)
+    Path("out.json").write_text(json.dumps({**result, "runs": [{**result["runs"][0], "note": "by hand"}]}))
+    assert "out.json was changed" in refusal(capsys, *again)
     Path("out.json").write_text(json.dumps({**result, "hash": key}))
     assert "out.json was changed" in refusal(capsys, *again)
     Path("out.json").write_text("no")
