@@ -6,6 +6,7 @@ import sys
 
 from lightning_ff.cli import main
 from lightning_ff.matrix import matrix
+from lightning_ff.record import record
 from lightning_ff.report.command import report
 
 
@@ -15,6 +16,8 @@ def run() -> None:
         sys.exit(report(sys.argv[2:]))
     if sys.argv[1:2] == ["matrix"]:
         sys.exit(matrix(sys.argv[2:]))
+    if sys.argv[1:2] == ["record"]:
+        sys.exit(record(sys.argv[2:]))
     main()
 
 

@@ -28,7 +28,7 @@ LAYERS = (
     "_lightning loggers data/",
     "learner/",
     "methods/ callbacks/ strategies/",
-    "report/ cli/ matrix __main__ __init__ _moved",
+    "report/ cli/ matrix record __main__ __init__ _moved",
 )
 PLAIN = 6  # the layers up to this one are plain torch
 LIGHTNING = {"lightning", "pytorch_lightning", "lightning_fabric"}

@@ -21,6 +21,7 @@ import lightning_ff
 import lightning_ff.data
 from lightning_ff.cli import main
 from lightning_ff.matrix import planned
+from lightning_ff.record import parser as record_parser
 from lightning_ff.report.command import parser as report_parser
 from tests.command_line import print_config
 
@@ -85,6 +86,9 @@ def test_commands_parse(
     arguments = arguments[arguments.index("-m") + 2 :] if "-m" in arguments else arguments[1:]
     if arguments[0] == "report":
         assert report_parser().parse_args(arguments[1:]).runs
+        return
+    if arguments[0] == "record":
+        assert record_parser().parse_args(arguments[1:]).runs
         return
     if arguments[0] == "matrix":
         assert planned(Path(arguments[1]), arguments[2:])

@@ -1,10 +1,12 @@
 """`lightning-ff fit | validate | test | predict`: LightningCLI over every learner and data module here.
 
-`lightning-ff report` and `matrix` are separate: `__main__` runs them without LightningCLI.
+`lightning-ff report`, `matrix` and `record` are separate: `__main__` runs them without LightningCLI.
 """
 
 from __future__ import annotations
 
+import shlex
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -21,17 +23,22 @@ import lightning_ff.data  # jsonargparse resolves short class names among import
 from lightning_ff._lightning import setting
 from lightning_ff.callbacks import PredictionWriter, RunReport
 from lightning_ff.cli.checkpoints import last_checkpoint
+from lightning_ff.cli.run_file import finish_run, start_run
 from lightning_ff.learner import LocalLearner
 from lightning_ff.loggers import run_folder
 
-_ALSO = "Also: lightning-ff report RUN [RUN ...] compares runs on one page, lightning-ff matrix FILE makes many runs."
+_ALSO = (
+    "Also: lightning-ff report RUN [RUN ...] compares runs on one page, lightning-ff matrix FILE makes many runs, "
+    "lightning-ff record RUN [RUN ...] writes their results to JSON."
+)
 
 
 class SaveConfig(SaveConfigCallback):
-    """Write the run's configuration into its folder, and into the config of a W&B run."""
+    """Write the configuration into the run's folder and into the config of a W&B run; for `fit` also `run.json`."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, command: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
+        self.command = command
 
     @override
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -40,6 +47,9 @@ class SaveConfig(SaveConfigCallback):
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             Path(folder, self.config_filename).write_text(text)
+            if stage == "fit":
+                checkpoint = self.config.get("ckpt_path")
+                start_run(folder, trainer, text, self.command, None if checkpoint is None else str(checkpoint))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.config.update({"cli": yaml.safe_load(text)}, allow_val_change=True)
@@ -70,9 +80,12 @@ class CLI(LightningCLI):
         parser.add_argument("--test_after_fit", type=bool, default=False, help="test with the trained weights")
 
     def after_fit(self) -> None:
-        """Test in the same run if test_after_fit is set, so that its folder also has the test result."""
-        if setting(self, self.config, "test_after_fit") and not self.trainer.interrupted:
+        """Test in the same run if test_after_fit is set, so that its folder has the test result; complete run.json."""
+        if self.trainer.interrupted:
+            return
+        if setting(self, self.config, "test_after_fit"):
             self.trainer.test(self.model, datamodule=self.datamodule)
+        finish_run(self.trainer)
 
     def before_validate(self) -> None:
         self._find_last()
@@ -143,12 +156,15 @@ def _module(error: BaseException) -> str:
 
 def main(args: ArgsType = None) -> CLI:
     """Run the command line; returns the CLI with its `trainer`, `model` and `datamodule`."""
+    words = sys.argv[1:] if args is None else args
+    command = shlex.join(["lightning-ff", *map(str, words)]) if isinstance(words, list) else None
     return CLI(
         LocalLearner,
         LightningDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
         save_config_callback=SaveConfig,
+        save_config_kwargs={"command": command},
         seed_everything_default=0,
         auto_configure_optimizers=False,
         parser_kwargs={"prog": "lightning-ff", "version": lightning_ff.__version__, "epilog": _ALSO},

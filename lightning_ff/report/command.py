@@ -39,13 +39,13 @@ def report(arguments: Sequence[str]) -> int:
             raise ReportError(f"--output {given.output} is a folder: give the name of an HTML file")
         file = write_report(given.runs, given.output, given.title)
     except (ReportError, OSError) as error:
-        print(f"lightning-ff report: error: {_one_line(error)}", file=sys.stderr)
+        print(f"lightning-ff report: error: {one_line(error)}", file=sys.stderr)
         return 2
     print(f"report  {file}")
     return 0
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """One line, with the file of an `OSError`."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"

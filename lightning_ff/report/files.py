@@ -15,7 +15,7 @@ from lightning_ff.report.events import EVENTS
 from lightning_ff.report.readers import METRICS
 from lightning_ff.report.wandb_file import FILES, home_of
 
-CONFIG, HPARAMS = "config.yaml", "hparams.yaml"
+CONFIG, HPARAMS, RUN = "config.yaml", "hparams.yaml", "run.json"
 _MARKS = (CONFIG, HPARAMS, "checkpoints", "representations", "figures")
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lightning_ff.report.files import CONFIG, HPARAMS, is_picture, read_pictures, read_yaml
+from lightning_ff.report.files import CONFIG, HPARAMS, RUN, is_picture, read_pictures, read_yaml
 from lightning_ff.report.readers import METRICS, read_metrics
 from lightning_ff.report.representations import Representation, read_representation
 from lightning_ff.report.series import Metrics, Series
@@ -158,7 +158,7 @@ def _from_files(folder: Path) -> float | None:
 
     None if another file is older than the configuration, which was then copied or rewritten.
     """
-    kept = [file for file in folder.rglob("*") if file.is_file() and file.name not in (CONFIG, HPARAMS)]
+    kept = [file for file in folder.rglob("*") if file.is_file() and file.name not in (CONFIG, HPARAMS, RUN)]
     written = {file: file.stat().st_mtime for file in kept}
     checkpoints = [when for file, when in written.items() if file.suffix == ".ckpt"]
     if not checkpoints or not (folder / CONFIG).is_file() or not (folder / METRICS).is_file():

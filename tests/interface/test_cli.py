@@ -81,6 +81,7 @@ def test_fit_writes_its_results_into_the_run_folder_and_nothing_else(trained: An
         "figures/negatives/00000000.png",
         "hparams.yaml",
         "metrics.csv",
+        "run.json",
     }
 
 
@@ -117,7 +118,7 @@ def test_without_a_logger_of_ones_own_results_go_to_csv_below_logs(command: Comm
     cli = command("fit", *TINY, "--trainer.max_epochs=1")
     assert [path.name for path in tmp_path.iterdir()] == ["logs"]
     assert {path.name for path in tmp_path.glob("logs/lightning_logs/version_0/*")} == {
-        "checkpoints", "config.yaml", "hparams.yaml", "metrics.csv",
+        "checkpoints", "config.yaml", "hparams.yaml", "metrics.csv", "run.json",
     }  # fmt: skip
     assert Path(cli.trainer.log_dir or "") == Path("logs/lightning_logs/version_0")
 

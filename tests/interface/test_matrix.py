@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from lightning_ff.matrix import MatrixError, matrix, planned
+from lightning_ff.record import record
 from tests.command_line import print_config
 
 ROOT = Path(__file__).parents[2]
@@ -148,6 +149,14 @@ def test_runs_are_made_once_resumed_where_they_broke_off_and_compared(
         assert list(values(broken, key).values())[-1] == pytest.approx(list(values(good, key).values())[-1], abs=1e-6)
     assert len(values(broken, "val/acc")) == 2
     assert [row["epoch"] for row in whole if row["val/acc"]] == ["0", "1"]
+
+    assert record(["logs/m"]) == 0
+    assert [line.split(": ")[1].split()[0] for line in capsys.readouterr().out.splitlines()] == ["added", "replaced"]
+    (file,) = Path("results").iterdir()
+    (entry,) = json.loads(file.read_text())["runs"]
+    assert entry["values"]["test"]["test/acc"] == values(good, "test/acc").popitem()[1]
+    resumed = json.loads((broken / "run.json").read_text())
+    assert resumed["resumed_from"] == str(broken / "checkpoints" / "last.ckpt")
 
     changed = write(tmp_path, runs={"good": {"config": "small.yaml", "arguments": {"trainer.max_epochs": 3}}})
     assert matrix([str(changed)]) == 2

@@ -84,7 +84,7 @@ def test_the_example_from_the_command_line(
     folder = Path("logs") / "lightning-ff" / name
     assert {path.name for path in tmp_path.iterdir()} == {"logs", "other"}
     assert {path.name for path in Path("logs").iterdir()} == {"lightning-ff", "wandb"}
-    assert {path.name for path in folder.iterdir()} == {"checkpoints", "config.yaml"}
+    assert {path.name for path in folder.iterdir()} == {"checkpoints", "config.yaml", "run.json"}
     assert (folder / "checkpoints" / "last.ckpt").is_file()
     assert f"configuration    {folder}/config.yaml\n" in report
     assert f"W&B run          {files.parent}\n" in report

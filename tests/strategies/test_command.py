@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -52,6 +53,8 @@ def test_two_processes_reach_the_accuracy_of_one(strategy: str, alone: float) ->
     output = finished(*RUN, *STRATEGIES[strategy])
     assert accuracy(output) == pytest.approx(alone, abs=0.01 if strategy != "ff_pipeline" else 1e-9)
     logs = Path("logs/digits/version_0")
+    made = json.loads((logs / "run.json").read_text())
+    assert (made["processes"], made["end"] > made["start"]) == (2, True)
     one = ("--trainer.strategy=auto", "--trainer.devices=1", f"--ckpt_path={logs / 'checkpoints/last.ckpt'}")
     tested = printed("-m", "lightning_ff", "test", f"--config={logs / 'config.yaml'}", *one)
     assert accuracy(tested) == pytest.approx(accuracy(output), abs=1e-6)
