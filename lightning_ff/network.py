@@ -28,7 +28,7 @@ class BlockOutput(NamedTuple):
     Attributes:
         block: The block.
         h: Its activation.
-        goodness: Its goodness `(N,)`, the mean of local values, or `(N, C)`, that of a coarser class for each of its classes;
+        goodness: Its goodness `(N,)`, the mean of local values, or `(N, C)`, expanded by the class map;
             None if the block has none, or it was not measured.
         onwards: Input of the next block.
     """

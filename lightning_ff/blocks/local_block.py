@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_ff._torch import BatchNormBase, DropoutBase, NormBase
 from lightning_ff.blocks.recompute import check_graph, recomputing, statistics_kept
 from lightning_ff.objectives import Goodness, LocalLoss, Term
+from lightning_ff.objectives.goodness import wide
 from lightning_ff.target import Labels, Target
 from lightning_ff.validate import check_ints, check_type, copy_if_owned
 
@@ -152,7 +153,7 @@ class LocalBlock(nn.Module):
         h = self.standard(h)
         if self.goodness_from == "normalized" and self.normalization is not None:
             h = self.normalization(h)
-        return _wide(h)
+        return wide(h)
 
     @torch.no_grad()
     def observe(self, h: Tensor, target: Target) -> None:
@@ -170,7 +171,7 @@ class LocalBlock(nn.Module):
         if not len(self.terms):
             return []
         with _without_autocast(h):
-            return [term(_wide(x), _wide(h), self.target(target)) for term in self.terms]
+            return [term(wide(x), wide(h), self.target(target)) for term in self.terms]
 
     def target(self, target: Target) -> Target:
         """The target that this block learns: labels of coarser classes if it has a class map."""
@@ -229,10 +230,6 @@ class LocalBlock(nn.Module):
     def trainable(self) -> bool:
         """Whether any parameter of the block requires a gradient."""
         return any(p.requires_grad for p in self.parameters())
-
-
-def _wide(h: Tensor) -> Tensor:
-    return h if h.dtype in (torch.float32, torch.float64) else h.float()
 
 
 def _without_autocast(h: Tensor) -> AbstractContextManager[Any]:

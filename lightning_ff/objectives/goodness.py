@@ -72,6 +72,11 @@ def norm_goodness(h: Tensor, p: float = 2.0) -> Tensor:
     return torch.linalg.vector_norm(h.flatten(1), p, dim=1)
 
 
+def wide(h: Tensor) -> Tensor:
+    """An activation in float32; float64 is kept."""
+    return h if h.dtype in (torch.float32, torch.float64) else h.float()
+
+
 class Goodness(nn.Module):
     """Base of all goodness functions: override `forward`, and `unit` if a threshold is to be derived from it.
 

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_ff.objectives.goodness import wide
 from lightning_ff.target import Target, rows
 from lightning_ff.validate import check_number
 
@@ -61,7 +62,7 @@ class PeerNormalization(Term):
         self.register_buffer("running_mean", torch.full((shape.numel(),), 0.5))
 
     def forward(self, x: Tensor, h: Tensor, target: Target) -> Tensor:
-        batch_mean = rows(h, target).flatten(1).mean(0)
+        batch_mean = rows(wide(h), target).flatten(1).mean(0)
         mean = torch.lerp(batch_mean, self.running_mean.to(batch_mean.dtype), self.momentum)
         if self.training:
             self.running_mean.copy_(mean.detach())
@@ -100,7 +101,7 @@ class ActivationPenalty(Term):
         self.reduction = reduction
 
     def forward(self, x: Tensor, h: Tensor, target: Target) -> Tensor:
-        magnitude = h.abs()
+        magnitude = wide(h).abs()
         return self.weight * (magnitude.sum() if self.reduction == "sum" else magnitude.mean())
 
     def extra_repr(self) -> str:
