@@ -19,6 +19,7 @@ from lightning_ff.callbacks import (
     SwitchNegatives,
     WindowSchedule,
 )
+from lightning_ff.credit import ActivationRelaxation, Credit
 from lightning_ff.labels import AppendOneHot, LabelChannel, LabelEncoding, PixelOverlay, Unlabelled
 from lightning_ff.learner import CorruptCheckpoint, LocalLearner
 from lightning_ff.loggers import log_figure
@@ -72,6 +73,7 @@ __version__ = "0.1.0"
 __all__ = [
     "MLP",
     "ActivationPenalty",
+    "ActivationRelaxation",
     "AllWrongLabels",
     "AppendOneHot",
     "AuxiliaryGoodness",
@@ -82,6 +84,7 @@ __all__ = [
     "ConvNet",
     "CorruptCheckpoint",
     "CosineToEnd",
+    "Credit",
     "CrossEntropy",
     "Cutout",
     "DeepSupervision",

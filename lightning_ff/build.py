@@ -5,9 +5,10 @@ Shapes: N samples, C classes.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,22 +48,27 @@ def as_blocks(blocks: Iterable[LocalBlock]) -> list[LocalBlock]:
     return listed
 
 
-def mode_of(blocks: Sequence[LocalBlock]) -> Mode:
-    """The one mode of all goodness functions.
+def mode_of(blocks: Sequence[LocalBlock], labelled: bool) -> Mode:
+    """The one mode of all goodness functions; of blocks without any, pair mode with a label encoding, else class mode.
 
     Raises:
-        ValueError: there is none, or there are two.
+        ValueError: there are two, or blocks have neither a goodness nor terms.
     """
     modes = {block.goodness.mode for block in blocks if block.goodness is not None}
-    if len(modes) != 1:
+    if len(modes) == 2 or (not modes and not any(len(block.terms) for block in blocks)):
         found = f"goodness of modes {sorted(modes)}" if modes else "no goodness at all"
-        raise ValueError(f"blocks have {found}: give every block one of the same mode, 'pair' or 'class'")
-    return modes.pop()
+        raise ValueError(f"blocks have {found}: give every block one of the same mode, 'pair' or 'class', or terms")
+    return modes.pop() if modes else "pair" if labelled else "class"
 
 
 @torch.no_grad()
 def dry_run(
-    blocks: Mapping[str, LocalBlock], x: Activation, input_shape: Sequence[int], num_classes: int, as_it_is: bool
+    blocks: Mapping[str, LocalBlock],
+    x: Activation,
+    input_shape: Sequence[int],
+    num_classes: int,
+    mode: Mode,
+    as_it_is: bool,
 ) -> list[Shapes]:
     """Run zeros through the blocks, and build what depends on shapes: goodness, loss scales and terms.
 
@@ -71,6 +77,7 @@ def dry_run(
         x: Input of the first block, one sample.
         input_shape: Shape of one input as given by the user, for messages.
         num_classes: C.
+        mode: "pair" or "class".
         as_it_is: The first block gets the input without a label or a normalisation.
 
     Returns:
@@ -82,10 +89,12 @@ def dry_run(
             h = _checked_output(name, block, x, tuple(input_shape), as_it_is)
         shape = first(h).shape[1:]
         block.place_channels(first(h), channel_axis(first(h).shape, seen))
+        classes = _own_classes(name, block, mode, num_classes)
         if block.goodness is not None:
-            _build_goodness(name, block, shape, num_classes)
+            _build_goodness(name, block, shape, classes)
         for term in cast(Iterable[Term], block.terms):
-            term.build(shape)
+            _check_build(name, term)
+            term.build(shape, first(x).shape[1:], classes)
         shapes.append(tuple(entry.shape[1:] for entry in ((h,) if isinstance(h, Tensor) else h)))
         x = block.hand_over(h)
     return shapes
@@ -132,6 +141,16 @@ def _hint_for_tokens(block: LocalBlock, x: Activation, as_it_is: bool) -> str | 
     return f"{what}; embed tokens before, outside the network{wrap}"
 
 
+def _check_build(name: str, term: Term) -> None:
+    """Check that a term's `build` takes the shape of the input and the number of classes."""
+    parameters: Any = inspect.signature(term.build).parameters.values()
+    if len(parameters) < 3 and not any(each.kind is each.VAR_POSITIONAL for each in parameters):
+        raise TypeError(
+            f"terms of {name}: {type(term).__name__}.build gets the shape of the input and the number of classes too: "
+            "write def build(self, shape, inputs, num_classes)"
+        )
+
+
 def _build_goodness(name: str, block: LocalBlock, shape: torch.Size, num_classes: int) -> None:
     """Build a block's goodness for its output's shape, set the scale of the loss, and check the goodness's shape."""
     assert block.goodness is not None
@@ -146,15 +165,26 @@ def _build_goodness(name: str, block: LocalBlock, shape: torch.Size, num_classes
         raise ValueError(
             f"goodness={block.goodness} of {name} cannot take an activation of shape {tuple(shape)}: {error}"
         ) from error
-    wanted = (2,) if block.goodness.mode == "pair" else (2, num_classes)
-    if tuple(g.shape) != wanted:
+    pair, shape_of_goodness = block.goodness.mode == "pair", tuple(g.shape)
+    local = pair and g.dim() == 2 and len(g) == 2
+    if shape_of_goodness != ((2,) if pair else (2, num_classes)) and not local:
+        each = "(2,), one number per sample, or (2, L)" if pair else f"{(2, num_classes)}, one per sample and class"
         raise ValueError(
-            f"goodness={block.goodness} of {name} maps 2 samples of {tuple(shape)} to {tuple(g.shape)}: "
-            f"{block.goodness.mode} mode needs {wanted}, "
-            + ("one number per sample" if len(wanted) == 1 else "one number per sample and class")
+            f"goodness={block.goodness} of {name} maps 2 samples of {tuple(shape)} to {shape_of_goodness}: "
+            f"{block.goodness.mode} mode needs {each}"
         )
     if block.goodness.mode == "pair" and block.goodness_from == "normalized" and torch.allclose(g[0], g[1]):
         raise ValueError(
             f"goodness_from='normalized' of {name}: with normalization={block.normalization} every activation has "
             f"the same goodness={block.goodness}, so nothing could be learned; use goodness_from='raw'"
         )
+
+
+def _own_classes(name: str, block: LocalBlock, mode: Mode, num_classes: int) -> int:
+    """Number of classes that a block learns: C, or that of its coarser classes."""
+    if block.class_map is None:
+        return num_classes
+    if mode == "pair" or len(block.class_map) != num_classes:
+        remedy = "leave it out in pair mode" if mode == "pair" else f"give one number for each of {num_classes} classes"
+        raise ValueError(f"class_map={block.class_map.tolist()} of {name}: {remedy}")
+    return int(block.class_map.max()) + 1

@@ -28,7 +28,8 @@ class BlockOutput(NamedTuple):
     Attributes:
         block: The block.
         h: Its activation.
-        goodness: Goodness of the activation, `(N,)` or `(N, C)`; None if the block has none, or it was not measured.
+        goodness: Its goodness `(N,)`, the mean of local values, or `(N, C)`, expanded by the class map;
+            None if the block has none, or it was not measured.
         onwards: Input of the next block.
     """
 
@@ -54,7 +55,7 @@ class LocalNetwork(nn.Module):
         scan_memory: Limit in MiB on the largest activation of a class scan; larger batches are scanned in chunks.
 
     Attributes:
-        mode: "pair" or "class", from the blocks' goodness.
+        mode: "pair" or "class", from the blocks' goodness; where none has one, "pair" with a label encoding.
         names: Zero-padded names of the blocks: block00, block01, ...
         scored: Names of the blocks that have their own class scores.
         shapes: Output shapes of every block, without the batch axis.
@@ -121,6 +122,8 @@ class LocalNetwork(nn.Module):
         """
         check_type("readout", readout, Readout, "give an instance, such as SumReadout()")
         every = readout.needs == "features"
+        if not every and all(block.goodness is None for block in self.stack):
+            raise ValueError(f"readout={readout} combines goodness, and no block has one: use LinearReadout()")
         shapes = [s[0] for s, block in zip(self.shapes, self.stack, strict=True) if every or block.goodness is not None]
         readout.build(shapes, self.num_classes)
         self.readout = readout
@@ -156,6 +159,8 @@ class LocalNetwork(nn.Module):
         """Names of the blocks that have their own class scores, in the order of `block_scores`."""
         if self.readout.needs == "scores":
             return [n for n, block in zip(self.names, self.stack, strict=True) if block.goodness is not None]
+        if (indices := self.readout.indices) is not None:
+            return [self.names[k] for k in indices]
         outputs = [torch.zeros(1, *shape[0]) for shape in self.shapes]
         return self.names[len(self.names) - len(self.readout.block_scores(outputs)) :]
 
@@ -167,7 +172,7 @@ class LocalNetwork(nn.Module):
         if not self.input_shape or min(self.input_shape) < 1:
             raise ValueError(f"input_shape={self.input_shape}: give the shape of one input, every size at least 1")
         check_number("scan_memory", self.scan_memory, "give a positive number of MiB", above=0)
-        mode = mode_of(self.stack)
+        mode = mode_of(self.stack, self.labels is not None)
         if (mode == "pair") != (self.labels is not None):
             want = "needs a label encoding, such as PixelOverlay()" if mode == "pair" else "takes no label encoding"
             raise ValueError(f"labels={self.labels}: {mode} mode {want}")
@@ -179,7 +184,7 @@ class LocalNetwork(nn.Module):
         x = self.normalize(torch.zeros(1, *self.encoded_shape, dtype=like.dtype, device=like.device))
         unchanged = self.labels is None and self.input_normalization is None
         blocks = dict(zip(self.names, self.stack, strict=True))
-        return dry_run(blocks, x, self.input_shape, self.num_classes, unchanged)
+        return dry_run(blocks, x, self.input_shape, self.num_classes, self.mode, unchanged)
 
     # Inputs
 
@@ -246,7 +251,7 @@ class LocalNetwork(nn.Module):
         for block in self.stack[start:stop]:
             h, goodness = block(x, measure=measure)
             x = block.hand_over(h)
-            yield BlockOutput(block, h, goodness, x)
+            yield BlockOutput(block, h, None if goodness is None else block.scores(goodness), x)
 
     def _run_stage(self, x: Activation, measure: bool = True) -> Iterator[BlockOutput]:
         """Run the blocks of this process: receive from the stage before, and send to the stage after."""

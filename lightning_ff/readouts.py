@@ -10,8 +10,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from lightning_ff.validate import check_ints, check_type
+from lightning_ff.validate import check_int, check_ints, check_type
 
 _SWITCH = "choose True or False"
 
@@ -25,11 +26,13 @@ class Readout(nn.Module):
             separate pass, or the "positive" rows of the sweep. It predicts from the neutral view. Class mode has one
             view.
         takes_some: Combines the scores of any number of blocks, so that blocks that have not learned are left out.
+        indices: Indices of the blocks in `block_scores`, if it is a choice of blocks by index.
     """
 
     needs: Literal["scores", "features"] = "scores"
     view: Literal["neutral", "positive"] = "neutral"
     takes_some: bool = False
+    indices: list[int] | None = None
 
     def build(self, shapes: Sequence[torch.Size], num_classes: int) -> None:
         """Create parameters for the blocks' outputs, given their shapes without the batch axis."""
@@ -131,19 +134,14 @@ class MeanReadout(Readout):
 
     def __init__(self, blocks: Sequence[int] | None = None, softmax: bool = False) -> None:
         super().__init__()
-        if blocks is not None:
-            check_ints("blocks", blocks, "give a list of places, such as [0, -1], or None for all")
-            if not blocks:
-                raise ValueError("blocks=[]: name at least one block, or None for all")
+        _check_blocks(blocks)
         check_type("softmax", softmax, bool, _SWITCH)
         self.blocks = None if blocks is None else list(blocks)
         self.softmax = softmax
         self.takes_some = blocks is None
 
     def build(self, shapes: Sequence[torch.Size], num_classes: int) -> None:
-        for k in self.blocks or []:
-            if not -len(shapes) <= k < len(shapes):
-                raise ValueError(f"blocks={self.blocks}: there is no block {k} among {len(shapes)}")
+        _check_range(self.blocks, len(shapes))
 
     def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
         kept = outputs if self.blocks is None else [outputs[k] for k in self.blocks]
@@ -211,34 +209,86 @@ class LinearReadout(Readout):
     optimizer is named "readout" in `block_optimizers`.
 
     Args:
-        skip_first: Leave the first block's features out, as Hinton does.
+        skip_first: Leave the first block's features out, as Hinton does; without effect if `blocks` are given.
         view: "neutral" costs one more forward pass a step; "positive" costs none and is the same if the input carries
             no label (`labels=Unlabelled`).
+        blocks: Indices of the blocks in use, negative ones from the end; None is all, see `skip_first`.
+        pool: Maps `(N, C, H, W)` are averaged to `pool` x `pool` positions; None leaves them as they are.
 
     Raises:
-        ValueError: view is not one of these.
-        TypeError: skip_first is not a bool.
+        ValueError: view is not one of these, an index is out of range, or `pool` is below 1 or there are no maps.
+        TypeError: skip_first is not a bool, blocks not a list of integers, or pool not an integer.
+
+    Example::
+
+        >>> readout = LinearReadout(blocks=[-1], pool=2)
+        >>> readout.build([torch.Size((8, 14, 14)), torch.Size((16, 7, 7))], num_classes=10)
+        >>> readout.linear
+        ModuleList(
+          (0): Linear(in_features=64, out_features=10, bias=True)
+        )
     """
 
     needs: Literal["scores", "features"] = "features"
+    blocks: list[int] | None = None  # also of readouts that an earlier release pickled
+    pool: int | None = None
 
-    def __init__(self, skip_first: bool = True, view: Literal["neutral", "positive"] = "neutral") -> None:
+    def __init__(
+        self,
+        skip_first: bool = True,
+        view: Literal["neutral", "positive"] = "neutral",
+        blocks: Sequence[int] | None = None,
+        pool: int | None = None,
+    ) -> None:
         super().__init__()
         if view not in ("neutral", "positive"):
             raise ValueError(f"view={view!r}: choose 'neutral' or 'positive'")
         check_type("skip_first", skip_first, bool, _SWITCH)
+        _check_blocks(blocks)
+        if pool is not None:
+            check_int("pool", pool, "give the number of positions along each side, such as 1, or None")
+            if pool < 1:
+                raise ValueError(f"pool={pool}: must be at least 1, or None to leave maps as they are")
         self.skip_first = skip_first
         self.view = view
+        self.blocks = None if blocks is None else list(blocks)
+        self.pool = pool
         self.linear = nn.ModuleList()
 
     def build(self, shapes: Sequence[torch.Size], num_classes: int) -> None:
-        sizes = [shape.numel() for shape in shapes]
-        sizes = sizes[1:] if self.skip_first and len(sizes) > 1 else sizes
+        _check_range(self.blocks, len(shapes))
+        self.indices = self._used(len(shapes))
+        if self.pool is not None and not any(len(shapes[k]) == 3 for k in self.indices):
+            raise ValueError(f"pool={self.pool} averages maps (N, C, H, W), and no block in use has one: leave it out")
+        sizes = [self._pooled(torch.empty(1, *shapes[k], device="meta")).numel() for k in self.indices]
         self.linear = nn.ModuleList(nn.Linear(size, num_classes, bias=k == 0) for k, size in enumerate(sizes))
 
+    def _used(self, count: int) -> list[int]:
+        """Indices of the blocks that are used."""
+        first = 1 if self.skip_first and count > 1 else 0
+        return [k % count for k in self.blocks] if self.blocks is not None else [*range(first, count)]
+
+    def _pooled(self, h: Tensor) -> Tensor:
+        return h if self.pool is None or h.dim() != 4 else F.adaptive_avg_pool2d(h, self.pool)
+
     def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
-        kept = _without_first(outputs, self.skip_first)
-        return [linear(h.flatten(1)) for linear, h in zip(self.linear, kept, strict=True)]
+        pooled = [self._pooled(outputs[k]) for k in self._used(len(outputs))]
+        return [linear(h.flatten(1)) for linear, h in zip(self.linear, pooled, strict=True)]
 
     def block_scores(self, outputs: list[Tensor]) -> list[Tensor]:
         return self.contributions(outputs)
+
+
+def _check_blocks(blocks: Sequence[int] | None) -> None:
+    """Check indices of blocks."""
+    if blocks is not None:
+        check_ints("blocks", blocks, "give a list of indices, such as [0, -1], or None for all")
+        if not blocks:
+            raise ValueError("blocks=[]: name at least one block, or None for all")
+
+
+def _check_range(blocks: Sequence[int] | None, count: int) -> None:
+    """Check that indices are those of blocks."""
+    for k in blocks or []:
+        if not -count <= k < count:
+            raise ValueError(f"blocks={blocks}: there is no block {k} among {count}")

@@ -22,7 +22,7 @@ LAYERS = (
     "validate hashing spec batch target _torch figures/ augment",
     "objectives/ labels metrics/",
     "blocks/ readouts optim/",
-    "stage build network",
+    "stage build network segment",
     "negatives/ credit/",
     "sweep/",
     "_lightning loggers data/",

@@ -133,7 +133,7 @@ def test_what_each_readout_needs() -> None:
     assert LinearReadout(view="positive").view == "positive"
 
 
-PLACES = "give a list of places, such as [0, -1], or None for all"
+PLACES = "give a list of indices, such as [0, -1], or None for all"
 SWITCH = "choose True or False"
 REFUSED: dict[str, tuple[type[Exception], Callable[[], Readout]]] = {
     "view='image': choose 'neutral' or 'positive'": (ValueError, lambda: LinearReadout(view="image")),  # type: ignore[arg-type]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from lightning_ff._torch import BatchNormBase, DropoutBase, NormBase
 from lightning_ff.blocks.recompute import check_graph, recomputing, statistics_kept
 from lightning_ff.objectives import Goodness, LocalLoss, Term
-from lightning_ff.validate import check_type, copy_if_owned
+from lightning_ff.objectives.goodness import wide
+from lightning_ff.target import Labels, Target
+from lightning_ff.validate import check_ints, check_type, copy_if_owned
 
 Activation = Tensor | tuple[Tensor, ...]
 
@@ -34,24 +37,28 @@ class LocalBlock(nn.Module):
 
     Args:
         layers: Any module. A tuple from the block before is passed as several arguments.
-        goodness: Goodness of the (first) output; None only if no segment uses it.
-        loss: Local loss on the goodness; None under the same condition.
+        goodness: Goodness of the (first) output; None if the block learns from its terms alone, or no segment uses it.
+        loss: Local loss on the goodness; None under the same conditions, and if the goodness is fitted.
         normalization: Parameter-free module applied to the (first) output for the next block; None = identity.
-        terms: Terms added to the loss.
+        terms: Terms added to the loss; without a goodness and a loss their sum is the loss.
         goodness_from: The goodness is that of the "raw" output, or of the "normalized" one for the next block.
         batch_stats: Train-mode batch norm sees positives and negatives "separate" (in two calls, so that they cannot
             be distinguished by their shared statistics) or "together".
         recompute: In training, recompute intermediate activations of the layers in the backward: less memory, more
             time, the same gradients. Needs layers from :func:`~lightning_ff.blocks.partition`.
         title: Name of the layers in the summary; None is the names of their types.
+        class_map: Coarser class of every class `(C,)`, numbered from 0, which goodness, loss and terms of this block
+            learn; scores for readouts and metrics are those of the coarser classes. None is the classes themselves.
 
     Raises:
-        ValueError: goodness and loss are of different modes, or the normalisation has parameters.
+        ValueError: goodness and loss are of different modes, the normalisation has parameters, or the class map leaves
+            out a number.
         TypeError: a part is not of the annotated type.
     """
 
     goodness: Goodness | None
     loss: LocalLoss | None
+    class_map: Tensor | None
 
     def __init__(
         self,
@@ -64,6 +71,7 @@ class LocalBlock(nn.Module):
         batch_stats: Literal["separate", "together"] = "separate",
         recompute: bool = False,
         title: str | None = None,
+        class_map: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         terms = _checked(layers, goodness, loss, normalization, terms)
@@ -90,6 +98,8 @@ class LocalBlock(nn.Module):
         self.batch_stats = batch_stats
         self.recompute = recompute
         self.title = title
+        self.register_buffer("class_map", _checked_map(class_map), persistent=False)
+        self._has_map = class_map is not None
         self._channel_move: tuple[int, int] | None = None
         if recompute:
             check_graph(layers)
@@ -102,7 +112,9 @@ class LocalBlock(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the state of a pickle; the previous release had other names for some attributes."""
         old = {"_modal": "_mode_layers", "_moves": "_channel_move", "_splits": "_separates_statistics"}
-        nn.Module.__setstate__(self, {old.get(name, name): value for name, value in state.items()})
+        nn.Module.__setstate__(
+            self, {"_has_map": False, **{old.get(name, name): value for name, value in state.items()}}
+        )
 
     def forward(
         self, x: Activation, positives: int | None = None, measure: bool = True
@@ -115,7 +127,8 @@ class LocalBlock(nn.Module):
             measure: Compute the goodness.
 
         Returns:
-            The activation, and its goodness `(N,)` or `(N, C)` in float32 (None without `measure`).
+            The activation, and its goodness `(N,)`, `(N, L)` for L local values, or `(N, C)`, in float32 (None without
+            `measure`).
         """
         inputs = (x,) if isinstance(x, Tensor) else x
         if positives is not None and self._separates_statistics and self.training:
@@ -132,21 +145,52 @@ class LocalBlock(nn.Module):
     def measure(self, h: Tensor) -> Tensor:
         """Goodness of an activation, in float32 for any precision of the training (float64 is kept)."""
         assert self.goodness is not None
+        with _without_autocast(h):
+            return self.goodness(self._measured(h))
+
+    def _measured(self, h: Tensor) -> Tensor:
+        """What the goodness is measured on."""
         h = self.standard(h)
         if self.goodness_from == "normalized" and self.normalization is not None:
             h = self.normalization(h)
-        wide = h if h.dtype in (torch.float32, torch.float64) else h.float()
-        if not torch.is_autocast_enabled(h.device.type):
-            return self.goodness(wide)
-        with torch.autocast(h.device.type, enabled=False):
-            return self.goodness(wide)
+        return wide(h)
+
+    @torch.no_grad()
+    def observe(self, h: Tensor, target: Target) -> None:
+        """Give a fitted goodness an activation of a training batch, see :meth:`Goodness.observe`."""
+        assert self.goodness is not None
+        with _without_autocast(h):
+            self.goodness.observe(self._measured(h.detach()), self.target(target))
+
+    def own_loss(self, goodness: Tensor | None, target: Target) -> Tensor | None:
+        """The local loss on a measured goodness; None if the block has none."""
+        return None if self.loss is None or goodness is None else self.loss(goodness, self.target(target))
+
+    def term_losses(self, x: Tensor, h: Tensor, target: Target) -> list[Tensor]:
+        """Values of the terms, which get input and activation in float32 as the goodness does."""
+        if not len(self.terms):
+            return []
+        with _without_autocast(h):
+            return [term(wide(x), wide(h), self.target(target)) for term in self.terms]
+
+    def target(self, target: Target) -> Target:
+        """The target that this block learns: labels of coarser classes if it has a class map."""
+        if not self._has_map or not isinstance(target, Labels):
+            return target
+        return Labels(cast(Tensor, self.class_map)[target.label])
+
+    def scores(self, goodness: Tensor) -> Tensor:
+        """Goodness `(N,)` or `(N, C)` for readouts and metrics: the mean of local values, or all classes' scores."""
+        if goodness.dim() == 2 and self.goodness is not None and self.goodness.mode == "pair":
+            return goodness.mean(1)
+        return goodness.index_select(1, cast(Tensor, self.class_map)) if self._has_map else goodness
 
     def unit(self, shape: torch.Size) -> float:
         """Goodness of an activation of ones `shape`, normalised if goodness_from="normalized"."""
         assert self.goodness is not None
         if self.goodness_from == "raw" or self.normalization is None:
             return self.goodness.unit(shape)
-        return float(self.measure(torch.ones(1, *shape)))
+        return float(self.measure(torch.ones(1, *shape)).mean())
 
     @torch.no_grad()
     def refresh(self, x: Activation, positives: int | None = None) -> Activation:
@@ -178,9 +222,29 @@ class LocalBlock(nn.Module):
         return any(module.training for module in self._mode_layers[0])
 
     @property
+    def fitted(self) -> bool:
+        """Whether the goodness is fitted at the ends of epochs."""
+        return self.goodness is not None and self.goodness.fitted
+
+    @property
     def trainable(self) -> bool:
         """Whether any parameter of the block requires a gradient."""
         return any(p.requires_grad for p in self.parameters())
+
+
+def _without_autocast(h: Tensor) -> AbstractContextManager[Any]:
+    kind = h.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
+def _checked_map(class_map: Any) -> Tensor | None:
+    """A class map as a tensor; raises if it leaves out a number."""
+    if class_map is None:
+        return None
+    check_ints("class_map", class_map, "give the coarser class of every class, such as [0, 0, 1]")
+    if not class_map or set(class_map) != set(range(max(class_map) + 1)):
+        raise ValueError(f"class_map={list(class_map)}: number the coarser classes from 0 without a gap")
+    return torch.tensor(list(class_map))
 
 
 def _concatenate(a: Activation, b: Activation) -> Activation:

@@ -21,7 +21,7 @@ from lightning_ff.validate import check_int, check_ints, check_number, check_typ
 
 
 class WindowSchedule(Callback):
-    """Every block learns in its own windows of epochs; `max_epochs` is set to the end of the last one.
+    """Every block, or segment, learns in its own windows of epochs; `max_epochs` is set to the end of the last one.
 
     Blocks after the last one that learns do not run. Outputs of frozen blocks before the first one that learns are
     computed once per sample and reused if that is exact: without augmentation, with fixed negatives
@@ -31,15 +31,15 @@ class WindowSchedule(Callback):
     checkpoint drop the best score when the last block's last window starts, since fewer blocks can score better.
 
     Args:
-        windows: For each block its windows `[first epoch, end)`, in order; an empty list for one that never learns.
+        windows: For each block, or segment, its windows `[first epoch, end)`, in order; an empty list for never.
         cache: True: keep outputs of frozen blocks, and raise if that is not exact; None: keep them if it is exact;
             False: compute them again for each batch.
         cache_memory: Limit in MiB; larger outputs are kept in a temporary file.
 
     Raises:
-        ValueError: windows overlap or are empty, their number is not that of the blocks, the learner has one segment,
-            early stopping would end the run in a window of the first blocks, or cache=True is not exact here or, in the
-            first batch that needs it, batches lack the samples' index.
+        ValueError: windows overlap or are empty, their number is not that of the segments, blocks of the learner learn
+            together, early stopping would end the run in a window of the first blocks, or cache=True is not exact here
+            or, in the first batch that needs it, batches lack the samples' index.
         TypeError: an argument is not of the annotated type, or the module is not a learner.
 
     Example::
@@ -69,11 +69,11 @@ class WindowSchedule(Callback):
         return Windows(self.windows).length
 
     def plan(self, learner: LocalLearner) -> list[list[Window]]:
-        """Windows of every block of a learner."""
-        if len(self.windows) != len(learner.blocks):
-            raise ValueError(
-                f"windows has {len(self.windows)} entries for {len(learner.blocks)} blocks: give each block its list"
-            )
+        """Windows of every segment of a learner."""
+        count = len(learner.segmentation.every)
+        if len(self.windows) != count:
+            what = "block" if count == len(learner.blocks) else "segment"
+            raise ValueError(f"windows has {len(self.windows)} entries for {count} {what}s: give each {what} its list")
         return self.windows
 
     @override
@@ -117,8 +117,9 @@ class WindowSchedule(Callback):
         """Set the untrained blocks for the readout, and report the blocks that learn."""
         learner, epoch, schedule = _learner(pl_module, self), trainer.current_epoch, self._schedule
         assert schedule is not None
-        learner.network.untrained = schedule.not_begun(epoch)
-        names = ", ".join(learner.network.names[k] for k in schedule.learning(epoch)) or "no block"
+        segments = learner.segmentation.every
+        learner.network.untrained = {block for k in schedule.not_begun(epoch) for block in segments[k].blocks}
+        names = ", ".join(segments[k].name for k in schedule.learning(epoch)) or "no block"
         if names != self._described_blocks:
             kept = learner.kept_outputs is not None and changes(learner) is None
             source = "kept outputs of frozen blocks" if kept else "frozen blocks"
@@ -150,8 +151,9 @@ class WindowSchedule(Callback):
         """Restore the learner's own schedule, and free kept outputs."""
         if self._learner_schedule is None or not isinstance(pl_module, LocalLearner):
             return
-        for block, windows in zip(pl_module.blocks, self.windows, strict=True):
-            block.train(block.training or bool(windows))  # frozen ones ran in eval mode
+        for segment, windows in zip(pl_module.segmentation.every, self.windows, strict=True):
+            for block in (pl_module.blocks[k] for k in segment.blocks):
+                block.train(block.training or bool(windows))  # frozen ones ran in eval mode
         if pl_module.kept_outputs is not None:
             pl_module.kept_outputs.close()
         pl_module.schedule, pl_module.kept_outputs = self._learner_schedule, None
@@ -161,8 +163,10 @@ class WindowSchedule(Callback):
 class GreedySchedule(WindowSchedule):
     """Block after block: each learns for some epochs while those before it are frozen (arXiv 2305.18353).
 
+    With segments of several blocks, segment after segment.
+
     Args:
-        epochs: Epochs of every block, or a list with those of each; blocks without trainable parameters get none.
+        epochs: Epochs of every block, or a list with those of each; blocks that do not learn get none.
         laps: Number of passes over all blocks; `epochs` are those of one pass.
         cache: See :class:`WindowSchedule`.
         cache_memory: See :class:`WindowSchedule`.
@@ -191,10 +195,12 @@ class GreedySchedule(WindowSchedule):
 
     @override
     def plan(self, learner: LocalLearner) -> list[list[Window]]:
-        learns = [block.trainable for block in learner.blocks]
+        blocks = [[learner.blocks[k] for k in segment.blocks] for segment in learner.segmentation.every]
+        learns = [any(block.trainable or block.fitted for block in each) for each in blocks]
         each = [self.epochs] * len(learns) if isinstance(self.epochs, int) else list(self.epochs)
         if len(each) != len(learns):
-            raise ValueError(f"epochs={each} for {len(learns)} blocks: give one number for each")
+            what = "blocks" if len(learns) == len(learner.blocks) else "segments"
+            raise ValueError(f"epochs={each} for {len(learns)} {what}: give one number for each")
         windows: list[list[Window]] = [[] for _ in learns]
         start = 0
         for _ in range(self.laps):
@@ -225,10 +231,12 @@ def _reset_best_score(trainer: Trainer) -> None:
 def _learner(module: LightningModule, callback: Callback) -> LocalLearner:
     if not isinstance(module, LocalLearner):
         raise TypeError(f"{type(callback).__name__} works on a LocalLearner, not on {type(module).__name__}: remove it")
-    if module.segments != "local":
+    if module.segmentation.whole or not module.segmentation.fixed or not module.credit.local:
+        given = f"segments={module.segments!r}" if module.credit.local else f"credit={module.credit}"
+        what = "one segment of all blocks" if module.segmentation.whole else "no segment on its own"
         raise ValueError(
-            f"{type(callback).__name__} with segments={module.segments!r}, one segment of all blocks, which learn "
-            "together: remove it, or use segments='local'"
+            f"{type(callback).__name__} with {given}, {what}, so that blocks learn together: remove it, or use "
+            "segments='local' and no credit"
         )
     return module
 

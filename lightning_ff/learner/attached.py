@@ -19,8 +19,9 @@ from typing_extensions import override
 
 from lightning_ff._lightning import callbacks_of, datamodule_of, resumes_in_epoch, trainer_of
 from lightning_ff.learner import checks, schedulers
-from lightning_ff.learner.resume import ResumeState, WholeFileIO
+from lightning_ff.learner.resume import ResumeState, WholeFileIO, sums
 from lightning_ff.learner.sampling import Sampling
+from lightning_ff.learner.strategy import blockwise, sum_over_replicas
 from lightning_ff.learner.summary import BlockSummary
 from lightning_ff.learner.train_log import TrainLog
 from lightning_ff.negatives import NegativeSampler, load_state
@@ -118,9 +119,21 @@ class Attached(Callback):
             self._install(pl_module.device)
         sweep = self.learner.sweep
         sweep.epoch = trainer.current_epoch
+        checks.check_scaling(trainer, sweep.credit, self.learner.local_optimizers)
         schedulers.set_length(trainer, sweep, self.learner.accumulate_grad_batches, self.learner.scheduler_interval)
         checks.check_readout(self.learner.network.readout, trainer)
-        self.learner.resume_state.restore(pl_module, resumes_in_epoch(trainer))
+        in_epoch = resumes_in_epoch(trainer)
+        self.learner.resume_state.restore(pl_module, in_epoch)
+        if not in_epoch or (blockwise(trainer.strategy).replicas > 1 and trainer.global_rank):
+            for total in sums(self.learner.network).values():  # that of a checkpoint is the first process's
+                total.zero_()
+
+    def end_batch(self, trainer: Trainer) -> None:
+        """Step the schedulers after a training batch; after the last one of an epoch, first fit the fitted parts."""
+        sweep = self.learner.sweep
+        if trainer.is_last_batch:
+            sweep.fit_parts(partial(sum_over_replicas, trainer.strategy))
+        schedulers.step_after_batch(trainer, sweep, self.learner._updates)
 
     def clip(self, optimizer: Optimizer) -> None:
         """Clip the gradients of each block that steps; called by the module's hook, after those of callbacks."""
@@ -200,6 +213,9 @@ class Attached(Callback):
             checkpoint["negatives"] = state
         if learner.network.untrained:
             checkpoint["waiting"] = sorted(learner.network.untrained)
+        checkpoint["state_dict"].update(
+            {key: sum_over_replicas(module.trainer.strategy, total) for key, total in sums(learner.network).items()}
+        )
         accumulates = not learner._updates and module.trainer.world_size == 1
         learner.resume_state.save(checkpoint, module, module.device, accumulates)
 

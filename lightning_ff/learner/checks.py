@@ -14,9 +14,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_ff._lightning import callbacks_of, one_backward
+from lightning_ff.credit import Credit
 from lightning_ff.labels import Unlabelled
 from lightning_ff.negatives import NegativeSampler, check_sampler
 from lightning_ff.network import LocalNetwork
+from lightning_ff.optim import BlockOptimizers
 from lightning_ff.readouts import Readout
 from lightning_ff.sweep.modes import check_choice
 from lightning_ff.validate import check_int, check_number, check_type
@@ -44,19 +46,20 @@ def check_subclass(learner: type[LightningModule]) -> None:
         )
 
 
-def check_parts(network: Any, **given: Any) -> None:
+def check_parts(network: Any, negatives: Any, augment: Any, block_optimizers: Any, credit: Any) -> None:
     """Check that a learner's parts have the annotated types."""
     check_type(
         "network", network, LocalNetwork, "wrap the blocks, LocalNetwork(blocks, input_shape, num_classes, readout)"
     )
-    if given["negatives"] is not None:
-        check_type("negatives", given["negatives"], NegativeSampler, "give an instance, such as WrongLabel()")
-    if given["augment"] is not None:
-        check_type("augment", given["augment"], torch.nn.Module, "give a module, such as RandomShift(1)")
-    if given.get("block_optimizers") is not None:
+    if negatives is not None:
+        check_type("negatives", negatives, NegativeSampler, "give an instance, such as WrongLabel()")
+    if augment is not None:
+        check_type("augment", augment, torch.nn.Module, "give a module, such as RandomShift(1)")
+    check_type("credit", credit, Credit, "give an instance, such as ActivationRelaxation(), or None")
+    if block_optimizers is not None:
         remedy = "give factories by name of the block, such as {'block00': torch.optim.SGD}"
-        check_type("block_optimizers", given["block_optimizers"], Mapping, remedy)
-        for name in given["block_optimizers"]:
+        check_type("block_optimizers", block_optimizers, Mapping, remedy)
+        for name in block_optimizers:
             check_type("a name in block_optimizers", name, str, remedy)
 
 
@@ -120,7 +123,7 @@ def held_out(data: object, num_classes: int) -> tuple[int, ...]:
     return classes
 
 
-def check_trainer(trainer: Trainer, backward: str, step: str, segments: str, blocks: int) -> None:
+def check_trainer(trainer: Trainer, backward: str, step: str, segments: int) -> None:
     """Check Trainer flags that Lightning rejects later without naming a remedy."""
     if trainer.gradient_clip_val:
         raise ValueError(
@@ -137,7 +140,7 @@ def check_trainer(trainer: Trainer, backward: str, step: str, segments: str, blo
             "StochasticWeightAveraging replaces the scheduler and the backward of automatic optimisation, which this "
             "learner does not use: remove it, or use lightning.pytorch.callbacks.EMAWeightAveraging (Lightning 2.6)"
         )
-    if one_backward(trainer.strategy) and backward == "per_block" and segments == "local" and blocks > 1:
+    if one_backward(trainer.strategy) and backward == "per_block" and segments > 1:
         raise ValueError(
             "strategy='ddp' expects all gradients from one backward, and backward='per_block' runs one per block: use "
             "strategy='ff_ddp', which reduces each block's after its backward, or give the learner backward='summed'"
@@ -147,6 +150,14 @@ def check_trainer(trainer: Trainer, backward: str, step: str, segments: str, blo
             "step='block' with precision='16-mixed' would update the loss scale once per block: use step='batch' or "
             "precision='bf16-mixed'"
         )
+
+
+def check_scaling(trainer: Trainer, credit: Credit, optimizers: BlockOptimizers) -> None:
+    """Check that a loss scale is used on losses alone, and by an optimizer."""
+    if trainer.precision != "16-mixed" or (credit.local and optimizers.by_block):
+        return
+    what = "no block learns by gradients, so nothing is scaled" if credit.local else f"the signals of {credit} are not"
+    raise ValueError(f"precision='16-mixed' scales losses, and {what}: use precision='bf16-mixed'")
 
 
 def check_given_again(learner: type[LightningModule], given: dict[str, Any]) -> None:

@@ -99,7 +99,7 @@ def predict(network: LocalNetwork, image: Tensor) -> dict[str, Tensor] | None:
     """Labels `(N,)`, scores `(N, C)` and goodness of a batch; None if another process has them.
 
     The goodness is `(N, K, C)` of every candidate label or class, or `(N, K)` of the neutral view if the readout uses
-    features in pair mode.
+    features in pair mode; K counts the blocks that have one, and without any it is left out.
     """
     from_features = network.readout.needs != "scores"
     features, goodness_of_blocks = network.observe(image) if from_features else ([], network.scores(image))
@@ -107,4 +107,5 @@ def predict(network: LocalNetwork, image: Tensor) -> dict[str, Tensor] | None:
     if outputs is None or goodness is None:
         return None
     scores = network.readout(outputs) if from_features else network.combine(goodness)
-    return {"label": scores.argmax(1), "scores": scores, "goodness": torch.stack(goodness, 1)}
+    prediction = {"label": scores.argmax(1), "scores": scores}
+    return {**prediction, "goodness": torch.stack(goodness, 1)} if goodness else prediction

@@ -20,6 +20,7 @@ from typing_extensions import Self, override
 from lightning_ff._lightning import ends_interval
 from lightning_ff.batch import unpack, unpack_image
 from lightning_ff.blocks.local_block import LocalBlock
+from lightning_ff.credit import Credit
 from lightning_ff.labels import LabelEncoding
 from lightning_ff.learner import checks, schedulers
 from lightning_ff.learner.attached import Attached
@@ -34,10 +35,9 @@ from lightning_ff.network import LocalNetwork
 from lightning_ff.optim import BlockOptimizers, default_rate, make_optimizers
 from lightning_ff.readouts import Readout
 from lightning_ff.spec import factory, part
-from lightning_ff.sweep import KeptOutputs, Objective, Schedule, Start, Sweep, SweepResult
+from lightning_ff.sweep import KeptOutputs, Schedule, Segmentation, Segments, Start, Sweep, SweepResult
 from lightning_ff.sweep.finite import check_losses
 from lightning_ff.sweep.modes import check_modes
-from lightning_ff.sweep.segments import check_objectives
 from lightning_ff.target import Labels, Pairs, Target
 
 _PLAIN = (str, int, bool, float, type(None))
@@ -49,9 +49,12 @@ class LocalLearner(LightningModule):
 
     Args:
         network: The blocks and how they predict.
-        segments: What is differentiated. "local": every block its own loss. The others make the whole network one
-            segment, as controls: "sum_of_losses" (deep supervision), "loss_of_sum" (one loss on the summed goodness),
-            "last" (the last block's loss: plain backprop).
+        segments: What is differentiated: consecutive blocks with one loss and one backward. "local": every block its
+            own. A number of segments of nearly equal length, or a list of their lengths, such as [5, 5, 4]: the loss of
+            each is that of its last block, with the terms of all; each has one optimizer, named "block00-04".
+            "overlapping": pairs of blocks, (0, 1), (2, 3), ... in even batches and (1, 2), ... in odd ones; a block
+            left over is alone. The others make the whole network one segment, as controls: "sum_of_losses" (deep
+            supervision), "loss_of_sum" (one loss on the summed goodness), "last" (the last block's loss: backprop).
         backward: "per_block" frees each segment's graph before the next is built; "summed" runs one backward on the
             sum of the losses: equal weights, more memory.
         step: "batch" steps every optimizer after the sweep; "block" steps each right after its backward and frees its
@@ -69,6 +72,7 @@ class LocalLearner(LightningModule):
         accumulate_grad_batches: Batches per optimizer step; gradients are averaged.
         negatives: Negative sampler (pair mode); None chooses wrong labels, or hybrid images where no label is written.
         augment: Module applied to training images as a whole batch, on the device.
+        credit: Where a segment's gradients come from, such as `ActivationRelaxation()`; None is autograd within it.
 
     Raises:
         ValueError: an argument does not fit; the message names it.
@@ -78,7 +82,7 @@ class LocalLearner(LightningModule):
     def __init__(
         self,
         network: LocalNetwork,
-        segments: Objective = "local",
+        segments: Segments = "local",
         backward: Literal["per_block", "summed"] = "per_block",
         step: Literal["batch", "block"] = "batch",
         refresh_output: bool = False,
@@ -93,18 +97,20 @@ class LocalLearner(LightningModule):
         accumulate_grad_batches: int = 1,
         negatives: NegativeSampler | None = None,
         augment: nn.Module | None = None,
+        credit: Credit | None = None,
     ) -> None:
         super().__init__()
         checks.check_subclass(type(self))
         self._chosen = remember(self, ignore=["network", "blocks"])
         checks.check_choices(scheduler_interval, gradient_clip_algorithm)
-        negatives, augment = part(negatives), part(augment)
-        checks.check_parts(network, negatives=negatives, augment=augment, block_optimizers=block_optimizers)
+        negatives, augment, credit = part(negatives), part(augment), part(credit) or Credit()
+        checks.check_parts(network, negatives, augment, block_optimizers, credit)
         check_modes(segments, backward, step, refresh_output)
         checks.check_numbers(lr_decay, gradient_clip_val, accumulate_grad_batches)
         self.automatic_optimization = False
         self.network = network
-        self.segments: Objective = segments
+        self.segments: Segments = segments
+        self.segmentation = Segmentation(network, segments, not credit.local)
         self.backward_mode: Literal["per_block", "summed"] = backward
         self.step_mode: Literal["batch", "block"] = step
         self.refresh_output = refresh_output
@@ -118,10 +124,10 @@ class LocalLearner(LightningModule):
         self.gradient_clip_algorithm: Literal["norm", "value"] = gradient_clip_algorithm
         self.accumulate_grad_batches = accumulate_grad_batches
         self.augment = augment
+        self.credit = credit
         checks.check_factories(
             self.optimizer, self.block_optimizers, self.scheduler, scheduler_interval, scheduler_monitor
         )
-        check_objectives(network, segments)
         self.sampling = Sampling(default_sampler(network) if negatives is None else negatives)
         self.schedule = Schedule()
         self.kept_outputs: KeptOutputs | None = None
@@ -176,6 +182,8 @@ class LocalLearner(LightningModule):
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
+            if name == "trainer" and value is not None:
+                self._on_trainer(value)
 
     def install_negatives(self, sampler: NegativeSampler) -> None:
         """Use a callback's sampler, whose state the callback saves; the next fit starts with the learner's own."""
@@ -220,7 +228,7 @@ class LocalLearner(LightningModule):
     @override
     def configure_optimizers(self) -> Any:
         self.local_optimizers: BlockOptimizers = make_optimizers(
-            self.network.owners, self.optimizer, self.block_optimizers, self.new_lr, self.lr_decay
+            self.segmentation.owners(self.network), self.optimizer, self.block_optimizers, self.new_lr, self.lr_decay
         )
         self._attached.clip_before_steps(self.local_optimizers)
         self.sweep = Sweep(
@@ -234,6 +242,7 @@ class LocalLearner(LightningModule):
             backward=self.backward_mode,
             step=self.step_mode,
             refresh_output=self.refresh_output,
+            credit=self.credit,
         )
         if self.scheduler is None:
             return {"optimizer": self.local_optimizers}
@@ -248,7 +257,7 @@ class LocalLearner(LightningModule):
         self.batch_number = batch_idx
         checks.check_labels(label, self.num_classes, batch_idx)
         self._updates = (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch
-        self.sweep.epoch = self.current_epoch
+        self.sweep.epoch, self.sweep.batch = self.current_epoch, batch_idx
         self.sweep.version = None if self.augment is not None else self.sampling.version()
         with hold_reductions(self.trainer.strategy, not self._updates):
             start = self.sweep.start(label, index)
@@ -259,7 +268,7 @@ class LocalLearner(LightningModule):
             result = self.sweep(x, target, image, label, index, block, features, self._updates)
         if self._updates and self.step_mode == "block":  # blocks have already stepped: only count the step
             cast(LightningOptimizer, self.optimizers()).step(names=[])
-        schedulers.step_after_batch(self.trainer, self.sweep, self._updates)
+        self._attached.end_batch(self.trainer)
         self._log_training(result, image, label)
         return step_outputs(result, target)
 
@@ -342,21 +351,14 @@ class LocalLearner(LightningModule):
 
     # Trainer and checkpoints; see also `Attached`
 
-    @property
-    def trainer(self) -> Trainer:
-        """The Trainer that the learner is attached to."""
-        return super().trainer
-
-    @trainer.setter
-    def trainer(self, trainer: Trainer | None) -> None:
-        vars(LightningModule)["trainer"].fset(self, trainer)
-        if trainer is None:
-            return
+    def _on_trainer(self, trainer: Trainer) -> None:
+        """Attach the learner to a Trainer that runs it."""
         self._attached.attach(trainer)
         if trainer.state.fn == "fit":
             if self.negatives is not self.sampling.own:  # set by a callback in an earlier fit
                 self.sampling.reset()
-            checks.check_trainer(trainer, self.backward_mode, self.step_mode, self.segments, len(self.blocks))
+            segments = len(self.segmentation.of(0))
+            checks.check_trainer(trainer, self.backward_mode, self.step_mode, segments)
 
     @override
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

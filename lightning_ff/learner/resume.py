@@ -11,6 +11,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 from typing_extensions import override
 
+from lightning_ff.network import LocalNetwork
+
 
 class CorruptCheckpoint(RuntimeError):
     """A checkpoint file cannot be read."""
@@ -65,6 +67,12 @@ class ResumeState:
             if "cuda" in self._rng and torch.cuda.is_available():
                 torch.cuda.set_rng_state(self._rng["cuda"].cpu())
         self.clear()
+
+
+def sums(network: LocalNetwork) -> dict[str, torch.Tensor]:
+    """Sums over an epoch of the fitted parts, by their name in the learner's `state_dict`."""
+    goodness = {k: block.goodness for k, block in enumerate(network.stack) if block.goodness is not None}
+    return {f"network.blocks.{k}.goodness.{n}": getattr(part, n) for k, part in goodness.items() for n in part.sums}
 
 
 def check_file(path: Any, name: str = "ckpt_path") -> None:

@@ -63,3 +63,9 @@ def mean_values(strategy: Strategy, values: dict[str, float], device: torch.devi
     own = torch.tensor([*values.values()], dtype=torch.float32, device=device)
     means: Tensor = strategy.reduce(own, reduce_op="mean")
     return dict(zip(values, means.tolist(), strict=True))
+
+
+def sum_over_replicas(strategy: Strategy, tensor: Tensor) -> Tensor:
+    """Sum over the processes that hold the same blocks."""
+    summed: Tensor = tensor if blockwise(strategy).replicas == 1 else strategy.reduce(tensor, reduce_op="sum")
+    return summed

@@ -17,11 +17,9 @@ def block_table(network: LocalNetwork, optimizers: BlockOptimizers | None = None
     outputs = [str(tuple(shape[0])) for shape in network.shapes]
     rows = [("block", "layers", "output", "parameters", "optimizer")]
     for name, block, output in zip(network.names, network.stack, outputs, strict=True):
-        rows.append((name, block.title or _layer_types(block.layers), output, *_learning(optimizers, name, block)))
+        rows.append((name, block.title or _layer_types(block.layers), output, *_learning(optimizers, block)))
     readout = network.readout
-    rows.append(
-        ("readout", type(readout).__name__, f"({network.num_classes},)", *_learning(optimizers, "readout", readout))
-    )
+    rows.append(("readout", type(readout).__name__, f"({network.num_classes},)", *_learning(optimizers, readout)))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
@@ -31,9 +29,9 @@ def _layer_types(layers: nn.Module) -> str:
     return ", ".join(names) or type(layers).__name__
 
 
-def _learning(optimizers: BlockOptimizers | None, name: str, module: nn.Module) -> tuple[str, str]:
+def _learning(optimizers: BlockOptimizers | None, module: nn.Module) -> tuple[str, str]:
     """Number of parameters, and the optimizer of those that learn."""
-    optimizer = None if optimizers is None else optimizers.by_block.get(name)
+    optimizer = None if optimizers is None else optimizers.by_block.get(optimizers.owner(module) or "")
     rate = f"{type(optimizer).__name__}(lr={optimizer.param_groups[0]['lr']:g})" if optimizer is not None else "-"
     return f"{sum(p.numel() for p in module.parameters()):,}", rate
 

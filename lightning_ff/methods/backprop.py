@@ -21,6 +21,9 @@ from lightning_ff.validate import check_type
 class Backprop(CutNetworkLearner):
     """Ordinary end-to-end backprop on a network's own classifier, as a control: one segment, the last loss.
 
+    With a credit that looks at all blocks, such as :class:`~lightning_ff.ActivationRelaxation`, blocks learn from its
+    signals instead.
+
     The network is cut into blocks nevertheless, so that features, metrics and callbacks are the same as for the other
     methods; nothing is inserted between blocks.
 
@@ -68,7 +71,9 @@ class Backprop(CutNetworkLearner):
             for layer, title in zip(cut, cut.names, strict=True)
         ]
         blocks = [*inner, LocalBlock(last.layers, OutputGoodness(), objective, recompute=recompute, title=last.title)]
-        super().__init__(net, blocks, input_shape, num_classes, None, frozen, channels_last, segments="last", **kwargs)
+        credit = part(kwargs.get("credit"))
+        kwargs["segments"] = "last" if credit is None or credit.local else "local"
+        super().__init__(net, blocks, input_shape, num_classes, None, frozen, channels_last, **kwargs)
 
 
 class DeepSupervision(ScalableForwardForward):

@@ -21,6 +21,7 @@ from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import CrossEntropy, LocalLoss, OutputGoodness
 from lightning_ff.readouts import LastReadout, MeanReadout, Readout
 from lightning_ff.spec import part
+from lightning_ff.sweep.segments import last_blocks
 from lightning_ff.validate import check_int, check_ints, check_type
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -63,7 +64,7 @@ class CutNetworkLearner(LocalLearner):
         input_shape: Shape of one input, without the batch axis.
         num_classes: Number of classes.
         readout: Combines the blocks' scores; None is the last block's with segments="last", where it alone has a loss,
-            else the mean over all blocks that learn, except the model's classifier.
+            else the mean over all blocks that learn (the last ones of segments), except the model's classifier.
         frozen: Number of leading blocks that do not learn and have no goodness.
         channels_last: Keep the weights in torch's channels-last memory format.
         **kwargs: See :class:`~lightning_ff.learner.LocalLearner`.
@@ -87,9 +88,12 @@ class CutNetworkLearner(LocalLearner):
         for block in blocks[:frozen]:
             block.requires_grad_(False)
             block.goodness = block.loss = None
+        segments = kwargs.get("segments", "local")
+        if not isinstance(segments, str):
+            without_inner_goodness(blocks, segments)
         if channels_last:
             _to_channels_last(model)
-        combined = readout if readout is not None else _default_readout(blocks[frozen:], kwargs.get("segments"))
+        combined = readout if readout is not None else _default_readout(blocks[frozen:], segments)
         super().__init__(LocalNetwork(blocks, input_shape, num_classes, combined), **kwargs)
         warn_of_still(model, dict(zip(self.network.names[frozen:], self.blocks[frozen:], strict=True)))
         if self.hparams.get("weights") is not None:
@@ -153,10 +157,19 @@ class CutNetworkLearner(LocalLearner):
         self.renew_metrics()
 
 
-def _default_readout(learning: Sequence[LocalBlock], segments: str | None) -> Readout:
+def without_inner_goodness(blocks: Sequence[LocalBlock], segments: Any) -> None:
+    """Remove goodness and loss of the blocks that are not the last of their segment, since nothing uses them."""
+    kept = last_blocks(segments, len(blocks))
+    for k, block in enumerate(blocks):
+        if k not in kept:
+            block.goodness = block.loss = None
+
+
+def _default_readout(learning: Sequence[LocalBlock], segments: Any) -> Readout:
     if segments == "last":
         return LastReadout()
-    auxiliary = sum(not isinstance(block.goodness, OutputGoodness) for block in learning)
+    measuring = [block.goodness for block in learning if block.goodness is not None]
+    auxiliary = sum(not isinstance(goodness, OutputGoodness) for goodness in measuring)
     return MeanReadout(range(auxiliary) if auxiliary else None)
 
 

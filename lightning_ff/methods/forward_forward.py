@@ -14,6 +14,7 @@ from lightning_ff.blocks.mlp import ActivationName
 from lightning_ff.blocks.normalization import Normalization
 from lightning_ff.labels import LabelEncoding, PixelOverlay
 from lightning_ff.learner import LocalLearner
+from lightning_ff.methods.cut_network import without_inner_goodness
 from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import Goodness, LocalLoss, MeanSquare, Term, ThresholdLoss
 from lightning_ff.readouts import Readout, SumReadout
@@ -101,17 +102,20 @@ class ForwardForward(LocalLearner):
                 check_type(f"blocks[{i}]", module, nn.Module, "give a module, such as nn.Sequential(...)")
         if measure.mode != "pair":
             raise ValueError(f"goodness={measure}: Forward-Forward compares pairs, give a goodness of pair mode")
+        stack = [
+            LocalBlock(
+                layer,
+                deepcopy(measure),
+                deepcopy(objective),
+                Normalize(normalization),
+                [deepcopy(term) for term in part(list(terms or []))],
+            )
+            for layer in layers
+        ]
+        if not isinstance(segments := kwargs.get("segments", "local"), str):
+            without_inner_goodness(stack, segments)
         network = LocalNetwork(
-            [
-                LocalBlock(
-                    layer,
-                    deepcopy(measure),
-                    deepcopy(objective),
-                    Normalize(normalization),
-                    [deepcopy(term) for term in part(list(terms or []))],
-                )
-                for layer in layers
-            ],
+            stack,
             input_shape,
             num_classes,
             readout=_or_default(part(readout), SumReadout),

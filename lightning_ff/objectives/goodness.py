@@ -1,16 +1,18 @@
 """Goodness: a scalar measure of a block's activation.
 
-Shapes: N samples, D features, C classes. Pair mode: (N,). Class mode: (N, C).
+Shapes: N samples, D features, C classes, L local values. Pair mode: (N,) or (N, L). Class mode: (N, C).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from lightning_ff.target import Target
 
 Mode = Literal["pair", "class"]
 
@@ -70,24 +72,53 @@ def norm_goodness(h: Tensor, p: float = 2.0) -> Tensor:
     return torch.linalg.vector_norm(h.flatten(1), p, dim=1)
 
 
+def wide(h: Tensor) -> Tensor:
+    """An activation in float32; float64 is kept."""
+    return h if h.dtype in (torch.float32, torch.float64) else h.float()
+
+
 class Goodness(nn.Module):
     """Base of all goodness functions: override `forward`, and `unit` if a threshold is to be derived from it.
 
     A block passes its activation in float32 (float64 is kept) with autocast off, so `forward` can ignore the precision
     of training. Keep arguments of `__init__` as attributes of the same name, so that checkpoints can describe the part.
+
+    A fitted goodness overrides `observe` and `fit`: its weights are buffers, solved at the end of every training epoch
+    in which its block learns, before the validation.
+
+    Attributes:
+        mode: "pair" or "class".
+        sums: Names of the buffers that `observe` adds to and `fit` resets to 0. They are saved in checkpoints, and
+            those of a checkpoint in mid-epoch are summed over processes.
     """
 
     mode: Mode = "pair"
+    sums: tuple[str, ...] = ()
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the goodness is solved from sums over an epoch."""
+        return type(self).fit is not Goodness.fit
 
     def build(self, shape: torch.Size, num_classes: int) -> None:
         """Create parameters, if any, for an activation of `shape` (without the batch axis)."""
 
     def unit(self, shape: Sequence[int]) -> float:
         """Goodness of an activation of ones, of `shape` without the batch axis: the scale of a default threshold."""
-        return float(self(torch.ones(1, *shape)))
+        return float(self(torch.ones(1, *shape)).mean())
+
+    def observe(self, h: Tensor, target: Target) -> None:
+        """Add an activation `(N, ...)` of a training batch to the sums; called without gradients."""
+
+    def fit(self, reduce: Callable[[Tensor], Tensor]) -> None:
+        """Solve for the weights, and reset the sums; `reduce` sums a tensor over all processes."""
 
     def forward(self, h: Tensor) -> Tensor:
-        """Map an activation `(N, ...)` to goodness `(N,)` in pair mode or `(N, C)` in class mode."""
+        """Map an activation `(N, ...)` to goodness: `(N,)`, or `(N, L)`, in pair mode; `(N, C)` in class mode.
+
+        L local values, such as one per position of a map, are compared by the loss one by one; the goodness of the
+        sample is their mean.
+        """
         raise TypeError(f"{type(self).__name__} must override forward(h)")
 
 

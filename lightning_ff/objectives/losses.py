@@ -1,7 +1,7 @@
 """Local losses on a block's goodness.
 
-Pair mode: goodness `(P + M,)`, the first P rows positive; target = Pairs(P). Class mode: goodness `(N, C)`; target =
-Labels(label).
+Pair mode: goodness `(P + M,)`, or `(P + M, L)` for L local values, the first P rows positive; target = Pairs(P).
+Class mode: goodness `(N, C)`; target = Labels(label).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ def threshold_loss(positive: Tensor, negative: Tensor, threshold: float) -> Tens
     """Hinton's loss: softplus(threshold - g+) + softplus(g- - threshold), each side a mean (arXiv 2212.13345, eq. 1).
 
     Args:
-        positive: Goodness of positives `(P,)`.
-        negative: Goodness of negatives `(M,)`; M may differ from P.
+        positive: Goodness of positives `(P,)`, or local values `(P, L)`.
+        negative: Goodness of negatives `(M,)` or `(M, L)`; M may differ from P.
         threshold: Goodness at which a sample is as likely positive as negative.
 
     Returns:
@@ -38,8 +38,8 @@ def symba_loss(positive: Tensor, negative: Tensor, alpha: float = 4.0) -> Tensor
     """SymBa: softplus(-alpha (g+ - g-)), no threshold (arXiv 2303.08418, eq. 3).
 
     Args:
-        positive: Goodness of positives `(P,)`.
-        negative: Goodness of negatives `(k P,)`: k groups in the order of the positives.
+        positive: Goodness of positives `(P,)`, or local values `(P, L)`.
+        negative: Goodness of negatives `(k P,)` or `(k P, L)`: k groups in the order of the positives.
         alpha: Scale of the difference.
 
     Returns:
@@ -59,7 +59,7 @@ def symba_loss(positive: Tensor, negative: Tensor, alpha: float = 4.0) -> Tensor
             f"SymBa pairs every negative with a positive: {negative.shape[0]} negatives for {positive.shape[0]} "
             "positives; use a sampler that returns one or more negatives for each, or ThresholdLoss"
         )
-    return F.softplus(alpha * (negative.view(-1, positive.shape[0]) - positive)).mean()
+    return F.softplus(alpha * (negative.view(-1, *positive.shape) - positive)).mean()
 
 
 class LocalLoss(nn.Module):
@@ -81,7 +81,7 @@ class PairLoss(LocalLoss):
     mode: Mode = "pair"
 
     def pair(self, positive: Tensor, negative: Tensor) -> Tensor:
-        """Map goodness of positives `(P,)` and of negatives `(M,)` to a scalar."""
+        """Map goodness of positives `(P,)` and of negatives `(M,)`, or their local values, to a scalar."""
         raise TypeError(f"{type(self).__name__} must override pair(positive, negative)")
 
     def forward(self, goodness: Tensor, target: Target) -> Tensor:

@@ -7,15 +7,19 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_ff.objectives.goodness import wide
 from lightning_ff.target import Target, rows
 from lightning_ff.validate import check_number
 
 
 class Term(nn.Module):
-    """Base of all terms: override `forward(x, h, target)`; buffers may be made in `build`."""
+    """Base of all terms: override `forward(x, h, target)`; parameters and buffers may be made in `build`.
 
-    def build(self, shape: torch.Size) -> None:
-        """Create buffers for an activation of `shape` (without the batch axis)."""
+    A block passes its input and activation in float32 (float64 is kept) with autocast off, as to a goodness.
+    """
+
+    def build(self, shape: torch.Size, inputs: torch.Size, num_classes: int) -> None:
+        """Create parameters or buffers for an activation of `shape` and an input `inputs`, without the batch axis."""
 
     def forward(self, x: Tensor, h: Tensor, target: Target) -> Tensor:
         """Map input `(N, ...)`, activation `(N, ...)` and the loss's target to a scalar that includes its weight."""
@@ -54,11 +58,11 @@ class PeerNormalization(Term):
         self.weight = weight
         self.momentum = momentum
 
-    def build(self, shape: torch.Size) -> None:
+    def build(self, shape: torch.Size, inputs: torch.Size, num_classes: int) -> None:
         self.register_buffer("running_mean", torch.full((shape.numel(),), 0.5))
 
     def forward(self, x: Tensor, h: Tensor, target: Target) -> Tensor:
-        batch_mean = rows(h, target).flatten(1).float().mean(0)
+        batch_mean = rows(wide(h), target).flatten(1).mean(0)
         mean = torch.lerp(batch_mean, self.running_mean.to(batch_mean.dtype), self.momentum)
         if self.training:
             self.running_mean.copy_(mean.detach())
@@ -97,7 +101,7 @@ class ActivationPenalty(Term):
         self.reduction = reduction
 
     def forward(self, x: Tensor, h: Tensor, target: Target) -> Tensor:
-        magnitude = h.float().abs()
+        magnitude = wide(h).abs()
         return self.weight * (magnitude.sum() if self.reduction == "sum" else magnitude.mean())
 
     def extra_repr(self) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 
@@ -19,7 +19,7 @@ class BlockOptimizers(Optimizer):
     """Facade over named optimizers: `step()` steps all optimizers with gradients, or the named ones.
 
     Args:
-        optimizers: Name of the block to its optimizer, in order.
+        optimizers: Name of the block to its optimizer, in order; none if nothing learns by gradients.
 
     Attributes:
         by_block: The optimizers by name.
@@ -31,10 +31,9 @@ class BlockOptimizers(Optimizer):
     def __init__(self, optimizers: dict[str, Optimizer]) -> None:
         self.by_block = dict(optimizers)
         _check_disjoint(self.by_block)
-        first = next(iter(self.by_block.values()))
-        super().__init__(
-            [p for o in self.by_block.values() for g in o.param_groups for p in g["params"]], first.defaults
-        )
+        first = next(iter(self.by_block.values()), None)
+        parameters = [p for o in self.by_block.values() for g in o.param_groups for p in g["params"]]
+        super().__init__([{"params": parameters}], {} if first is None else first.defaults)
         for name, optimizer in self.by_block.items():
             for i, group in enumerate(optimizer.param_groups):
                 group["name"] = name if len(optimizer.param_groups) == 1 else f"{name}/{i}"
@@ -55,6 +54,11 @@ class BlockOptimizers(Optimizer):
     def parameters(self, name: str) -> list[Tensor]:
         """Parameters of one of the optimizers."""
         return [p for group in self.by_block[name].param_groups for p in group["params"]]
+
+    def owner(self, module: nn.Module) -> str | None:
+        """Name of the optimizer that holds parameters of a module; None if none does."""
+        ids = {id(p) for p in module.parameters()}
+        return next((name for name in self.by_block if any(id(p) in ids for p in self.parameters(name))), None)
 
     def name_of(self, optimizer: Optimizer) -> str | None:
         """Name of one of the optimizers; None for the facade itself."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from lightning_ff.objectives import Goodness
 from lightning_ff.optim.block_optimizers import BlockOptimizers
 
 Factory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -28,22 +29,25 @@ def make_optimizers(
 ) -> BlockOptimizers:
     """One optimizer for each module that has trainable parameters, behind one facade.
 
+    Without trainable parameters there is none, if a goodness is fitted.
+
     Args:
-        owners: Blocks and a readout by name, in order, see `LocalNetwork.owners`.
+        owners: Blocks or segments of blocks, and a readout, by name, in order, see `LocalNetwork.owners`.
         default: Factory of an optimizer, called with a module's parameters.
         by_name: Other factories by name; wildcards are allowed, and the last match is used.
         lr: Learning rate that replaces the one of `default`.
-        lr_decay: The learning rate of block k is multiplied by `lr_decay**k`.
+        lr_decay: The learning rate of block k is multiplied by `lr_decay**k`; k counts the owners.
 
     Raises:
-        ValueError: nothing is trainable, a name matches none of the owners, or an optimizer evaluates the loss several
-            times in a step.
+        ValueError: nothing is trainable or fitted, a name matches none of the owners, or an optimizer evaluates the
+            loss several times in a step.
         TypeError: a factory does not return an optimizer.
     """
     by_name = by_name or {}
     trainable = {name: [p for p in m.parameters() if p.requires_grad] for name, m in owners.items()}
     trainable = {name: parameters for name, parameters in trainable.items() if parameters}
-    if not trainable:
+    parts = (part for owner in owners.values() for part in owner.modules())
+    if not trainable and not any(isinstance(part, Goodness) and part.fitted for part in parts):
         raise ValueError("no block has a trainable parameter: unfreeze at least one")
     for pattern in by_name:
         if not any(fnmatchcase(name, pattern) for name in trainable):
@@ -98,7 +102,18 @@ def _fuse(optimizer: Optimizer) -> Optimizer:
         open_choice = group.get("fused", False) is None and group.get("foreach") is None
         if open_choice and all(_fusible(p) for p in group["params"]) and not _is_sharded_sgd(optimizer):
             group["fused"] = not group.get("differentiable", False)
+            if group["fused"] and group.get("momentum"):
+                optimizer.register_step_pre_hook(_start_momentum)
     return optimizer
+
+
+def _start_momentum(optimizer: Optimizer, *_: object) -> None:
+    """Create the momentum of weights that get a gradient after others did, for which torch's fused SGD fails."""
+    for group in optimizer.param_groups:
+        late = [p for p in group["params"] if p.grad is not None and "momentum_buffer" not in optimizer.state[p]]
+        if len(late) < len(group["params"]) and any("momentum_buffer" in optimizer.state[p] for p in group["params"]):
+            for p in late:  # the first step moves by the gradient itself
+                optimizer.state[p]["momentum_buffer"] = p.grad * (group["dampening"] / group["momentum"])
 
 
 def _is_sharded_sgd(optimizer: Optimizer) -> bool:

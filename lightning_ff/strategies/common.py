@@ -18,7 +18,7 @@ from typing_extensions import override
 from lightning_ff._lightning import StopRequests, callbacks_of
 from lightning_ff.learner import LocalLearner
 from lightning_ff.learner.strategy import BlockwiseStrategy
-from lightning_ff.optim import BlockOptimizers
+from lightning_ff.objectives import Goodness
 from lightning_ff.stage import Stage
 from lightning_ff.strategies.failure_detector import FailureDetector
 from lightning_ff.strategies.reduction import Average
@@ -119,12 +119,13 @@ class LocalStrategy(BlockwiseStrategy, Base):
     @override
     def on_train_start(self) -> None:
         super().on_train_start()
-        learner = self.learner
-        network = learner.network
-        mine = {name: network.blocks[k] for k, name in enumerate(network.names) if network.stage.owns(k)}
-        found = {
-            name: _statistics(block) for name, block in mine.items() if _trains(name, block, learner.local_optimizers)
-        }
+        network, optimizers = self.learner.network, self.learner.local_optimizers
+        found: dict[str, list[Tensor]] = {}
+        for k, (name, block) in enumerate(zip(network.names, network.stack, strict=True)):
+            owner = optimizers.owner(block)
+            trains = owner is not None or next(block.parameters(), None) is None  # without weights it has that mode too
+            if network.stage.owns(k) and trains:
+                found.setdefault(owner or name, []).extend(_statistics(block))
         self._statistics = {name: buffers for name, buffers in found.items() if buffers}
 
     @torch.no_grad()
@@ -149,17 +150,13 @@ class LocalStrategy(BlockwiseStrategy, Base):
                 )
 
 
-def _trains(name: str, block: nn.Module, optimizers: BlockOptimizers) -> bool:
-    """Whether a block ever runs in training mode: it has an optimizer, or no weights."""
-    return name in optimizers.by_block or next(block.parameters(), None) is None
-
-
 def _statistics(block: nn.Module) -> list[Tensor]:
     """Running statistics of a block: its floating-point buffers."""
     return [
         buffer
         for module in block.modules()
         if not isinstance(module, nn.SyncBatchNorm)  # whose statistics are equal already
+        and not (isinstance(module, Goodness) and module.fitted)  # fitted to sums over all processes
         for buffer in module.buffers(recurse=False)
         if buffer.is_floating_point()
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import accumulate, islice
 from typing import Any
 
 import lightning.pytorch.callbacks
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, RandomSampler
 from typing_extensions import override
 
 from lightning_ff._lightning import callbacks_of, disable_distributed_sampler
+from lightning_ff.learner import LocalLearner
 from lightning_ff.strategies.balance import balanced, costs, ranges
 from lightning_ff.strategies.ddp import LocalDDPStrategy
 from lightning_ff.strategies.groups import Groups
@@ -111,7 +113,7 @@ class LocalPipelineStrategy(LocalDDPStrategy):
         """Assign the blocks of every process, and connect it to its neighbours."""
         split = [self.blocks]
         if self.global_rank == 0 and self.blocks is None:
-            split = [balanced(costs(self.learner.network), self.stages)]
+            split = [_balanced(self.learner, self.stages)]
         dist.broadcast_object_list(split, 0)
         self._p2p = P2P(self._groups.before, self._groups.after, self.root_device)
         stage = self.global_rank % self.stages
@@ -183,23 +185,45 @@ class LocalPipelineStrategy(LocalDDPStrategy):
         super().teardown()
 
 
+def _balanced(learner: LocalLearner, stages: int) -> list[int]:
+    """Number of blocks of each stage, of whole segments with balanced times."""
+    seconds, segments = costs(learner.network), learner.segmentation.every
+    counts = iter(balanced([sum(seconds[k] for k in segment.blocks) for segment in segments], stages))
+    lengths = iter([len(segment.blocks) for segment in segments])
+    return [sum(islice(lengths, count)) for count in counts]
+
+
 def check(strategy: LocalPipelineStrategy, trainer: Trainer) -> None:
     """Raise for anything that needs all blocks in one process."""
     learner, count = strategy.learner, strategy.stages
     blocks = len(learner.blocks)
-    if learner.segments != "local":
+    if learner.segmentation.whole or not learner.segmentation.fixed:
+        what = "all blocks one segment" if learner.segmentation.whole else "segments that overlap"
         raise ValueError(
-            f"segments={learner.segments!r} makes all blocks one segment, which ff_pipeline cannot cut: use "
+            f"segments={learner.segments!r} makes {what}, which ff_pipeline cannot cut: use strategy='ff_ddp'"
+        )
+    if not learner.credit.local:
+        raise ValueError(
+            f"credit={learner.credit} looks at all blocks in one process before any of them learns: use "
             "strategy='ff_ddp'"
         )
-    if blocks < count:
-        raise ValueError(f"{blocks} blocks are too few for {count} stages of ff_pipeline: use strategy='ff_ddp'")
+    if strategy.replicas > 1 and any(block.fitted for block in learner.blocks):
+        raise ValueError(
+            "a fitted goodness is summed over all processes, and these are several pipelines: use one pipeline, or "
+            "strategy='ff_ddp'"
+        )
+    segments = learner.segmentation.every
+    if len(segments) < count:
+        what = "blocks" if len(segments) == blocks else "segments"
+        raise ValueError(f"{len(segments)} {what} are too few for {count} stages of ff_pipeline: use strategy='ff_ddp'")
     split = strategy.blocks
     if split is not None and (len(split) != count or sum(split) != blocks or min(split) < 1):
         raise ValueError(
             f"blocks={split} of ff_pipeline must be {count} numbers of at least 1, one for each stage, that add up "
             f"to {blocks}"
         )
+    if split is not None and not {*accumulate(split)} <= {segment.blocks[-1] + 1 for segment in segments}:
+        raise ValueError(f"blocks={split} of ff_pipeline cuts one of segments={learner.segments}: cut between them")
     if trainer.precision == "16-mixed":
         raise ValueError("precision='16-mixed' has one loss scale for all blocks: use precision='bf16-mixed'")
     negatives = learner.negatives

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
@@ -136,24 +136,23 @@ class PipelineStage(Stage):
 
     # The whole network, for checkpoints
 
-    def names(self, index: int) -> list[str]:
-        """Names of a stage's blocks, and of the readout for the last."""
-        names = [self.network.names[k] for k in self.owned[index]]
-        return [*names, "readout"] if index == self.last else names
+    def _modules(self, index: int) -> list[nn.Module]:
+        """A stage's blocks, and the readout for the last."""
+        blocks: list[nn.Module] = [self.network.blocks[k] for k in self.owned[index]]
+        return [*blocks, self.network.readout] if index == self.last else blocks
 
     @torch.no_grad()
     def broadcast_weights(self) -> None:
         """Broadcast the weights and statistics of all blocks to every process."""
         for index in range(len(self.owned)):
-            for module in (self.network.owners[name] for name in self.names(index)):
+            for module in self._modules(index):
                 for tensor in (*module.parameters(), *module.buffers()):
                     dist.broadcast(tensor, self.first_rank + index, self.group)
 
     def optimizer_state(self, own: dict[str, Any], optimizers: BlockOptimizers) -> dict[str, Any]:
         """State of all optimizers, gathered from the processes that train their blocks."""
         indices = {id(p): i for i, p in enumerate(p for group in optimizers.param_groups for p in group["params"])}
-        names = [name for name in self.names(self.index) if name in optimizers.by_block]
-        mine = {indices[id(p)] for name in names for p in optimizers.parameters(name)}
+        mine = {indices.get(id(p)) for module in self._modules(self.index) for p in module.parameters()}
         parts: list[Any] = [None] * (self.last + 1)
         state = {i: value for i, value in own["state"].items() if i in mine}
         dist.all_gather_object(parts, state, self.group)

@@ -7,7 +7,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from lightning_ff.sweep.segments import Segment
+from lightning_ff.segment import Segment
 from lightning_ff.validate import check_ints, check_type
 
 Window = tuple[int, int]

@@ -6,20 +6,24 @@ Shapes: N samples, P positives, M negatives, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, cast
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_ff.blocks.local_block import Activation, LocalBlock, detach, first
+from lightning_ff.credit import Credit
 from lightning_ff.network import LocalNetwork
+from lightning_ff.objectives import Goodness
 from lightning_ff.optim import BlockOptimizers
-from lightning_ff.sweep.checks import check_owners, check_schedule
-from lightning_ff.sweep.modes import Backward, Objective, Step, check_modes
+from lightning_ff.segment import Segment
+from lightning_ff.sweep.checks import check_credit, check_owners, check_schedule
+from lightning_ff.sweep.modes import Backward, Segments, Step, check_modes
 from lightning_ff.sweep.schedule import Schedule
-from lightning_ff.sweep.segments import Segment, check_objectives, make_loss, make_segments
+from lightning_ff.sweep.segments import Segmentation, add, make_loss
+from lightning_ff.sweep.state import BatchState, Start, SweepResult
 from lightning_ff.sweep.store import KeptOutputs
 from lightning_ff.target import Labels, Pairs, Target, rows
 from lightning_ff.validate import check_type
@@ -28,62 +32,13 @@ BackwardFn = Callable[[Tensor, list[str]], object]
 StepFn = Callable[[list[str]], object]
 
 
-class Start(NamedTuple):
-    """Start of a sweep.
-
-    Attributes:
-        x: Input of a block, encoded and normalised.
-        target: Positives or labels.
-        block: Index of that block.
-        features: Normalised outputs of the blocks before it, if a readout learns from the sweep.
-    """
-
-    x: Activation
-    target: Target
-    block: int = 0
-    features: Sequence[Tensor] = ()
-
-
-@dataclass
-class SweepResult:
-    """Detached results of a sweep.
-
-    Attributes:
-        losses: Loss of every segment that learned, and of the readout, by name.
-        goodness: Goodness of every block that measured it, by name: `(P + M,)` or `(N, C)`.
-    """
-
-    losses: dict[str, Tensor] = field(default_factory=dict)
-    goodness: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass
-class _Batch:
-    """State of a batch in a sweep; `pending` are the losses for one backward on their sum, with their optimizers."""
-
-    x: Activation
-    target: Target
-    image: Tensor | None
-    label: Tensor | None
-    index: Tensor | None
-    features: list[Tensor]
-    updates: bool
-    result: SweepResult = field(default_factory=SweepResult)
-    pending: dict[Tensor, list[str]] = field(default_factory=dict)
-
-    @property
-    def positives(self) -> int | None:
-        return self.target.positives if isinstance(self.target, Pairs) else None
-
-
 class Sweep:
     """Train a network on a batch: forward, loss, backward and step of each segment in turn.
 
     Args:
         network: The network; `network.stage` has the blocks of this process.
         optimizers: One optimizer per block, by the block's name.
-        segments: What is differentiated: "local" (each block its own loss), or one segment of all blocks:
-            "sum_of_losses", "loss_of_sum", "last".
+        segments: What is differentiated, see :class:`~lightning_ff.LocalLearner`.
         schedule: Which segments learn in which epoch; None is all in every epoch.
         store: Keeps outputs of frozen blocks; None computes them again for every batch.
         backward_fn: Called with a loss and the names of the optimizers whose gradients to compute; None is
@@ -94,9 +49,11 @@ class Sweep:
             sum of the losses: equal weights, more memory.
         step: "batch" steps once after the sweep; "block" steps each block right after its backward.
         refresh_output: Run a block again after its step, so that the next one gets the output of the new weights.
+        credit: Where the gradients of a segment come from; None is autograd within it.
 
     Attributes:
         epoch: Current epoch, for the schedule; set it before the first batch of an epoch.
+        batch: Index of the batch in its epoch, for segments that depend on it; set it before the batch.
         version: Number that changes when a sample's inputs change; None if they change every epoch, so that nothing is
             kept.
 
@@ -119,7 +76,7 @@ class Sweep:
         self,
         network: LocalNetwork,
         optimizers: BlockOptimizers,
-        segments: Objective = "local",
+        segments: Segments = "local",
         schedule: Schedule | None = None,
         store: KeptOutputs | None = None,
         backward_fn: BackwardFn | None = None,
@@ -127,16 +84,21 @@ class Sweep:
         backward: Backward = "per_block",
         step: Step = "batch",
         refresh_output: bool = False,
+        credit: Credit | None = None,
     ) -> None:
         check_modes(segments, backward, step, refresh_output)
         check_type("network", network, LocalNetwork, "give a LocalNetwork, such as learner.network")
-        check_objectives(network, segments)
-        check_owners(network, optimizers)
-        check_schedule(schedule, store)
+        self.credit = Credit() if credit is None else credit
+        check_credit(self.credit, network, segments, schedule, refresh_output)
+        self.segmentation = Segmentation(network, segments, not self.credit.local)
+        check_owners(self.segmentation.owners(network), optimizers)
+        check_schedule(schedule, store, self.segmentation)
         self.network = network
         self.optimizers = optimizers
-        self.segments = make_segments(network, segments)
         self.loss = make_loss(network, segments)
+        self._optimizer_of = {k: optimizers.owner(block) for k, block in enumerate(network.stack)}
+        self._names = [self._names_of(segment.blocks) for segment in self.segments]
+        self._fitted = {k for k, block in enumerate(network.stack) if block.fitted}
         default = Schedule() if store is None else store.windows
         self.schedule = default if schedule is None else schedule
         self.store = store
@@ -146,6 +108,7 @@ class Sweep:
         self.step_mode = step
         self.refresh_output = refresh_output
         self.epoch = 0
+        self.batch = 0
         self.version: int | None = 0
         self._unstepped: dict[str, None] = {}  # optimizers with gradients, over the batches of one step
 
@@ -176,11 +139,14 @@ class Sweep:
             Detached losses and goodness.
         """
         self._check(x, target, block)
-        batch = _Batch(x, target, image, label, index, [*features], update)
+        batch = BatchState(x, target, image, label, index, [*features], update)
         route, needs_output = self._route(block)
+        if not self.credit.local:
+            self._prepare(route, batch)
         for segment, learns in route:
             if block < segment.blocks[0]:
                 self._keep(segment, batch)
+            batch.x = self.credit.input(segment.blocks[0], batch.x)
             h = self._run_segment(segment, learns, batch)
             if needs_output or segment is not route[-1][0]:
                 self._set_next_input(segment, h, learns, batch)
@@ -215,16 +181,39 @@ class Sweep:
             return None
         if (found := self.store.get(index, self.epoch, self.version)) is None:
             return None
-        block, x = found
-        return Start(x, Labels(label) if self.network.mode == "class" else Pairs(len(label)), block)
+        segment, x = found
+        target = Labels(label) if self.network.mode == "class" else Pairs(len(label))
+        return Start(x, target, self.segments[segment].blocks[0])
+
+    @property
+    def segments(self) -> list[Segment]:
+        """All segments; those of a batch are `segmentation.of(batch)`."""
+        return self.segmentation.every
 
     def learns(self, segment: Segment) -> bool:
-        """Whether a segment learns in this epoch."""
-        return self.schedule.learns(segment, self.epoch) and bool(self.names(segment))
+        """Whether a segment learns in this epoch, by gradients or by a fit."""
+        if not self.schedule.learns(segment, self.epoch):
+            return False
+        return bool(self.names(segment)) or not self._fitted.isdisjoint(segment.blocks)
 
     def names(self, segment: Segment) -> list[str]:
-        """Names of the optimizers of a segment's blocks; blocks without trainable parameters have none."""
-        return [name for k in segment.blocks if (name := self.network.names[k]) in self.optimizers.by_block]
+        """Names of the optimizers of a segment; blocks without trainable parameters have none."""
+        return self._names[segment.index]
+
+    def _names_of(self, blocks: Sequence[int]) -> list[str]:
+        owners = (self._optimizer_of[k] for k in blocks)
+        return list(dict.fromkeys(name for name in owners if name is not None))
+
+    def fit_parts(self, reduce: Callable[[Tensor], Tensor] | None = None) -> None:
+        """Fit each fitted goodness of the segments that learn, at the end of an epoch.
+
+        Args:
+            reduce: Sums a tensor over processes; None is one process.
+        """
+        for segment in self.segmentation.of(self.batch):
+            if self.network.stage.owns(segment.blocks[0]) and self.schedule.learns(segment, self.epoch):
+                for k in self._fitted.intersection(segment.blocks):
+                    cast(Goodness, self._block(k).goodness).fit(_same if reduce is None else reduce)
 
     @property
     def reads_out(self) -> bool:
@@ -241,7 +230,7 @@ class Sweep:
         stage = self.network.stage
         route = [
             (segment, self.learns(segment))
-            for segment in self.segments
+            for segment in self.segmentation.of(self.batch)
             if segment.blocks[0] >= block and stage.owns(segment.blocks[0])
         ]
         needs_output = self._readout_uses_sweep or not stage.is_last
@@ -251,46 +240,65 @@ class Sweep:
 
     # A segment
 
-    def _run_segment(self, segment: Segment, learns: bool, batch: _Batch) -> Activation:
+    @torch.no_grad()
+    def _prepare(self, route: Sequence[tuple[Segment, bool]], batch: BatchState) -> None:
+        """Let the credit look at the batch, with all blocks in the mode of the sweep."""
+        for segment, learns in route:
+            for k in segment.blocks:
+                self._set_mode(self._block(k), segment, k, learns)
+        self.credit.prepare(self.network, batch.x, batch.target)
+
+    def _run_segment(self, segment: Segment, learns: bool, batch: BatchState) -> Activation:
         """Forward, loss and backward of a segment; returns its output."""
-        with torch.set_grad_enabled(learns):
-            h, goodness, terms = self._forward(segment, learns, batch)
-            if not learns:
-                return h
-            measuring = [block for k in segment.blocks if (block := self._block(k)).goodness is not None]
-            loss = sum(terms, self.loss(measuring, goodness, batch.target))
-        batch.result.losses[segment.name] = loss.detach()
-        self._learn(loss, self.names(segment), batch)
+        forward = partial(self._forward, segment, learns, batch)
+        names = self.names(segment)
+        if not (learns and names):  # frozen, or fitted alone
+            with torch.no_grad():
+                loss, h = forward()
+                surrogate = None
+        else:
+            with torch.enable_grad():
+                loss, surrogate, h = self.credit.run(segment, forward)
+        if loss is not None:
+            batch.result.losses[segment.name] = loss.detach()
+        if surrogate is not None:
+            self._learn(surrogate, names, batch)
         return h
 
-    def _forward(self, segment: Segment, learns: bool, batch: _Batch) -> tuple[Activation, list[Tensor], list[Tensor]]:
-        """Run the blocks of a segment; returns the last activation, their goodness and their terms."""
-        goodness: list[Tensor] = []
+    def _forward(self, segment: Segment, learns: bool, batch: BatchState) -> tuple[Tensor | None, Activation]:
+        """Run the blocks of a segment; returns its loss, if it learns and has one, and the last activation."""
+        goodness: list[Tensor | None] = []
         terms: list[Tensor] = []
         for k in segment.blocks:
             block = self._block(k)
             self._set_mode(block, segment, k, learns)
             h, g = block(batch.x, positives=batch.positives, measure=learns)
+            goodness.append(g)
             if g is not None:
-                batch.result.goodness[self.network.names[k]] = g.detach()
-                goodness.append(g)
+                batch.result.goodness[self.network.names[k]] = block.scores(g.detach())
+            if learns and k in self._fitted:
+                block.observe(first(h), batch.target)
             if learns:
-                terms += [term(first(batch.x), first(h), batch.target) for term in block.terms]
+                terms += block.term_losses(first(batch.x), first(h), batch.target)
             if k != segment.blocks[-1]:
                 batch.x = block.hand_over(h)
                 self._collect(batch)
-        return h, goodness, terms
+        if not learns:
+            return None, h
+        loss = self.loss([self._block(k) for k in segment.blocks], goodness, batch.target)
+        return add(terms if loss is None else (loss, *terms)), h
 
     def _set_mode(self, block: LocalBlock, segment: Segment, k: int, learns: bool) -> None:
         """Set train mode for blocks that learn, and for blocks without weights in the epochs of their segment."""
-        has_optimizer = self.network.names[k] in self.optimizers.by_block
-        weightless = not has_optimizer and next(block.parameters(), None) is None
-        trains = learns if has_optimizer else weightless and self.schedule.learns(segment, self.epoch)
+        if self._optimizer_of[k] is not None:
+            trains = learns
+        else:
+            trains = self.schedule.learns(segment, self.epoch) and next(block.parameters(), None) is None
         if block.training != trains or (not trains and block.in_train_mode):
             block.train(trains)
 
     @torch.no_grad()
-    def _set_next_input(self, segment: Segment, h: Activation, learns: bool, batch: _Batch) -> None:
+    def _set_next_input(self, segment: Segment, h: Activation, learns: bool, batch: BatchState) -> None:
         """Set the input of the next segment to the detached output of this one."""
         block, h = self._block(segment.blocks[-1]), detach(h)
         if self.refresh_output and learns and batch.updates:
@@ -298,14 +306,14 @@ class Sweep:
         batch.x = block.hand_over(h)
         self._collect(batch)
 
-    def _keep(self, segment: Segment, batch: _Batch) -> None:
+    def _keep(self, segment: Segment, batch: BatchState) -> None:
         """Keep the input of the first segment that learns."""
         if self.store is None or batch.index is None or self.version is None:
             return
         if segment.index == self.store.windows.first(self.epoch):
             self.store.put(batch.index, batch.x, self.epoch, self.version)
 
-    def _collect(self, batch: _Batch) -> None:
+    def _collect(self, batch: BatchState) -> None:
         """Collect the normalised output of a block, if the readout learns from the sweep."""
         if self._readout_uses_sweep:
             batch.features.append(rows(first(batch.x).detach(), batch.target))
@@ -315,7 +323,7 @@ class Sweep:
 
     # Learning
 
-    def _learn(self, loss: Tensor, names: list[str], batch: _Batch) -> None:
+    def _learn(self, loss: Tensor, names: list[str], batch: BatchState) -> None:
         """Run the backward of a segment or readout, and its step if step="block"."""
         if self.backward_mode == "summed":
             batch.pending[loss] = names
@@ -328,7 +336,7 @@ class Sweep:
         self._unstepped.update(dict.fromkeys(names))
         self.backward_fn(loss, names)
 
-    def _learn_readout(self, batch: _Batch) -> None:
+    def _learn_readout(self, batch: BatchState) -> None:
         """Run the readout's backward on detached features of its view."""
         network = self.network
         features: list[Tensor] | None = batch.features
@@ -345,7 +353,7 @@ class Sweep:
         batch.result.losses["readout"] = loss.detach()
         self._learn(loss, ["readout"], batch)
 
-    def _finish(self, batch: _Batch) -> None:
+    def _finish(self, batch: BatchState) -> None:
         """Run the backward on the sum of pending losses, and the step at the end of a batch."""
         if batch.pending:
             names = [name for of_loss in batch.pending.values() for name in of_loss]
@@ -364,6 +372,10 @@ class Sweep:
 
     def _step(self, names: list[str]) -> None:
         self.optimizers.step(names=names)
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _backward(loss: Tensor, names: list[str]) -> None:

@@ -155,7 +155,7 @@ def test_a_block_owns_the_parameters_of_its_objective() -> None:
     head = LinearGoodness()
     head.build(torch.Size((5,)), 3)
     term = PeerNormalization()
-    term.build(torch.Size((5,)))
+    term.build(torch.Size((5,)), torch.Size((5,)), 2)
     block = LocalBlock(nn.Linear(4, 5), head, CrossEntropy(), terms=[term])
     assert sum(p.numel() for p in block.parameters()) == 4 * 5 + 5 + 5 * 3 + 3
     assert list(dict(block.named_buffers())) == ["terms.0.running_mean"]

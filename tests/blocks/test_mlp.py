@@ -113,7 +113,7 @@ def test_with_squared_goodness_alone_the_full_gradient_changes_nothing(goodness:
 
 def test_with_peer_normalisation_the_full_gradient_reaches_silent_units() -> None:
     term = PeerNormalization(weight=1.0)
-    term.build(torch.Size((30,)))
+    term.build(torch.Size((30,)), torch.Size((30,)), 2)
     plain, full = twins(MeanSquare(), SymBa(4.0), term)
     for block in (plain, full):
         with torch.no_grad():

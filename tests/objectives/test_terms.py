@@ -13,7 +13,7 @@ from lightning_ff.target import Labels, Pairs
 
 def made(weight: float = 0.03, momentum: float = 0.9, shape: tuple[int, ...] = (6,)) -> PeerNormalization:
     term = PeerNormalization(weight, momentum)
-    term.build(torch.Size(shape))
+    term.build(torch.Size(shape), torch.Size(shape), 2)
     return term
 
 

@@ -1,0 +1,59 @@
+"""Base of credit assignment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from lightning_ff.blocks.local_block import Activation
+from lightning_ff.network import LocalNetwork
+from lightning_ff.segment import Segment
+from lightning_ff.target import Target
+
+Forward = Callable[[], tuple[Tensor | None, Activation]]
+
+
+class Run(NamedTuple):
+    """Results of the run of a segment that learns.
+
+    Attributes:
+        loss: Its loss, which is logged; None if it has none.
+        surrogate: The scalar whose gradient the segment learns from; None to learn nothing.
+        h: Output of its last block.
+    """
+
+    loss: Tensor | None
+    surrogate: Tensor | None
+    h: Activation
+
+
+class Credit(nn.Module):
+    """Where the gradient of a segment comes from; this one: autograd within the segment, from its own loss.
+
+    A subclass overrides what differs. Buffers and parameters are saved in checkpoints.
+
+    Attributes:
+        local: Whether a segment learns without the others. Otherwise all blocks are in one process, all segments learn
+            in every batch and are single blocks that hand on one tensor, and only the last block needs an objective.
+    """
+
+    local: bool = True
+
+    def prepare(self, network: LocalNetwork, x: Activation, target: Target) -> None:
+        """Called before a sweep if not `local`, with the first block's input; blocks are in the mode of the sweep."""
+
+    def input(self, block: int, x: Activation) -> Activation:
+        """Input of the block with this index, the first of its segment, in place of the output of the one before."""
+        return x
+
+    def run(self, segment: Segment, forward: Forward) -> Run:
+        """Run a segment that learns.
+
+        Args:
+            segment: The segment.
+            forward: Runs its blocks, with gradients enabled; returns its loss (None if it has none) and its output.
+        """
+        loss, h = forward()
+        return Run(loss, loss, h)
