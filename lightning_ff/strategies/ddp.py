@@ -89,8 +89,10 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
     @override
     def reduce_gradients(self, names: Sequence[str]) -> None:
         """Launch the all-reduce of the gradients of these optimizers' blocks."""
+        learner = self.learner
         for name in names if self.replicas > 1 else ():
-            self._reduce(name, [p for p in self.learner.local_optimizers.parameters(name) if p.requires_grad])
+            parameters = learner.local_optimizers.parameters(name)
+            self._reduce(name, [p for p in parameters if p.requires_grad and id(p) not in learner.sweep.unused])
 
     def _reduce(self, name: str, parameters: list[Tensor]) -> None:
         """Launch the all-reduce of a block's gradients, and of its running statistics."""

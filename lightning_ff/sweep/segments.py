@@ -44,6 +44,7 @@ class Segmentation:
     def __init__(self, network: LocalNetwork, segments: Segments, one_loss: bool = False) -> None:
         check_segments(segments, len(network.blocks))
         self.whole = segments in ("sum_of_losses", "loss_of_sum", "last")
+        self._sums = segments in ("sum_of_losses", "loss_of_sum")
         self._own_optimizers = not isinstance(segments, str)
         self._phases: list[list[Segment]] = []
         for sizes in _sizes(segments, len(network.blocks)):
@@ -58,6 +59,14 @@ class Segmentation:
     def of(self, batch: int) -> list[Segment]:
         """Segments of the batch with this index."""
         return self._phases[batch % len(self._phases)]
+
+    def unused(self, network: LocalNetwork) -> list[set[int]]:
+        """Identities of the parameters that no loss uses, for every phase of the batches."""
+        if self._sums:
+            return [set()]
+        inner = [[network.stack[k] for s in phase for k in s.blocks[:-1]] for phase in self._phases]
+        parts = [[part for block in phase for part in (block.goodness, block.loss) if part] for phase in inner]
+        return [{id(p) for part in phase for p in part.parameters()} for phase in parts]
 
     def owners(self, network: LocalNetwork) -> dict[str, nn.Module]:
         """Modules with their own optimizer by name: every block, or every segment of a list, and the readout."""

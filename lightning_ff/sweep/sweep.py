@@ -99,6 +99,7 @@ class Sweep:
         self._optimizer_of = {k: optimizers.owner(block) for k, block in enumerate(network.stack)}
         self._names = [self._names_of(segment.blocks) for segment in self.segments]
         self._fitted = {k for k, block in enumerate(network.stack) if block.fitted}
+        self._unused = self.segmentation.unused(network)
         default = Schedule() if store is None else store.windows
         self.schedule = default if schedule is None else schedule
         self.store = store
@@ -189,6 +190,11 @@ class Sweep:
     def segments(self) -> list[Segment]:
         """All segments; those of a batch are `segmentation.of(batch)`."""
         return self.segmentation.every
+
+    @property
+    def unused(self) -> set[int]:
+        """Identities of the parameters that no loss of this batch uses: goodness of blocks within a segment."""
+        return self._unused[self.batch % len(self._unused)]
 
     def learns(self, segment: Segment) -> bool:
         """Whether a segment learns in this epoch, by gradients or by a fit."""

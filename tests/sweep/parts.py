@@ -8,14 +8,15 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
 from lightning_ff import LinearReadout, LocalBlock, LocalLearner, LocalNetwork, Readout, Term
+from lightning_ff.data import BatchLoader
 from lightning_ff.objectives import Goodness
-from tests.strategies.runs import CLASSES, SHAPE
+from tests.strategies.runs import BATCH, CLASSES, SHAPE, Shares
 
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 WIDTHS = [36, 10, 8]
@@ -117,6 +118,17 @@ class Recorded(Goodness):
         return self.head(h.flatten(1))
 
 
+class Stored(LightningDataModule):
+    """The samples of `Shares` by a loader that resumes in mid-epoch."""
+
+    @override
+    def train_dataloader(self) -> BatchLoader:
+        images, labels, _ = Shares().samples.tensors
+        assert self.trainer is not None
+        size, rank = self.trainer.world_size, self.trainer.global_rank
+        return BatchLoader(images, labels, batch_size=BATCH // size, rank=rank, world_size=size)
+
+
 class SaveAt(Callback):
     """Saves a checkpoint after a number of batches."""
 
@@ -129,14 +141,14 @@ class SaveAt(Callback):
             trainer.save_checkpoint(self.path)
 
 
-def resumes_exactly(make: Callable[[], LocalLearner], data: Any, path: Any, step: int = 13, **flags: Any) -> Trainer:
+def resumes_exactly(make: Callable[[], LocalLearner], path: Any, step: int = 13) -> Trainer:
     """Assert that a run resumed in mid-epoch ends with the state of the unbroken one; returns the resumed Trainer."""
     quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
-    quiet |= {"accelerator": "cpu", "max_epochs": 2, "enable_checkpointing": False, **flags}
+    quiet |= {"accelerator": "cpu", "max_epochs": 2, "enable_checkpointing": False}
     whole, again = make(), make()
-    Trainer(**quiet, callbacks=[SaveAt(step, path)]).fit(whole, data())
+    Trainer(**quiet, callbacks=[SaveAt(step, path)]).fit(whole, Stored())
     resumed = Trainer(**quiet)
-    resumed.fit(again, data(), ckpt_path=path)
+    resumed.fit(again, Stored(), ckpt_path=path)
     one, two = whole.state_dict(), again.state_dict()
     assert one.keys() == two.keys()
     assert all(torch.equal(one[key], two[key]) for key in one)

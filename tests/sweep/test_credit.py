@@ -185,7 +185,7 @@ def test_backprop_preset_with_recomputation() -> None:
 @pytest.mark.parametrize("step", [13, 20])
 def test_resumes_exactly(step: int, tmp_path: Path) -> None:
     net = partial(network, terms=True, dropout=0.3, norm=True)
-    resumes_exactly(lambda: learner(ActivationRelaxation(0.5, 3), net=net), Shares, tmp_path / "saved.ckpt", step)
+    resumes_exactly(lambda: learner(ActivationRelaxation(0.5, 3), net=net), tmp_path / "saved.ckpt", step)
 
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")

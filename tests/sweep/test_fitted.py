@@ -28,7 +28,7 @@ from lightning_ff import (
 from lightning_ff.optim import make_optimizers
 from lightning_ff.strategies.pipeline import check
 from tests.strategies.runs import BATCH, CLASSES, SHAPE, STEPS, Pipeline, Shares, Validated, difference, trained
-from tests.sweep.parts import SGD, Ridge, SaveAt, encoders, plain_ridge, resumes_exactly
+from tests.sweep.parts import SGD, Ridge, SaveAt, Stored, encoders, plain_ridge, resumes_exactly
 
 IMAGES, LABEL = (tensor for tensor in Shares().samples.tensors[:2])
 
@@ -100,7 +100,7 @@ def test_beside_a_block_that_learns_by_gradients() -> None:
 @pytest.mark.parametrize("learns", [False, True])
 @pytest.mark.parametrize("step", [13, 20, 33])
 def test_resumes_exactly(learns: bool, step: int, tmp_path: Path) -> None:
-    resumed = resumes_exactly(partial(learner, learns), Shares, tmp_path / "saved.ckpt", step)
+    resumed = resumes_exactly(partial(learner, learns), tmp_path / "saved.ckpt", step)
     assert resumed.global_step == 2 * STEPS
     saved = torch.load(tmp_path / "saved.ckpt", weights_only=True)["state_dict"]
     assert (float(saved["network.blocks.1.goodness.gram"].abs().max()) > 0) == (step % STEPS > 0)
@@ -119,7 +119,7 @@ def test_two_processes_equal_one(learns: bool, strategy: Any) -> None:
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
 def test_a_checkpoint_of_two_processes_in_mid_epoch_has_the_sums_of_both(tmp_path: Path) -> None:
     path = tmp_path / "saved.ckpt"
-    whole = trained(learner(), 2, callbacks=[SaveAt(13, path)])
+    whole = trained(learner(), 2, data=Stored, callbacks=[SaveAt(13, path)])
     gram = torch.load(path, weights_only=True)["state_dict"]["network.blocks.0.goodness.gram"]
     rows = features()[0][: 13 * BATCH].double()
     assert (gram - rows.T @ rows).abs().max() < 1e-4
@@ -128,7 +128,7 @@ def test_a_checkpoint_of_two_processes_in_mid_epoch_has_the_sums_of_both(tmp_pat
         flags: dict[str, Any] = {"logger": False, "accelerator": "cpu", "max_epochs": 1, "enable_progress_bar": False}
         flags |= {"enable_model_summary": False, "enable_checkpointing": False, "devices": processes}
         ours = LocalDDPStrategy(start_method="fork", process_group_backend="gloo") if processes == 2 else "auto"
-        Trainer(**flags, strategy=ours).fit(resumed, Shares(), ckpt_path=path)
+        Trainer(**flags, strategy=ours).fit(resumed, Stored(), ckpt_path=path)
         assert difference(whole, resumed.state_dict()) < 1e-6
 
 

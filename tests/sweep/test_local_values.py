@@ -159,7 +159,7 @@ def test_metrics_of_a_block_with_coarser_classes() -> None:
 
 
 def test_coarser_classes_resume_exactly(tmp_path: Path) -> None:
-    resumes_exactly(coarse, Shares, tmp_path / "saved.ckpt")
+    resumes_exactly(coarse, tmp_path / "saved.ckpt")
 
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")

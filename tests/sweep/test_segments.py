@@ -135,7 +135,7 @@ def test_overlapping_pairs_hold_every_block_in_every_batch(count: int) -> None:
 @pytest.mark.parametrize("segments", [[2, 3], "overlapping"])
 @pytest.mark.parametrize("step", [13, 20])
 def test_resumes_exactly(segments: Any, step: int, tmp_path: Path) -> None:
-    resumes_exactly(partial(learner, segments, True), Shares, tmp_path / "saved.ckpt", step)
+    resumes_exactly(partial(learner, segments, True), tmp_path / "saved.ckpt", step)
 
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")

@@ -105,7 +105,7 @@ def test_metrics_of_each_block_that_is_read_out() -> None:
 
 @pytest.mark.parametrize("step", [13, 20])
 def test_resumes_exactly(step: int, tmp_path: Path) -> None:
-    resumes_exactly(unsupervised, Shares, tmp_path / "saved.ckpt", step)
+    resumes_exactly(unsupervised, tmp_path / "saved.ckpt", step)
 
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
