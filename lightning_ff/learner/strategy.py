@@ -67,5 +67,5 @@ def mean_values(strategy: Strategy, values: dict[str, float], device: torch.devi
 
 def sum_over_replicas(strategy: Strategy, tensor: Tensor) -> Tensor:
     """Sum over the processes that hold the same blocks."""
-    summed: Tensor = tensor if blockwise(strategy).replicas == 1 else strategy.reduce(tensor, reduce_op="sum")
+    summed: Tensor = tensor if blockwise(strategy).replicas == 1 else strategy.reduce(tensor.clone(), reduce_op="sum")
     return summed

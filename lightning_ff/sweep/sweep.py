@@ -96,6 +96,7 @@ class Sweep:
         self.network = network
         self.optimizers = optimizers
         self.loss = make_loss(network, segments)
+        self._blocks = network.stack
         self._optimizer_of = {k: optimizers.owner(block) for k, block in enumerate(network.stack)}
         self._names = [self._names_of(segment.blocks) for segment in self.segments]
         self._fitted = {k for k, block in enumerate(network.stack) if block.fitted}
@@ -219,7 +220,7 @@ class Sweep:
         for segment in self.segmentation.of(self.batch):
             if self.network.stage.owns(segment.blocks[0]) and self.schedule.learns(segment, self.epoch):
                 for k in self._fitted.intersection(segment.blocks):
-                    cast(Goodness, self._block(k).goodness).fit(_same if reduce is None else reduce)
+                    cast(Goodness, self._blocks[k].goodness).fit(_same if reduce is None else reduce)
 
     @property
     def reads_out(self) -> bool:
@@ -251,7 +252,7 @@ class Sweep:
         """Let the credit look at the batch, with all blocks in the mode of the sweep."""
         for segment, learns in route:
             for k in segment.blocks:
-                self._set_mode(self._block(k), segment, k, learns)
+                self._set_mode(self._blocks[k], segment, k, learns)
         self.credit.prepare(self.network, batch.x, batch.target)
 
     def _run_segment(self, segment: Segment, learns: bool, batch: BatchState) -> Activation:
@@ -276,7 +277,7 @@ class Sweep:
         goodness: list[Tensor | None] = []
         terms: list[Tensor] = []
         for k in segment.blocks:
-            block = self._block(k)
+            block = self._blocks[k]
             self._set_mode(block, segment, k, learns)
             h, g = block(batch.x, positives=batch.positives, measure=learns)
             goodness.append(g)
@@ -291,7 +292,7 @@ class Sweep:
                 self._collect(batch)
         if not learns:
             return None, h
-        loss = self.loss([self._block(k) for k in segment.blocks], goodness, batch.target)
+        loss = self.loss([self._blocks[k] for k in segment.blocks], goodness, batch.target)
         return add(terms if loss is None else (loss, *terms)), h
 
     def _set_mode(self, block: LocalBlock, segment: Segment, k: int, learns: bool) -> None:
@@ -306,7 +307,7 @@ class Sweep:
     @torch.no_grad()
     def _set_next_input(self, segment: Segment, h: Activation, learns: bool, batch: BatchState) -> None:
         """Set the input of the next segment to the detached output of this one."""
-        block, h = self._block(segment.blocks[-1]), detach(h)
+        block, h = self._blocks[segment.blocks[-1]], detach(h)
         if self.refresh_output and learns and batch.updates:
             h = block.refresh(batch.x, batch.positives)
         batch.x = block.hand_over(h)
@@ -323,9 +324,6 @@ class Sweep:
         """Collect the normalised output of a block, if the readout learns from the sweep."""
         if self._readout_uses_sweep:
             batch.features.append(rows(first(batch.x).detach(), batch.target))
-
-    def _block(self, k: int) -> LocalBlock:
-        return cast(LocalBlock, self.network.blocks[k])
 
     # Learning
 
