@@ -127,6 +127,11 @@ class LocalFSDP2Strategy(LocalStrategy, ModelParallelStrategy):
         from torch.distributed.fsdp import FSDPModule, fully_shard
         from torch.distributed.tensor import DTensor
 
+        if not learner.credit.local:
+            raise ValueError(
+                f"credit={learner.credit} runs the blocks outside of the sweep, where their weights are in shards: use "
+                "strategy='ff_ddp'"
+            )
         if not any(isinstance(p, DTensor) for p in learner.parameters()):  # sharded by an earlier fit
             self.broadcast_weights()
         parts: list[nn.Module] = [*learner.blocks, learner.network.readout]

@@ -77,7 +77,7 @@ class Segmentation:
         return {**owners, "readout": network.readout}
 
 
-def _sizes(segments: Segments, count: int) -> list[list[int]]:
+def _sizes(segments: Any, count: int) -> list[list[int]]:
     """Numbers of consecutive blocks in each segment, for every phase of the batches."""
     if segments == "local":
         return [[1] * count]
@@ -107,7 +107,8 @@ def last_blocks(segments: Any, count: int) -> set[int]:
     check_segments(segments, count)
     if isinstance(segments, str):
         return {count - 1} if segments == "last" else set(range(count))
-    return {end - 1 for end in accumulate(*_sizes(segments, count))}
+    (sizes,) = _sizes(segments, count)
+    return {end - 1 for end in accumulate(sizes)}
 
 
 def make_segments(network: LocalNetwork, segments: Segments) -> list[Segment]:

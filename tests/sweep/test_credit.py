@@ -25,6 +25,7 @@ from lightning_ff import (
     LastReadout,
     LinearGoodness,
     LocalBlock,
+    LocalFSDP2Strategy,
     LocalLearner,
     LocalNetwork,
     Normalize,
@@ -199,6 +200,11 @@ def test_two_processes_equal_one() -> None:
 def test_a_pipeline_refuses_it() -> None:
     with pytest.raises(Exception, match=r"credit=ActivationRelaxation.* looks at all blocks .* use strategy='ff_ddp'"):
         trained(learner(EXACT()), 2, strategy=Pipeline())
+
+
+def test_sharded_weights_refuse_it() -> None:
+    with pytest.raises(ValueError, match=r"credit=ActivationRelaxation.* in shards: use strategy='ff_ddp'"):
+        LocalFSDP2Strategy().shard(learner(EXACT()))
 
 
 class Half(Credit):
