@@ -15,6 +15,7 @@ from lightning_ff.methods.cut_network import CutNetworkLearner, cut_network, los
 from lightning_ff.methods.scalable_forward_forward import ScalableForwardForward
 from lightning_ff.objectives import LocalLoss, OutputGoodness, Term
 from lightning_ff.spec import part
+from lightning_ff.sweep import Objective
 from lightning_ff.validate import check_type
 
 
@@ -71,9 +72,16 @@ class Backprop(CutNetworkLearner):
             for layer, title in zip(cut, cut.names, strict=True)
         ]
         blocks = [*inner, LocalBlock(last.layers, OutputGoodness(), objective, recompute=recompute, title=last.title)]
-        credit = part(kwargs.get("credit"))
-        kwargs["segments"] = "last" if credit is None or credit.local else "local"
-        super().__init__(net, blocks, input_shape, num_classes, None, frozen, channels_last, **kwargs)
+        one = _segments(kwargs)
+        super().__init__(
+            net, blocks, input_shape, num_classes, None, frozen, channels_last, segments=segments, **kwargs
+        )
+
+
+def _segments(arguments: dict[str, Any]) -> Objective:
+    """One segment, or with a credit that looks at all blocks, single blocks."""
+    credit = part(arguments.get("credit"))
+    return "last" if getattr(credit, "local", True) else "local"
 
 
 class DeepSupervision(ScalableForwardForward):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any, cast
 
@@ -88,9 +88,7 @@ class CutNetworkLearner(LocalLearner):
         for block in blocks[:frozen]:
             block.requires_grad_(False)
             block.goodness = block.loss = None
-        segments = kwargs.get("segments", "local")
-        if not isinstance(segments, str):
-            without_inner_goodness(blocks, segments)
+        segments = without_inner_goodness(blocks, kwargs)
         if channels_last:
             _to_channels_last(model)
         combined = readout if readout is not None else _default_readout(blocks[frozen:], segments)
@@ -157,12 +155,14 @@ class CutNetworkLearner(LocalLearner):
         self.renew_metrics()
 
 
-def without_inner_goodness(blocks: Sequence[LocalBlock], segments: Any) -> None:
-    """Remove goodness and loss of the blocks that are not the last of their segment, since nothing uses them."""
-    kept = last_blocks(segments, len(blocks))
-    for k, block in enumerate(blocks):
-        if k not in kept:
+def without_inner_goodness(blocks: Sequence[LocalBlock], arguments: Mapping[str, Any]) -> Any:
+    """Remove goodness and loss of the blocks within a segment, which nothing uses; returns the argument `segments`."""
+    segments = arguments.get("segments", "local")
+    if not isinstance(segments, str):
+        kept = last_blocks(segments, len(blocks))
+        for block in (block for k, block in enumerate(blocks) if k not in kept):
             block.goodness = block.loss = None
+    return segments
 
 
 def _default_readout(learning: Sequence[LocalBlock], segments: Any) -> Readout:

@@ -112,8 +112,7 @@ class ForwardForward(LocalLearner):
             )
             for layer in layers
         ]
-        if not isinstance(segments := kwargs.get("segments", "local"), str):
-            without_inner_goodness(stack, segments)
+        without_inner_goodness(stack, kwargs)
         network = LocalNetwork(
             stack,
             input_shape,

@@ -17,6 +17,8 @@ from torch.optim import SGD, Adam, AdamW
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from lightning_ff import (
+    ActivationRelaxation,
+    Backprop,
     FixedPool,
     ForwardForward,
     Goodness,
@@ -163,6 +165,31 @@ def test_a_plateau_scheduler_waits_for_its_metric(command: Command) -> None:
     cli = command("fit", "--config", file, "--model.optimizer=SGD", "--model.optimizer.lr=0.1")
     assert isinstance(cli.trainer.lr_scheduler_configs[0].scheduler.by_block["block00"], ReduceLROnPlateau)
     assert [group["lr"] for group in cli.model.local_optimizers.param_groups] == pytest.approx([0.001, 0.001])
+
+
+@pytest.mark.parametrize(
+    ("given", "names"), [("[1, 2]", ["block00", "block01-02"]), ("2", ["block00-01", "block02"]), ("last", None)]
+)
+def test_segments_by_name_number_and_lengths(command: Command, given: str, names: list[str] | None) -> None:
+    widths = "--model.widths=[16, 12, 8]"
+    cli = command("fit", MODEL[0], widths, *TINY, f"--model.segments={given}", "--trainer.limit_train_batches=2")
+    assert list(cli.model.local_optimizers.by_block) == (names or cli.model.network.names)
+    checkpoint = cli.trainer.checkpoint_callback.best_model_path
+    again = ForwardForward.load_from_checkpoint(checkpoint)
+    assert again.segments == cli.model.segments == yaml.safe_load(given)
+    assert [block.goodness is None for block in again.blocks] == [block.goodness is None for block in cli.model.blocks]
+
+
+def test_a_credit_by_name(command: Command) -> None:
+    network = part("lightning_ff.MLP", inputs=64, widths=[12, 8], num_classes=10)
+    init_args = {"model": network, "cuts": 3, "credit": part("ActivationRelaxation", rate=0.25, steps=4)}
+    config = {"model": part("Backprop", **init_args), "data": "Digits", "trainer": {"max_epochs": 1}}
+    Path("credit.yaml").write_text(yaml.safe_dump(config))
+    credit = command("fit", "--config", "credit.yaml", "--trainer.limit_train_batches=2").model.credit
+    assert isinstance(credit, ActivationRelaxation)
+    assert (credit.rate, credit.steps, credit.order) == (0.25, 4, "top-down")
+    (checkpoint,) = Path().rglob("last.ckpt")
+    assert repr(Backprop.load_from_checkpoint(checkpoint).credit) == repr(credit)
 
 
 def test_number_of_classes_and_shape_come_from_the_data(command: Command, own_parts: str) -> None:
