@@ -103,7 +103,7 @@ PARTS = [
     LastReadout(),
     MeanReadout(blocks=[0, -1], softmax=True),
     IntervalReadout(softmax=True),
-    LinearReadout(skip_first=False, view="positive"),
+    LinearReadout(skip_first=False, view="positive", blocks=[-1], pool=2),
     Normalize("l2", eps=0.1),
     nn.Dropout(0.3),
 ]

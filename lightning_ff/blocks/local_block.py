@@ -157,7 +157,7 @@ class LocalBlock(nn.Module):
 
     @torch.no_grad()
     def observe(self, h: Tensor, target: Target) -> None:
-        """Give a fitted goodness an activation of a training batch, see :meth:`Goodness.observe`."""
+        """Give a fitted goodness an activation of a training batch, see `Goodness.observe`."""
         assert self.goodness is not None
         with _without_autocast(h):
             self.goodness.observe(self._measured(h.detach()), self.target(target))

@@ -73,9 +73,7 @@ class Backprop(CutNetworkLearner):
         ]
         blocks = [*inner, LocalBlock(last.layers, OutputGoodness(), objective, recompute=recompute, title=last.title)]
         one = _segments(kwargs)
-        super().__init__(
-            net, blocks, input_shape, num_classes, None, frozen, channels_last, segments=segments, **kwargs
-        )
+        super().__init__(net, blocks, input_shape, num_classes, None, frozen, channels_last, segments=one, **kwargs)
 
 
 def _segments(arguments: dict[str, Any]) -> Objective:

@@ -112,7 +112,7 @@ def last_blocks(segments: Any, count: int) -> set[int]:
 
 
 def make_segments(network: LocalNetwork, segments: Segments) -> list[Segment]:
-    """All segments of a network, see :class:`Segmentation`."""
+    """All segments of a network, see :class:`~lightning_ff.sweep.Segmentation`."""
     return Segmentation(network, segments).every
 
 

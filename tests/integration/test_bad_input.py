@@ -55,7 +55,7 @@ class Column(Goodness):
 
     @override
     def forward(self, h: Tensor) -> Tensor:
-        return h.square().mean(1, keepdim=True)
+        return h.square().mean(1)[:, None, None]
 
 
 LEARNER: dict[str, Bad] = {
@@ -105,7 +105,7 @@ LEARNER: dict[str, Bad] = {
     "blocks no list": made("blocks=3 is a int", "give a list of modules", blocks=3, error=TypeError),
     "negatives by name": made("negatives='WrongLabel'", "as WrongLabel()", negatives="WrongLabel", error=TypeError),
     "augment no module": made("augment=", "give a module, such as RandomShift(1)", augment=torch.flip, error=TypeError),
-    "goodness (N, 1)": made("goodness=Column()", "to (2, 1): pair mode needs (2,)", goodness=Column()),
+    "goodness (N, 1, 1)": made("goodness=Column()", "to (2, 1, 1): pair mode needs (2,)", goodness=Column()),
     "in place at the head": made(
         "block01 changes its input in place", "nn.ReLU(inplace=False)", blocks=[layer(), nn.ReLU(inplace=True)]
     ),
