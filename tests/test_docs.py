@@ -95,6 +95,18 @@ def test_own_parts_train_alike_from_python_and_from_yaml(run: Run, tmp_path: Pat
         assert loaded.blocks[0].terms[0].weight == 0.001
 
 
+def test_a_fitted_goodness_needs_one_epoch(run: Run) -> None:
+    ran = run("closed_form.py")
+    assert ran["trainer"].callback_metrics["val/acc"] > 0.95
+    assert ran["trainer"].optimizers[0].param_groups == []
+
+
+def test_blocks_that_reconstruct_their_inputs(run: Run) -> None:
+    ran = run("reconstruction.py")
+    assert ran["trainer"].callback_metrics["val/acc"] > 0.85
+    assert all(block.goodness is None and block.loss is None for block in ran["model"].blocks)
+
+
 def test_own_method(run: Run, tmp_path: Path) -> None:
     cli = fit("--config", str(EXAMPLES / "my_method.yaml"), "--model.alpha", "2")
     assert type(cli.model).__name__ == "ConvForwardForward"
