@@ -36,7 +36,7 @@ class Credit(nn.Module):
 
     Attributes:
         local: Whether a segment learns without the others. Otherwise all blocks are in one process, all segments learn
-            in every batch and are single blocks that hand on one tensor, and only the last block needs an objective.
+            in every batch and are single blocks that hand on one tensor, and only the last block's loss is used.
     """
 
     local: bool = True

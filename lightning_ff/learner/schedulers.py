@@ -81,7 +81,8 @@ def _length(trainer: Trainer, at_most: float, accumulate: int, interval: Interva
 def learning(sweep: Sweep) -> list[str]:
     """Names of the optimizers that step in this epoch: a scheduler counts only its own block's epochs and steps."""
     segments = [segment for segment in sweep.segments if sweep.schedule.learns(segment, sweep.epoch)]
-    return [name for segment in segments for name in sweep.names(segment)] + ["readout"] * sweep.reads_out
+    names = dict.fromkeys(name for segment in segments for name in sweep.names(segment))  # segments may overlap
+    return [*names] + ["readout"] * sweep.reads_out
 
 
 def step_after_batch(trainer: Trainer, sweep: Sweep, updates: bool) -> None:

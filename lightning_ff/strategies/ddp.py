@@ -89,10 +89,9 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
     @override
     def reduce_gradients(self, names: Sequence[str]) -> None:
         """Launch the all-reduce of the gradients of these optimizers' blocks."""
-        learner = self.learner
+        optimizers, unused = self.learner.local_optimizers, self.learner.sweep.unused
         for name in names if self.replicas > 1 else ():
-            parameters = learner.local_optimizers.parameters(name)
-            self._reduce(name, [p for p in parameters if p.requires_grad and id(p) not in learner.sweep.unused])
+            self._reduce(name, [p for p in optimizers.parameters(name) if p.requires_grad and id(p) not in unused])
 
     def _reduce(self, name: str, parameters: list[Tensor]) -> None:
         """Launch the all-reduce of a block's gradients, and of its running statistics."""

@@ -44,6 +44,7 @@ class Segmentation:
     def __init__(self, network: LocalNetwork, segments: Segments, one_loss: bool = False) -> None:
         check_segments(segments, len(network.blocks))
         self.whole = segments in ("sum_of_losses", "loss_of_sum", "last")
+        self._one_loss = one_loss
         self._sums = segments in ("sum_of_losses", "loss_of_sum")
         self._own_optimizers = not isinstance(segments, str)
         self._phases: list[list[Segment]] = []
@@ -65,6 +66,8 @@ class Segmentation:
         if self._sums:
             return [set()]
         inner = [[network.stack[k] for s in phase for k in s.blocks[:-1]] for phase in self._phases]
+        if self._one_loss:
+            inner = [network.stack[:-1]]
         parts = [[part for block in phase for part in (block.goodness, block.loss) if part] for phase in inner]
         return [{id(p) for part in phase for p in part.parameters()} for phase in parts]
 
@@ -116,8 +119,14 @@ def make_segments(network: LocalNetwork, segments: Segments) -> list[Segment]:
     return Segmentation(network, segments).every
 
 
-def make_loss(network: LocalNetwork, segments: Segments) -> JointLoss:
-    """Loss function of a segment: maps blocks, their goodness and the target to a scalar, or None without a loss."""
+def make_loss(network: LocalNetwork, segments: Segments, one_loss: bool = False) -> JointLoss:
+    """Loss function of a segment: maps blocks, their goodness and the target to a scalar, or None without a loss.
+
+    With `one_loss`, only the last block of the network has one.
+    """
+    if one_loss:
+        last = network.stack[-1]
+        return lambda blocks, goodness, target: _last_loss(blocks, goodness, target) if blocks[-1] is last else None
     if segments == "loss_of_sum":
         return _loss_of_sum(network)
     return _sum_of_losses if segments == "sum_of_losses" else _last_loss

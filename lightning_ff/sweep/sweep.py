@@ -95,7 +95,7 @@ class Sweep:
         check_schedule(schedule, store, self.segmentation)
         self.network = network
         self.optimizers = optimizers
-        self.loss = make_loss(network, segments)
+        self.loss = make_loss(network, segments, not self.credit.local)
         self._blocks = network.stack
         self._optimizer_of = {k: optimizers.owner(block) for k, block in enumerate(network.stack)}
         self._names = [self._names_of(segment.blocks) for segment in self.segments]

@@ -33,10 +33,12 @@ from lightning_ff import (
     Sweep,
 )
 from lightning_ff.optim import make_optimizers
-from tests.strategies.runs import BATCH, CLASSES, SHAPE, STEPS, Pipeline, Shares, difference, trained
+from tests.strategies.runs import ADAMW, BATCH, CLASSES, SHAPE, STEPS, Pipeline, Shares, difference, trained
+from tests.strategies.runs import learner as run_learner
 from tests.sweep.parts import SGD, resumes_exactly
 
 IMAGES, LABEL = (tensor for tensor in Shares().samples.tensors[:2])
+GLOO = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
 EXACT = partial(ActivationRelaxation, rate=1.0, steps=1)
 
 
@@ -88,6 +90,17 @@ def test_the_pass_before_leaves_everything_as_it_was(net: Any) -> None:
 
 def test_summed_backward() -> None:
     assert difference(trained(learner(), 1), trained(learner(EXACT(), backward="summed"), 1)) == 0.0
+
+
+@pytest.mark.parametrize("mode", ["pair", "class"])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=GLOO)])
+def test_losses_of_the_other_blocks_are_not_used(mode: str, processes: int) -> None:
+    """As in the control: auxiliary heads stay as they are."""
+    kwargs: dict[str, Any] = {"optimizer": ADAMW}
+    if mode == "class":
+        kwargs["readout"] = LastReadout()
+    control = trained(run_learner(mode, segments="last", **kwargs), processes)
+    assert difference(control, trained(run_learner(mode, credit=EXACT(), **kwargs), processes)) == 0.0
 
 
 def by_hand(net: LocalNetwork, x: Tensor, y: Tensor, credit: ActivationRelaxation) -> list[Tensor]:
@@ -189,14 +202,14 @@ def test_resumes_exactly(step: int, tmp_path: Path) -> None:
     resumes_exactly(lambda: learner(ActivationRelaxation(0.5, 3), net=net), tmp_path / "saved.ckpt", step)
 
 
-@pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
+@GLOO
 def test_two_processes_equal_one() -> None:
     relaxed = partial(learner, ActivationRelaxation(0.5, 4))
     one, two = (trained(relaxed(), processes, torch.float64) for processes in (1, 2))
     assert difference(one, two) < 1e-9
 
 
-@pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
+@GLOO
 def test_a_pipeline_refuses_it() -> None:
     with pytest.raises(Exception, match=r"credit=ActivationRelaxation.* looks at all blocks .* use strategy='ff_ddp'"):
         trained(learner(EXACT()), 2, strategy=Pipeline())

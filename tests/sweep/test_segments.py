@@ -122,6 +122,15 @@ def test_overlapping_pairs_alternate(terms: bool) -> None:
     assert list(model.local_optimizers.by_block) == model.network.names
 
 
+@pytest.mark.parametrize(("segments", "rates"), [("overlapping", 5), ([2, 3], 2)])
+def test_schedulers_step_once_for_each_optimizer(segments: Any, rates: int) -> None:
+    decay = partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5)
+    model = learner(segments, scheduler=decay, scheduler_interval="step")
+    trained(model, 1, limit_train_batches=3)
+    found = [group["lr"] for group in model.local_optimizers.param_groups]
+    assert found == pytest.approx([0.1 * 0.5**3] * rates)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
 def test_overlapping_pairs_hold_every_block_in_every_batch(count: int) -> None:
     found = Segmentation(network(count=count), "overlapping")
