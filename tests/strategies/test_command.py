@@ -16,7 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.strategies.runs import EXAMPLE, accuracy, last_weights, one_thread, printed
+from tests.strategies.runs import EXAMPLE, accuracy, difference, last_weights, one_thread, printed
 
 PYTHON = sys.executable
 STRATEGIES = {
@@ -53,8 +53,7 @@ def test_two_processes_reach_the_accuracy_of_one(strategy: str, alone: float) ->
     output = finished(*RUN, *STRATEGIES[strategy])
     assert accuracy(output) == pytest.approx(alone, abs=0.01 if strategy != "ff_pipeline" else 1e-9)
     logs = Path("logs/digits/version_0")
-    made = json.loads((logs / "run.json").read_text())
-    assert (made["processes"], made["end"] > made["start"]) == (2, True)
+    assert json.loads((logs / "run.json").read_text())["processes"] == 2
     one = ("--trainer.strategy=auto", "--trainer.devices=1", f"--ckpt_path={logs / 'checkpoints/last.ckpt'}")
     tested = printed("-m", "lightning_ff", "test", f"--config={logs / 'config.yaml'}", *one)
     assert accuracy(tested) == pytest.approx(accuracy(output), abs=1e-6)
@@ -63,12 +62,10 @@ def test_two_processes_reach_the_accuracy_of_one(strategy: str, alone: float) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_new_interpreters_do_what_forked_ones_do(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    outputs = [finished(*RUN, *STRATEGIES[strategy])]
+    forked = accuracy(finished(*RUN, *STRATEGIES[strategy]))
     monkeypatch.setattr(sys, "executable", PYTHON)
-    outputs.append(finished(*RUN, *STRATEGIES[strategy]))
-    one, two = (last_weights(version) for version in (0, 1))
-    assert accuracy(outputs[0]) == accuracy(outputs[1])
-    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    assert accuracy(finished(*RUN, *STRATEGIES[strategy])) == forked
+    assert difference(last_weights(0), last_weights(1)) == 0.0
 
 
 @pytest.mark.parametrize("strategy", ["ff_ddp", "ff_pipeline"])
