@@ -177,7 +177,7 @@ def _check_objectives(network: LocalNetwork, segments: Segments, every: Sequence
         if from_terms or block.fitted or (block.goodness is not None and block.loss is not None):
             continue
         missing = "goodness" if block.goodness is None else "loss"
+        instead = "" if segments == "loss_of_sum" else ", or terms alone"
         raise ValueError(
-            f"{network.names[k]} has {missing}=None, which segments={segments!r} needs: give the block one, or terms "
-            "alone"
+            f"{network.names[k]} has {missing}=None, which segments={segments!r} needs: give the block one{instead}"
         )
