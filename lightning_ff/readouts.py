@@ -120,7 +120,7 @@ class MeanReadout(Readout):
         softmax: Average the softmax over the classes, so that every block has the same weight.
 
     Raises:
-        ValueError: an index is out of range, or there is none.
+        ValueError: an index is out of range or given twice, or there is none.
         TypeError: blocks is not a list of integers, or softmax is not a bool.
 
     Example::
@@ -216,7 +216,8 @@ class LinearReadout(Readout):
         pool: Maps `(N, C, H, W)` are averaged to `pool` x `pool` positions; None leaves them as they are.
 
     Raises:
-        ValueError: view is not one of these, an index is out of range, or `pool` is below 1 or there are no maps.
+        ValueError: view is not one of these, an index is out of range or given twice, or `pool` is below 1 or there are
+            no maps.
         TypeError: skip_first is not a bool, blocks not a list of integers, or pool not an integer.
 
     Example::
@@ -288,7 +289,9 @@ def _check_blocks(blocks: Sequence[int] | None) -> None:
 
 
 def _check_range(blocks: Sequence[int] | None, count: int) -> None:
-    """Check that indices are those of blocks."""
+    """Check that indices are those of blocks, each once."""
     for k in blocks or []:
         if not -count <= k < count:
             raise ValueError(f"blocks={blocks}: there is no block {k} among {count}")
+    if blocks and len({k % count for k in blocks}) < len(blocks):
+        raise ValueError(f"blocks={blocks} names one of {count} blocks twice: name each once")

@@ -15,7 +15,7 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, se
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau, StepLR
 
-from lightning_ff.optim import BlockOptimizers, BlockSchedulers, CosineToEnd
+from lightning_ff.optim import BlockOptimizers, BlockSchedulers, CosineToEnd, make_optimizers
 
 Factory = Callable[[Any], Optimizer]
 
@@ -343,3 +343,28 @@ def test_a_resumed_run_may_be_longer() -> None:
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         cosine(**{"total": 5, **arguments})
+
+
+@pytest.mark.parametrize("dampening", [0.0, 0.4])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_fused_momentum_of_weights_that_get_their_gradient_later(dampening: float, nesterov: bool) -> None:
+    if nesterov and dampening:
+        pytest.skip("torch refuses them together")
+    rates: Any = {"lr": 0.1, "momentum": 0.9, "dampening": dampening, "nesterov": nesterov}
+    ours, plain = layers(), layers()
+    facade = make_optimizers({"all": ours}, lambda p: SGD(p, **rates))
+    reference = SGD(plain.parameters(), **rates, foreach=False)
+    (inner,) = facade.by_block.values()
+    assert bool(inner.param_groups[0].get("fused")) == (dampening == 0)
+    for step in range(4):
+        for net in (ours, plain):
+            for k, layer in enumerate(net):
+                if k <= step:
+                    layer(torch.ones(2, 4) * (k + 1)).square().sum().backward()
+        facade.step()
+        reference.step()
+        assert set(inner.state) == set(list(ours.parameters())[: 2 * (step + 1)])
+        for optimizer in (facade, reference):
+            optimizer.zero_grad()
+        for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(a, b)

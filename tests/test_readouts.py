@@ -181,7 +181,9 @@ def test_the_mean_of_all_blocks_or_of_some(softmax: bool) -> None:
     assert some.block_scores(scores) == scores
 
 
-@pytest.mark.parametrize(("blocks", "message"), [([], r"blocks=\[\]"), ([3], "no block 3 among 3"), ([-4], "block -4")])
+@pytest.mark.parametrize(
+    ("blocks", "message"), [([], r"blocks=\[\]"), ([3], "no block 3 among 3"), ([-4], "block -4"), ([0, 0], "twice")]
+)
 def test_a_mean_of_blocks_that_are_not_there(blocks: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MeanReadout(blocks=blocks).build(SHAPES, 4)
@@ -229,3 +231,51 @@ def test_an_infinite_goodness_outside_of_the_interval_does_no_harm() -> None:
     readout.share.copy_(torch.tensor([0.0, 1.0]))
     scores = [torch.tensor([[torch.inf, 1.0]]), torch.tensor([[1.0, 2.0]])]
     assert torch.equal(readout(scores), scores[1])
+
+
+MAPS = [torch.Size((2, 4, 4)), torch.Size((3, 5, 5)), torch.Size((6,))]
+
+
+def test_some_blocks_with_pooled_maps() -> None:
+    """`blocks` is used whatever `skip_first` says; maps are averaged, vectors stay."""
+    readout = LinearReadout(skip_first=True, blocks=[-1, 0], pool=2)
+    readout.build(MAPS, 4)
+    h = features(shapes=MAPS)
+    last, zero = linears(readout)
+    pooled = nn.functional.adaptive_avg_pool2d(h[0], 2).flatten(1)
+    expected = h[2] @ last.weight.T + last.bias + pooled @ zero.weight.T
+    assert zero.bias is None
+    torch.testing.assert_close(readout(h), expected)
+    assert readout.indices == [2, 0]
+    assert len(readout.block_scores(h)) == 2
+
+
+def test_a_readout_of_some_blocks_learns_as_plain_torch() -> None:
+    readout, label = LinearReadout(blocks=[1], pool=1), torch.tensor([0, 1, 2, 3, 0, 1])
+    readout.build(MAPS, 4)
+    plain = nn.Linear(3, 4)
+    plain.load_state_dict(linears(readout)[0].state_dict())
+    h = features(shapes=MAPS)
+    optimizers = [torch.optim.SGD(module.parameters(), lr=0.5) for module in (readout, plain)]
+    for _ in range(3):
+        for optimizer, scores in zip(optimizers, (readout(h), plain(h[1].mean((2, 3)))), strict=True):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(scores, label).backward()
+            optimizer.step()
+    torch.testing.assert_close(linears(readout)[0].weight, plain.weight)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"pool": 0}, ValueError, "pool=0: must be at least 1"),
+        ({"pool": True}, TypeError, "pool=True is a bool"),
+        ({"pool": 1, "blocks": [2]}, ValueError, r"pool=1 averages maps .* and no block in use has one: leave it out"),
+        ({"blocks": [3]}, ValueError, "there is no block 3 among 3"),
+        ({"blocks": [0, -3]}, ValueError, r"blocks=\[0, -3\] names one of 3 blocks twice: name each once"),
+        ({"blocks": []}, ValueError, r"blocks=\[\]: name at least one block"),
+    ],
+)
+def test_bad_blocks_and_pools(arguments: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        LinearReadout(**arguments).build(MAPS, 4)

@@ -42,7 +42,13 @@ class Credit(nn.Module):
     local: bool = True
 
     def prepare(self, network: LocalNetwork, x: Activation, target: Target) -> None:
-        """Called before a sweep if not `local`, with the first block's input; blocks are in the mode of the sweep."""
+        """Called without gradients before a sweep if not `local`; blocks are in the mode of the sweep.
+
+        Args:
+            network: The network.
+            x: The first block's input.
+            target: What the batch is learned from.
+        """
 
     def input(self, block: int, x: Activation) -> Activation:
         """Input of the block with this index, the first of its segment, in place of the output of the one before."""

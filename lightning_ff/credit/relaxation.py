@@ -43,8 +43,8 @@ class ActivationRelaxation(Credit):
     """Activation relaxation (Millidge et al., arXiv 2009.05359): backprop's gradients as a fixed point.
 
     A forward pass gives every block's output h_k. With the derivatives kept at that pass, the signals relax by
-    `s_k <- s_k - rate (s_k - J_(k+1)^T s_(k+1))`, where `s_K` is the gradient of the last block's loss (eq. 7). Block k
-    then learns from `<h_k, s_k>`, at its own input. Where the relaxation has converged, `0 < rate < 2`, the gradients
+    `s_k <- s_k - rate (s_k - J_(k+1)^T s_(k+1))`, where `s_K` is the gradient of the last block's loss. Block k then
+    learns from `<h_k, s_k>`, at its own input. Where the relaxation has converged, `0 < rate < 2`, the gradients
     are those of `segments="last"`; after too few steps the signals of early blocks are too small. It needs the memory
     of backprop and one more forward pass, and `steps` passes back. Terms of any block are part of the loss.
 
@@ -129,7 +129,8 @@ def _links(network: LocalNetwork, x: Activation, target: Target, lowest: int) ->
         leaf = first(h).detach().requires_grad_(k > lowest)
         x = network.stack[k - 1].hand_over(leaf) if k else x
         last = k == len(network.blocks) - 1
-        h, goodness = block(x, positives, measure=last)
+        with torch.set_grad_enabled(k > lowest):
+            h, goodness = block(x, positives, measure=last)
         if k > lowest:
             own = block.own_loss(goodness, target) if last else None
             losses = [*([] if own is None else [own]), *block.term_losses(first(x), first(h), target)]

@@ -357,8 +357,7 @@ class LocalLearner(LightningModule):
         if trainer.state.fn == "fit":
             if self.negatives is not self.sampling.own:  # set by a callback in an earlier fit
                 self.sampling.reset()
-            segments = len(self.segmentation.of(0))
-            checks.check_trainer(trainer, self.backward_mode, self.step_mode, segments)
+            checks.check_trainer(trainer, self.backward_mode, self.step_mode, len(self.segmentation.every))
 
     @override
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

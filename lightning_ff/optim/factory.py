@@ -101,7 +101,7 @@ def _fuse(optimizer: Optimizer) -> Optimizer:
     for group in optimizer.param_groups if type(optimizer) in _FUSED_OPTIMIZERS else []:
         open_choice = group.get("fused", False) is None and group.get("foreach") is None
         if open_choice and all(_fusible(p) for p in group["params"]) and not _is_sharded_sgd(optimizer):
-            group["fused"] = not group.get("differentiable", False)
+            group["fused"] = not (group.get("differentiable") or group.get("dampening"))
             if group["fused"] and group.get("momentum"):
                 optimizer.register_step_pre_hook(_start_momentum)
     return optimizer
@@ -110,10 +110,12 @@ def _fuse(optimizer: Optimizer) -> Optimizer:
 def _start_momentum(optimizer: Optimizer, *_: object) -> None:
     """Create the momentum of weights that get a gradient after others did, for which torch's fused SGD fails."""
     for group in optimizer.param_groups:
-        late = [p for p in group["params"] if p.grad is not None and "momentum_buffer" not in optimizer.state[p]]
-        if len(late) < len(group["params"]) and any("momentum_buffer" in optimizer.state[p] for p in group["params"]):
-            for p in late:  # the first step moves by the gradient itself
-                optimizer.state[p]["momentum_buffer"] = p.grad * (group["dampening"] / group["momentum"])
+        started = [p for p in group["params"] if "momentum_buffer" in optimizer.state.get(p, {})]
+        late = [
+            p for p in group["params"] if p.grad is not None and "momentum_buffer" not in optimizer.state.get(p, {})
+        ]
+        for p in late if started else []:  # then the first step moves by the gradient itself
+            optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
 
 
 def _is_sharded_sgd(optimizer: Optimizer) -> bool:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from typing import Any
-
-from torch import nn
 
 from lightning_ff.credit import Credit
 from lightning_ff.network import LocalNetwork
@@ -45,20 +42,24 @@ def check_credit(
             )
 
 
-def check_owners(owners: Mapping[str, nn.Module], optimizers: BlockOptimizers) -> None:
+def check_owners(network: LocalNetwork, segmentation: Segmentation, optimizers: BlockOptimizers) -> None:
     """Check that optimizers belong to the blocks or segments, and the readout, of a network.
 
     Raises:
         TypeError: they are no :class:`~lightning_ff.BlockOptimizers`.
         ValueError: one of them has the name or the parameters of something else.
     """
-    remedy = "make them by make_optimizers(network.owners, ...)"
+    owners = segmentation.owners(network)
+    made = (
+        "network.owners" if list(owners) == list(network.owners) else "Segmentation(network, segments).owners(network)"
+    )
+    remedy = f"make them by make_optimizers({made}, ...)"
     if not isinstance(optimizers, BlockOptimizers):
         raise TypeError(f"optimizers is a {type(optimizers).__name__}: {remedy}")
     for name in optimizers.by_block:
         own = {id(p) for p in owners[name].parameters()} if name in owners else set()
         if not all(id(p) in own for p in optimizers.parameters(name)):
-            raise ValueError(f"optimizers: {name!r} has parameters that are not of that block of the network; {remedy}")
+            raise ValueError(f"optimizers: {name!r} has parameters that are not of a block of that name; {remedy}")
 
 
 def check_schedule(schedule: Schedule | None, store: KeptOutputs | None, segmentation: Segmentation) -> None:

@@ -68,7 +68,9 @@ class Segmentation:
         inner = [[network.stack[k] for s in phase for k in s.blocks[:-1]] for phase in self._phases]
         if self._one_loss:
             inner = [network.stack[:-1]]
-        parts = [[part for block in phase for part in (block.goodness, block.loss) if part] for phase in inner]
+        parts = [
+            [part for block in phase for part in (block.goodness, block.loss) if part is not None] for phase in inner
+        ]
         return [{id(p) for part in phase for p in part.parameters()} for phase in parts]
 
     def owners(self, network: LocalNetwork) -> dict[str, nn.Module]:

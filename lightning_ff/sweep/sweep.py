@@ -37,7 +37,8 @@ class Sweep:
 
     Args:
         network: The network; `network.stage` has the blocks of this process.
-        optimizers: One optimizer per block, by the block's name.
+        optimizers: One optimizer per block, made from `network.owners`; for a list or number of segments one per
+            segment, made from `Segmentation(network, segments).owners(network)`.
         segments: What is differentiated, see :class:`~lightning_ff.LocalLearner`.
         schedule: Which segments learn in which epoch; None is all in every epoch.
         store: Keeps outputs of frozen blocks; None computes them again for every batch.
@@ -91,7 +92,7 @@ class Sweep:
         self.credit = Credit() if credit is None else credit
         check_credit(self.credit, network, segments, schedule, refresh_output)
         self.segmentation = Segmentation(network, segments, not self.credit.local)
-        check_owners(self.segmentation.owners(network), optimizers)
+        check_owners(network, self.segmentation, optimizers)
         check_schedule(schedule, store, self.segmentation)
         self.network = network
         self.optimizers = optimizers

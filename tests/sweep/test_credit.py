@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,7 +31,7 @@ from lightning_ff import (
     PeerNormalization,
     Sweep,
 )
-from lightning_ff.optim import make_optimizers
+from lightning_ff.optim import BlockOptimizers, make_optimizers
 from tests.strategies.runs import ADAMW, BATCH, CLASSES, SHAPE, STEPS, Pipeline, Shares, difference, trained
 from tests.strategies.runs import learner as run_learner
 from tests.sweep.parts import SGD, resumes_exactly
@@ -323,5 +322,6 @@ def test_a_loss_scale_is_refused() -> None:
     optimizers = make_optimizers(model.network.owners, SGD)
     with pytest.raises(ValueError, match=r"the signals of ActivationRelaxation.* use precision='bf16-mixed'"):
         check_scaling(Half16(), model.credit, optimizers)  # type: ignore[arg-type]
-    assert isinstance(Trainer(logger=False, enable_checkpointing=False, accelerator="cpu"), Trainer)
     check_scaling(Half16(), Credit(), optimizers)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no block learns by gradients, so nothing is scaled: use precision='bf16"):
+        check_scaling(Half16(), Credit(), BlockOptimizers({}))  # type: ignore[arg-type]

@@ -106,6 +106,15 @@ def test_resumes_exactly(learns: bool, step: int, tmp_path: Path) -> None:
     assert (float(saved["network.blocks.1.goodness.gram"].abs().max()) > 0) == (step % STEPS > 0)
 
 
+def test_sums_of_an_epoch_that_was_cut_short_do_not_count_in_the_next_fit() -> None:
+    model = learner()
+    trained(model, 1, max_epochs=5, max_steps=STEPS // 2)
+    assert float(model.state_dict()["network.blocks.1.goodness.gram"].abs().max()) > 0
+    trained(model.train(), 1, max_epochs=1)
+    for weight, rows in zip(solved(model), features(), strict=True):
+        assert (weight - plain_ridge(rows, LABEL)).abs().max() < 1e-5
+
+
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
 @pytest.mark.parametrize("strategy", [None, Pipeline])
 @pytest.mark.parametrize("learns", [False, True])

@@ -93,9 +93,29 @@ def test_scores_and_metrics_are_those_of_the_mean() -> None:
     assert [block.loss.alpha for block in model.blocks] == [4.0, 4.0]  # type: ignore[union-attr]
 
 
-def test_all_controls_take_local_values() -> None:
-    for segments in ("sum_of_losses", "loss_of_sum", "last"):
-        assert isinstance(trained(local_learner(segments=segments), 1, limit_train_batches=2), dict)
+@pytest.mark.parametrize("segments", ["sum_of_losses", "loss_of_sum", "last"])
+def test_all_controls_take_local_values(segments: Any) -> None:
+    """One loss for the network: on local values, or on the sum over blocks of their means."""
+    network = nn.Sequential(*convolutions())
+    optimizer, labels = SGD(network.parameters()), PixelOverlay(on_value=1.0)
+    labels.build(CLASSES, SHAPE)
+    for x, y, i in zip(IMAGES.split(BATCH), LABEL.split(BATCH), INDEX.split(BATCH), strict=True):
+        h = torch.cat((labels(x, y), labels(x, wrong_labels(y, CLASSES, i, seed=0, epoch=0))))
+        goodness = []
+        for layer in network:
+            h = layer(h)
+            goodness.append((h**2).mean(1).flatten(1))
+        if segments == "loss_of_sum":
+            goodness = [sum(g.mean(1) for g in goodness)]  # type: ignore[list-item, misc]
+        used = goodness[-1:] if segments == "last" else goodness
+        losses = [F.softplus(-4 * (positive - negative)).mean() for positive, negative in (g.chunk(2) for g in used)]
+        optimizer.zero_grad()
+        torch.stack(losses).sum().backward()
+        optimizer.step()
+    model = local_learner(segments=segments)
+    trained(model, 1)
+    for ours, theirs in zip(model.network.blocks.parameters(), network.parameters(), strict=True):
+        assert (ours - theirs).abs().max() < 1e-5
 
 
 def test_losses_of_values_in_rows_and_alone() -> None:

@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
+from torch.multiprocessing import ProcessRaisedException
 from torch.nn import functional as F
 
 from lightning_ff import (
     CrossEntropy,
     ForwardForward,
     GreedySchedule,
+    Labels,
     LinearGoodness,
     LocalBlock,
     LocalLearner,
@@ -23,8 +26,10 @@ from lightning_ff import (
     MeanReadout,
     ScalableForwardForward,
     SumReadout,
+    Sweep,
     WindowSchedule,
 )
+from lightning_ff.optim import make_optimizers
 from lightning_ff.sweep import Segmentation
 from tests.strategies.runs import BATCH, CLASSES, SHAPE, Pipeline, Shares, difference, trained
 from tests.sweep.parts import SGD, Reconstruction, Recorded, encoders, resumes_exactly
@@ -92,6 +97,32 @@ def test_equals_plain_torch(segments: Any, groups: list[list[int]], names: list[
     assert [group["name"] for group in model.local_optimizers.param_groups] == names
     logged = {name for name in model.trainer.callback_metrics if name.startswith("train/loss/")}
     assert logged == {f"train/loss/{name}" for name in names}
+
+
+def test_without_a_trainer() -> None:
+    under, alone = learner([2, 3], True), network(True)
+    owners = Segmentation(alone, [2, 3]).owners(alone)
+    sweep = Sweep(alone, make_optimizers(owners, SGD), segments=[2, 3])
+    for x, y in zip(IMAGES.split(BATCH), LABEL.split(BATCH), strict=True):
+        result = sweep(alone.normalize(x), Labels(y))
+    assert list(result.losses) == ["block00-01", "block02-04"]
+    trained(under, 1)
+    assert difference(under.network.state_dict(), alone.state_dict()) == 0.0
+
+
+def test_optimizers_of_blocks_do_not_fit_listed_segments() -> None:
+    net = network()
+    message = r"make them by make_optimizers\(Segmentation\(network, segments\).owners\(network\), ...\)"
+    with pytest.raises(ValueError, match=message):
+        Sweep(net, make_optimizers(net.owners, SGD), segments=[2, 3])
+
+
+@pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
+def test_overlapping_segments_of_two_blocks_need_our_strategies() -> None:
+    """Even batches have one segment, odd ones two."""
+    plain = DDPStrategy(start_method="fork", process_group_backend="gloo")
+    with pytest.raises(ProcessRaisedException, match="strategy='ff_ddp', which reduces each block's"):
+        trained(LocalLearner(network(count=2), segments="overlapping", optimizer=SGD), 2, strategy=plain)
 
 
 @pytest.mark.parametrize("variant", [{"backward": "summed"}, {"step": "block"}, {"accumulate_grad_batches": 1}])
@@ -242,4 +273,6 @@ def test_methods_measure_the_last_block_of_a_segment_alone() -> None:
     x = torch.rand(3, *SHAPE)
     first, second, _ = sff.network.scores(x)
     assert torch.allclose(sff(x), (first + second) / 2)
-    assert isinstance(trained(sff, 1), dict)
+    start = {name: value.clone() for name, value in sff.named_parameters()}
+    trained(sff, 1)
+    assert not [name for name, value in sff.named_parameters() if torch.equal(value, start[name])]

@@ -93,6 +93,8 @@ def test_predict_and_deploy() -> None:
     deployed = model.deploy()
     assert torch.equal(deployed(x), model(x))
     assert not list(deployed.blocks[0].terms)  # type: ignore[union-attr, index]
+    exported = torch.export.export(deployed, (x,)).module()
+    torch.testing.assert_close(exported(x), model(x))
 
 
 def test_metrics_of_each_block_that_is_read_out() -> None:
