@@ -69,6 +69,31 @@ def disable_distributed_sampler(trainer: Trainer) -> None:
     trainer._accelerator_connector.use_distributed_sampler = False
 
 
+def complete_batch(checkpoint: dict[str, Any]) -> bool:
+    """Count the batch at whose end a checkpoint was saved as completed; returns whether it was not.
+
+    Lightning counts it after it is saved. Resumed from such a checkpoint, it would skip a validation that is due, and
+    the end of an epoch.
+    """
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    counts = [progress["total"], progress["current"]]
+    uncounted = any(each["completed"] < each["processed"] for each in counts)
+    for each in counts:
+        each["completed"] = each["processed"]
+    return uncounted
+
+
+def begin_at_end_of_batch(trainer: Trainer) -> None:
+    """Begin a resumed run with the end of the batch at which it was saved: validation, and the end of the epoch."""
+    loop = trainer.fit_loop.epoch_loop
+    loop.advance = partial(_skip_once, loop)  # type: ignore[method-assign]
+
+
+def _skip_once(loop: Any, *arguments: Any) -> None:
+    del loop.advance
+    loop.restarting = False
+
+
 def restart_epoch(trainer: Trainer) -> None:
     """Restart the epoch of a run that was resumed in the middle of it."""
     loop = trainer.fit_loop.epoch_loop

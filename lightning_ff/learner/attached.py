@@ -17,7 +17,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from lightning_ff._lightning import callbacks_of, datamodule_of, resumes_in_epoch, trainer_of
+from lightning_ff._lightning import (
+    begin_at_end_of_batch,
+    callbacks_of,
+    complete_batch,
+    datamodule_of,
+    resumes_in_epoch,
+    trainer_of,
+)
 from lightning_ff.learner import checks, schedulers
 from lightning_ff.learner.resume import ResumeState, WholeFileIO, sums
 from lightning_ff.learner.sampling import Sampling
@@ -64,6 +71,7 @@ class Attached(Callback):
         self.learner = learner
         self._clipped: set[str] = set()  # optimizers whose gradients are clipped already for the next step
         self._validated = False
+        self._in_batch = False  # resumed from a checkpoint that was saved at the end of a batch
 
     def _is_learner(self, module: object) -> bool:
         return module is self.learner
@@ -101,6 +109,7 @@ class Attached(Callback):
             return
         self.learner.train_log.clear()
         if not trainer.ckpt_path:
+            self._in_batch = False
             self.learner.resume_state.clear()
             self.learner.network.untrained = set()
         self._install(pl_module.device)
@@ -123,6 +132,9 @@ class Attached(Callback):
         schedulers.set_length(trainer, sweep, self.learner.accumulate_grad_batches, self.learner.scheduler_interval)
         checks.check_readout(self.learner.network.readout, trainer)
         in_epoch = resumes_in_epoch(trainer)
+        if in_epoch and self._in_batch:
+            begin_at_end_of_batch(trainer)
+        self._in_batch = False
         self.learner.resume_state.restore(pl_module, in_epoch)
         if not in_epoch or (blockwise(trainer.strategy).replicas > 1 and trainer.global_rank):
             for total in sums(self.learner.network).values():  # that of a checkpoint is the first process's
@@ -227,4 +239,5 @@ class Attached(Callback):
         if learner.sampling.own is not None and "negatives" in checkpoint:
             load_state(learner.sampling.own, checkpoint["negatives"], strict=resumes)
         if resumes:
+            self._in_batch |= complete_batch(checkpoint)
             learner.resume_state.load(checkpoint)
