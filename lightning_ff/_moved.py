@@ -29,7 +29,7 @@ MOVED = {
     "lightning_ff.checks.choices": "lightning_ff.learner.checks.check_choices",
     "lightning_ff.checks.factories": "lightning_ff.learner.checks.check_factories",
     "lightning_ff.checks.finite": "lightning_ff.sweep.finite.check_losses",
-    "lightning_ff.checks.finite_weights": "lightning_ff.sweep.finite.check_weights",
+    "lightning_ff.checks.finite_weights": "lightning_ff.sweep.finite.check_state",
     "lightning_ff.checks.fitted": "lightning_ff.learner.checks.check_readout",
     "lightning_ff.checks.given_again": "lightning_ff.learner.checks.check_given_again",
     "lightning_ff.checks.held_out": "lightning_ff.learner.checks.held_out",

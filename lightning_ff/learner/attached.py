@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelSummary
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.optim import Optimizer
 from typing_extensions import override
 
@@ -35,7 +35,7 @@ from lightning_ff.negatives import NegativeSampler, load_state
 from lightning_ff.network import LocalNetwork
 from lightning_ff.optim import BlockOptimizers
 from lightning_ff.sweep import Sweep
-from lightning_ff.sweep.finite import check_weights
+from lightning_ff.sweep.finite import NonFiniteLoss, check_state, open_buffers
 
 
 class Parts(Protocol):
@@ -71,6 +71,8 @@ class Attached(Callback):
         self.learner = learner
         self._clipped: set[str] = set()  # optimizers whose gradients are clipped already for the next step
         self._validated = False
+        self._open: set[str] = set()  # buffers that need not be finite
+        self._predicted: torch.Tensor | None = None  # whether all scores so far are finite
         self._in_batch = False  # resumed from a checkpoint that was saved at the end of a batch
 
     def _is_learner(self, module: object) -> bool:
@@ -95,6 +97,7 @@ class Attached(Callback):
         if not self._is_learner(pl_module):
             return
         network, data = self.learner.network, datamodule_of(trainer)
+        self._open = open_buffers(network.owners, nan=stage == "fit")
         checks.check_negatives(self.learner.negatives, network)
         self.learner.held_out = checks.held_out(data, network.num_classes)
         if network.labels is not None and not bool(network.labels.known):
@@ -191,11 +194,47 @@ class Attached(Callback):
     def end_validation(self, trainer: Trainer) -> None:
         """Fit the readout, and step the schedulers that monitor a metric; called by the module's hook, or after it."""
         self._validated = True
+        self._check_evaluation(trainer)
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self.learner.network.readout.fit(lambda counts: trainer.strategy.reduce(counts, reduce_op="sum"))
         names = schedulers.learning(self.learner.sweep)
         schedulers.step_on_plateau(trainer, self.learner.scheduler_monitor, trainer.callback_metrics, names)
+
+    @override
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._is_learner(pl_module):
+            self._check_evaluation(trainer)
+
+    @override
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any) -> None:
+        if self._is_learner(pl_module) and isinstance(outputs, dict) and "scores" in outputs:
+            finite = outputs["scores"].isfinite().all()
+            self._predicted = finite if self._predicted is None else self._predicted & finite
+
+    @override
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._predicted is not None and not bool(self._predicted):
+            rank_zero_warn(
+                "some predicted scores are NaN or infinite: check the images, and the weights, for such values"
+            )
+        self._predicted = None
+
+    def _check_evaluation(self, trainer: Trainer) -> None:
+        """Raise if the loss of an evaluation is not finite."""
+        name = "test/loss" if trainer.state.fn == "test" else "val/loss"
+        loss = trainer.callback_metrics.get(name)
+        if loss is not None and not bool(torch.as_tensor(loss).isfinite()):
+            self._check_state()
+            raise NonFiniteLoss(
+                f"{name} is {float(loss)}, and the weights are finite: check the images for such values"
+            )
+
+    def _check_state(self) -> None:
+        """Raise if a loss, weight, buffer or optimizer state is not finite."""
+        learner = self.learner
+        learner.train_log.check()
+        check_state(learner.network.owners, getattr(learner, "local_optimizers", None), self._open)
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -213,12 +252,11 @@ class Attached(Callback):
             self.load(pl_module, checkpoint)
 
     def save(self, module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the learner's state to a checkpoint, once; raises if a loss or weight is not finite."""
+        """Add the learner's state to a checkpoint, once; raises if anything in it is not finite."""
         if "rng" in checkpoint:
             return
         learner = self.learner
-        learner.train_log.check()
-        check_weights(learner.network.owners)
+        self._check_state()
         for name in learner._chosen:  # a subclass that sets an argument itself does not take it when it is loaded
             checkpoint.get(module.CHECKPOINT_HYPER_PARAMS_KEY, {}).pop(name, None)
         if learner.sampling.own is not None and (state := learner.sampling.own.state_dict()):

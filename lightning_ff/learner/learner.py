@@ -313,7 +313,7 @@ class LocalLearner(LightningModule):
         accuracy = (self(image[:n]).argmax(1) == label[:n]).float().mean()
         values = {**strategy.gather_values(self.train_log.means()), "acc": float(accuracy)}
         means = values if strategy.replicas == 1 else mean_values(self.trainer.strategy, values, self.device)
-        check_losses(means)
+        check_losses(means, image)
         for name, value in logged(means).items():
             self.log(name, value, prog_bar=name in ("train/loss", "train/acc"))
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,28 @@ class CorruptCheckpoint(RuntimeError):
 
 
 class WholeFileIO(TorchCheckpointIO):
-    """Lightning's checkpoint I/O, with a check that a file is complete before it is read."""
+    """Lightning's checkpoint I/O: checks that a local file is complete before it is read, and replaces files whole.
+
+    Lightning writes into the folder of temporary files, and copies from there if that is on another file system.
+    """
+
+    @override
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        if storage_options is not None or not _is_local_path(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        file = Path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(file.parent)
+        part = file.with_name(f".{file.name}.part")
+        try:
+            with part.open("wb") as stream:
+                torch.save(checkpoint, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
 
     @override
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -73,6 +97,18 @@ def sums(network: LocalNetwork) -> dict[str, torch.Tensor]:
     """Sums over an epoch of the fitted parts, by their name in the learner's `state_dict`."""
     goodness = {k: block.goodness for k, block in enumerate(network.stack) if block.goodness is not None}
     return {f"network.blocks.{k}.goodness.{n}": getattr(part, n) for k, part in goodness.items() for n in part.sums}
+
+
+def _is_local_path(path: Any) -> bool:
+    return "://" not in str(path)
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove partly written checkpoints of processes that were killed, after an hour."""
+    for part in folder.glob(".*.ckpt.part"):
+        with suppress(FileNotFoundError):
+            if time.time() - part.stat().st_mtime > 3600:
+                part.unlink()
 
 
 def check_file(path: Any, name: str = "ckpt_path") -> None:

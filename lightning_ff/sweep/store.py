@@ -5,12 +5,11 @@ Shapes: N samples; G rows of each (a positive and its negatives; one in class mo
 
 from __future__ import annotations
 
-import shutil
+import os
 import tempfile
+from contextlib import suppress
 from math import isfinite
-from pathlib import Path
 from typing import NamedTuple
-from weakref import finalize
 
 import torch
 from torch import Tensor
@@ -111,7 +110,10 @@ class OutputCache:
 
     Args:
         samples: Number of samples to reserve memory for; the cache grows if there are more.
-        memory: Limit in MiB; a larger cache is kept in a temporary file.
+        memory: Limit in MiB; a larger cache is kept in temporary files without a name, which end with the process.
+
+    Attributes:
+        on_disk: Whether the cache is kept in files.
     """
 
     def __init__(self, samples: int, memory: float) -> None:
@@ -120,17 +122,11 @@ class OutputCache:
         self._position = torch.full((samples,), -1)
         self._filled = 0
         self._stores: list[Tensor] = []
-        self._folder: Path | None = None
-        self._files = 0
         self._tuple = False
+        self.on_disk = False
 
     def __len__(self) -> int:
         return self._filled
-
-    @property
-    def on_disk(self) -> bool:
-        """Whether the cache is kept in a file."""
-        return self._folder is not None
 
     def get(self, index: Tensor) -> Activation | None:
         """Outputs `(N, G, ...)` of the samples `(N,)`, as given to `put`; None if one of them is missing."""
@@ -160,9 +156,7 @@ class OutputCache:
         """Free the memory, and remove the file."""
         self._stores, self._filled = [], 0
         self._position.fill_(-1)
-        if self._folder is not None:
-            self._remove_folder()
-            self._folder = None
+        self.on_disk = False
 
     def _positions(self, index: Tensor) -> Tensor:
         """Positions of samples in the cache, -1 for samples that are not kept."""
@@ -177,22 +171,19 @@ class OutputCache:
         """Reserve memory for all samples; doubles it if there are more than expected."""
         old, self._capacity = self._stores, max(self._capacity, 2 * self._capacity if self._stores else 0, self._filled)
         size = sum(self._capacity * entry[0].numel() * entry.element_size() for entry in like)
-        if self._folder is None and size > self._memory * 2**20:
-            self._folder = Path(tempfile.mkdtemp(prefix="lightning-ff-"))
-            self._remove_folder = finalize(self, shutil.rmtree, self._folder, True)  # at exit too
+        self.on_disk |= size > self._memory * 2**20
         self._stores = [self._new(entry) for entry in like]
         for store, before in zip(self._stores, old, strict=False):
             store[: len(before)] = before.to(store.device)
-        if self._folder is not None:
-            for path in self._folder.iterdir():
-                if int(path.name) <= self._files - len(like):
-                    path.unlink()
 
     def _new(self, like: Tensor) -> Tensor:
         shape = (self._capacity, *like.shape[1:])
-        if self._folder is None:
+        if not self.on_disk:
             return torch.empty(shape, dtype=like.dtype, device=like.device)
-        self._files += 1
-        path = self._folder / str(self._files)
-        size = torch.Size(shape).numel()
-        return torch.from_file(str(path), shared=True, size=size, dtype=like.dtype).view(shape)
+        handle, path = tempfile.mkstemp(prefix="lightning-ff-")
+        os.close(handle)
+        try:
+            return torch.from_file(path, shared=True, size=torch.Size(shape).numel(), dtype=like.dtype).view(shape)
+        finally:
+            with suppress(PermissionError):  # Windows keeps a file that is mapped
+                os.unlink(path)

@@ -260,14 +260,14 @@ def test_not_a_number_stops_the_run_and_the_last_checkpoint_stays_good(
     assert finisher.global_step == 15
 
 
-@pytest.mark.parametrize(("every", "batches"), [(1, 8), (5, 10), (50, 15)])
+@pytest.mark.parametrize(("every", "batches"), [(1, 8), (5, 10), (50, 10)])
 def test_not_a_number_is_found_without_checkpoints_too(
     learner: Any, digits: Any, trainer: Any, tally: Any, every: int, batches: int
 ) -> None:
     runner = trainer(max_epochs=3, callbacks=[Poison("network.blocks.1", 7), tally], log_every_n_steps=every)
     with pytest.raises(NonFiniteLoss, match=r"the loss of block01 is nan.*gradient_clip_val"):
         runner.fit(learner(), digits())
-    assert len(tally.batches) == batches  # at the end of the interval, or of the run
+    assert len(tally.batches) == batches  # at the end of the interval, or at the next validation
 
 
 @pytest.mark.parametrize("damage", ["truncated", "changed", "empty"])
