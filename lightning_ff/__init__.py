@@ -67,6 +67,7 @@ from lightning_ff.stage import Stage
 from lightning_ff.strategies import LocalDDPStrategy, LocalFSDP2Strategy, LocalPipelineStrategy
 from lightning_ff.sweep import NonFiniteLoss, Schedule, Sweep, SweepResult
 from lightning_ff.target import Labels, Pairs
+from lightning_ff.trust import UntrustedCheckpoint
 
 __version__ = "0.1.0"
 
@@ -149,6 +150,7 @@ __all__ = [
     "Term",
     "ThresholdLoss",
     "Unlabelled",
+    "UntrustedCheckpoint",
     "WindowSchedule",
     "WrongLabel",
     "log_figure",

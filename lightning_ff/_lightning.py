@@ -59,6 +59,10 @@ def setting(cli: LightningCLI, config: Any, key: str) -> Any:
     return cli._get(config, key)
 
 
+PARSE_CHECKPOINT = "_parse_ckpt_path"
+"""Method of LightningCLI that lets the arguments in a checkpoint replace those on the command line."""
+
+
 def one_backward(strategy: object) -> bool:
     """Whether a strategy expects the gradients of all parameters from every single backward, as plain DDP does."""
     return type(strategy) is DDPStrategy and not strategy._ddp_kwargs.get("find_unused_parameters", False)

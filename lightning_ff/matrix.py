@@ -68,6 +68,10 @@ def planned(file: Path, more: Sequence[str] = ()) -> list[Run]:
             raise MatrixError(f"{file}: runs.{name}.config={entry['config']}: there is no file {config}")
         options = {**given.get("arguments", {}), **entry.get("arguments", {})}
         seeds = entry["seeds"] if "seeds" in entry else given.get("seeds", [0])
+        if len(set(map(str, seeds))) < len(seeds):
+            raise MatrixError(
+                f"{file}: runs.{name}: seeds={seeds} has one twice, whose folder is the same: give each once"
+            )
         runs += [_run(str(name), seed, Path(given["output"]), config, options, more) for seed in seeds]
     if not runs:
         raise MatrixError(f"{file}: no run to make, since runs or seeds is empty")
@@ -85,6 +89,10 @@ def _check(where: str, given: dict[str, Any], known: Mapping[str, type]) -> None
 def _run(name: str, seed: Any, output: Path, config: Path, options: dict[str, Any], more: Sequence[str]) -> Run:
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise MatrixError(f"runs.{name}: seeds must be whole numbers, not {seed!r}")
+    if seed < 0:
+        raise MatrixError(f"runs.{name}: seeds must be 0 or larger, not {seed}")
+    if name in ("", ".", "..") or Path(name).name != name or "\\" in name:
+        raise MatrixError(f"runs: the name {name!r} is that of a folder in output: give one without slashes")
     logger = {"save_dir": str(output), "name": name, "version": f"seed{seed}"}
     arguments = ["--config", str(config), "--seed_everything", str(seed), "--data.seed", str(seed)]
     for key, value in options.items():
@@ -98,7 +106,11 @@ def make(run: Run) -> str:
     """Make one run in its own process, unless it is finished; returns its status."""
     done = run.folder / _DONE
     if done.exists():
-        if json.loads(done.read_text()) != run.arguments:
+        try:
+            made_with = json.loads(done.read_text())
+        except ValueError as error:
+            raise MatrixError(f"{done} is damaged ({error}): remove it, and the run is resumed") from None
+        if made_with != run.arguments:
             raise MatrixError(f"{run.folder} was made with other arguments: remove it, or name the run otherwise")
         return "done before"
     run.folder.mkdir(parents=True, exist_ok=True)

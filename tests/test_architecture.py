@@ -19,7 +19,7 @@ LONGEST = 400  # lines of a file
 
 # Lowest first: a module imports its own layer and lower ones. A slash marks a package.
 LAYERS = (
-    "validate hashing spec batch target _torch figures/ augment",
+    "validate hashing spec trust batch target _torch figures/ augment",
     "objectives/ labels metrics/",
     "blocks/ readouts optim/",
     "stage build network segment",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
 import traceback
@@ -20,8 +21,9 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from typing_extensions import override
 
 import lightning_ff.data  # jsonargparse resolves short class names among imported classes
-from lightning_ff._lightning import setting
+from lightning_ff._lightning import PARSE_CHECKPOINT, setting
 from lightning_ff.callbacks import PredictionWriter, RunReport
+from lightning_ff.cli.arguments import LINKED, filled, given_names, saved_arguments
 from lightning_ff.cli.checkpoints import last_checkpoint
 from lightning_ff.cli.run_file import finish_run, start_run
 from lightning_ff.learner import LocalLearner
@@ -77,7 +79,31 @@ class CLI(LightningCLI):
         parser.link_arguments("checkpoint.dirpath", "last.dirpath")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.add_lightning_class_args(RunReport, "report")
+        parser.add_argument(
+            "--trusted", type=list[str], default=[], help="modules or classes that a checkpoint may import and call"
+        )
         parser.add_argument("--test_after_fit", type=bool, default=False, help="test with the trained weights")
+
+    @override
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        super().parse_arguments(parser, args)
+        self._given_args = sys.argv[1:] if args is None else args
+
+    def before_instantiate_classes(self) -> None:
+        """Take the arguments of the model that are not given from the checkpoint in `ckpt_path`."""
+        if (command := self.subcommand) is None or not (config := self.config[command]).ckpt_path:
+            return
+        if config.ckpt_path == "last" and command != "fit":
+            config.ckpt_path = self._last(command)
+        file = Path(config.ckpt_path)
+        if not file.is_file():
+            return
+        ours = config.model.clone().as_dict()
+        saved = saved_arguments(file, ours["class_path"], config.trusted)
+        files = [Path(str(each)) for each in [*(self.config.get("config") or []), *(config.get("config") or [])]]
+        made = filled(ours["init_args"], saved, given_names(self._given_args, files))
+        model = {**ours, "init_args": {name: value for name, value in made.items() if name not in LINKED}}
+        self.config = self.parser.parse_object({command: {"model": model}}, self.config)
 
     def after_fit(self) -> None:
         """Test in the same run if test_after_fit is set, so that its folder has the test result; complete run.json."""
@@ -87,20 +113,24 @@ class CLI(LightningCLI):
             self.trainer.test(self.model, datamodule=self.datamodule)
         finish_run(self.trainer)
 
-    def before_validate(self) -> None:
-        self._find_last()
+    def before_fit(self) -> None:
+        """In a resume the settings of the command line count: it has taken what is not given from the checkpoint."""
+        if isinstance(self.model, LocalLearner):
+            self.model._attached.own_settings = True
 
-    def before_test(self) -> None:
-        self._find_last()
+    def _last(self, command: str) -> str:
+        """Resolve "last", of which the Trainer alone knows the folder.
 
-    def before_predict(self) -> None:
-        self._find_last()
-
-    def _find_last(self) -> None:
-        """Resolve "last": Lightning would search this run's new folder, and continue with untrained weights."""
-        arguments = self.config_init[self.subcommand]
-        if arguments.ckpt_path == "last":
-            arguments.ckpt_path = last_checkpoint(self.trainer)
+        Lightning would search this run's new folder, and continue with untrained weights.
+        """
+        without_model = self.config.clone()
+        del without_model[command]["model"]
+        logging.disable(logging.INFO)  # the Trainer is made again
+        try:
+            self.config_init = self.parser.instantiate_classes(without_model)
+            return last_checkpoint(self.instantiate_trainer())
+        finally:
+            logging.disable(logging.NOTSET)
 
     def _from_data(self, name: str) -> Callable[[LightningDataModule], Any]:
         """Function that reads an attribute of the data module for an argument of the model."""
@@ -138,6 +168,9 @@ class CLI(LightningCLI):
             if isinstance(logger, WandbLogger):  # wandb uses the system's temporary folder if this one does not exist
                 Path(logger.save_dir or ".").mkdir(parents=True, exist_ok=True)
         return trainer
+
+
+setattr(CLI, PARSE_CHECKPOINT, lambda cli: None)  # see CLI.before_instantiate_classes
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -12,21 +12,32 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
 from lightning_ff.data.base import ImageData, Images
 from lightning_ff.data.loader import require
 from lightning_ff.validate import check_int, check_number
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
+EXTENSIONS = frozenset(
+    {".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp"}
+)
+# Whatever the name of a file, nothing else is decoded: for PostScript, Pillow would start another program.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+_VALIDATION = ("val", "valid", "validation")
 
 
 class ImageFolder(ImageData):
     """Pictures in ``root/train/<class>/``, ``root/test/<class>/`` and, if there is one, ``root/val/<class>/``.
 
     Each is scaled to cover ``image_size`` by ``image_size`` pixels, cropped in the middle and kept in memory as uint8.
-    Classes are the sorted names of the folders in ``train``. Without a ``val`` folder, validation images are drawn from
-    ``train``; without a ``test`` folder there is no test run. ``scaling="standard"`` uses ImageNet's mean and std.
+    16-bit pixels are scaled to 8 bits, and transparent pixels are put on white. Files with other extensions than those
+    of pictures are left out, with a warning.
+
+    Classes are the sorted names of the folders in ``train``; ``val`` and ``test`` may lack some of them. ``val`` may be
+    named ``valid`` or ``validation``; without it, validation images are drawn from ``train``. Without a ``test`` folder
+    there is no test run: ``validate`` measures on the validation images. ``scaling="standard"`` uses ImageNet's mean
+    and std.
 
     Args:
         root: Folder that holds ``train`` and the others.
@@ -90,7 +101,13 @@ class ImageFolder(ImageData):
 
     @override
     def read_validation(self) -> Images | None:
-        return self._read("val") if (Path(self.root) / "val").is_dir() else None
+        split = self._validation
+        return None if split is None else self._read(split)
+
+    @property
+    def _validation(self) -> str | None:
+        """Name of the folder of validation pictures, if there is one."""
+        return next((name for name in _VALIDATION if (Path(self.root) / name).is_dir()), None)
 
     def _classes(self, split: str) -> list[str]:
         """Return the sorted names of a split's class folders."""
@@ -106,7 +123,7 @@ class ImageFolder(ImageData):
         self._check_classes(split)
         files = [self._files(split, name) for name in self.classes]
         for name, found in zip(self.classes, files, strict=True):
-            if not found:
+            if not found and split == "train":
                 raise ValueError(f"ImageFolder: class {name!r} has no picture in '{Path(self.root) / split / name}'.")
         self._check_memory()
         labels = torch.arange(len(files)).repeat_interleave(torch.tensor([len(found) for found in files]))
@@ -115,20 +132,22 @@ class ImageFolder(ImageData):
     def _files(self, split: str, name: str) -> list[Path]:
         """Return the pictures of a class, sorted, including subfolders."""
         folder = Path(self.root) / split / name
-        found = (path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
-        return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+        files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        others = sorted({path.suffix for path in files if path.suffix.lower() not in EXTENSIONS})
+        if others:
+            rank_zero_warn(f"ImageFolder: files in '{folder}' that end in {', '.join(others)} are left out")
+        return sorted(path for path in files if path.suffix.lower() in EXTENSIONS)
 
     def _check_classes(self, split: str) -> None:
-        names = set(self._classes(split))
-        only, lacking = sorted(names - set(self.classes)), sorted(set(self.classes) - names)
-        if only or lacking:
+        only = sorted(set(self._classes(split)) - set(self.classes))
+        if only:
             raise ValueError(
-                f"ImageFolder: the classes of '{split}' are not those of 'train' (only in {split}: {only}, only in"
-                f" train: {lacking}): give both the same folders."
+                f"ImageFolder: '{split}' has the classes {only}, which 'train' lacks: give 'train' pictures "
+                "of them, or remove them"
             )
 
     def _check_memory(self) -> None:
-        count = sum(len(self._files(split, name)) for split in ("train", "val", "test") for name in self.classes)
+        count = sum(len(self._files(split, name)) for split in ("train", *_VALIDATION, "test") for name in self.classes)
         size = count * int(np.prod(self.input_shape)) / 1e9
         remedy = f"is less than the {size:.3g} GB that {count} images take: raise it or lower image_size or channels"
         require(size <= self.max_memory_gb, "max_memory_gb", self.max_memory_gb, remedy)
@@ -160,9 +179,27 @@ def _pixels(path: Path, shape: tuple[int, int, int]) -> np.ndarray[Any, np.dtype
 
     channels, height, width = shape
     try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB" if channels == 3 else "L")
-    except (OSError, SyntaxError, ValueError) as error:  # raised by Pillow for damaged files
+        with Image.open(path, formats=FORMATS) as opened:
+            image = _eight_bits(ImageOps.exif_transpose(opened)).convert("RGB" if channels == 3 else "L")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # of damaged files
         raise RuntimeError(f"ImageFolder: '{path}' cannot be read ({error}): replace or remove it.") from None
     image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
     return np.asarray(image, dtype=np.uint8).reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def _eight_bits(image: Any) -> Any:
+    """A picture with 8 bits a channel and without transparency.
+
+    Raises:
+        ValueError: its pixels are floating-point numbers.
+    """
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, of no known range")
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image

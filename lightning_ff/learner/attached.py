@@ -69,6 +69,7 @@ class Attached(Callback):
 
     def __init__(self, learner: Parts) -> None:
         self.learner = learner
+        self.own_settings = False  # whether settings of this run, not those of a checkpoint, count in a resume
         self._clipped: set[str] = set()  # optimizers whose gradients are clipped already for the next step
         self._validated = False
         self._open: set[str] = set()  # buffers that need not be finite
@@ -111,6 +112,7 @@ class Attached(Callback):
         if not self._is_learner(pl_module):
             return
         self.learner.train_log.clear()
+        self.learner.local_optimizers.own_settings = self.own_settings
         if not trainer.ckpt_path:
             self._in_batch = False
             self.learner.resume_state.clear()
@@ -273,6 +275,7 @@ class Attached(Callback):
         """Load the state that `save` added; random state and gradients only if a run is resumed."""
         learner, trainer = self.learner, trainer_of(module)
         resumes = trainer is not None and trainer.state.fn == "fit"
+        checks.check_weights_fit(module, checkpoint)
         learner.network.untrained = set(checkpoint.get("waiting", ()))
         if learner.sampling.own is not None and "negatives" in checkpoint:
             load_state(learner.sampling.own, checkpoint["negatives"], strict=resumes)

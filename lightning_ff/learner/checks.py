@@ -170,6 +170,28 @@ def check_given_again(learner: type[LightningModule], given: dict[str, Any]) -> 
         )
 
 
+def check_weights_fit(learner: LightningModule, checkpoint: Mapping[str, Any]) -> None:
+    """Check that the weights in a checkpoint are those of this network, by name and shape."""
+    saved, own = checkpoint.get("state_dict"), learner.state_dict()
+    if saved is None or not learner.strict_loading:  # FSDP loads the weights by itself
+        return
+    wrong = [name for name in own if name in saved and saved[name].shape != own[name].shape]
+    lacking, more = own.keys() - saved.keys(), saved.keys() - own.keys()
+    if not (wrong or lacking or more):
+        return
+    if wrong:
+        first = f"{wrong[0]} is {tuple(saved[wrong[0]].shape)} there, and {tuple(own[wrong[0]].shape)} here"
+    else:
+        first = f"it lacks {sorted(lacking)[0]}" if lacking else f"it has {sorted(more)[0]}, which this network lacks"
+    settings = {**checkpoint.get(learner.CHECKPOINT_HYPER_PARAMS_KEY, {})}
+    shared = [name for name, value in learner.hparams.items() if settings.get(name, value) != value]
+    differ = ", ".join(f"{name}={settings[name]!r}" for name in shared)
+    raise ValueError(
+        f"the checkpoint is of another network: {first}; build the learner with the arguments of the checkpoint"
+        f"{f', {differ}' if differ else ''}"
+    )
+
+
 def check_readout(readout: Readout, trainer: Trainer) -> None:
     """Warn at the start of a fit if the readout is fitted to validation data and there is none."""
     batches = trainer.num_val_batches  # empty until they are loaded, which may be in a later epoch

@@ -5,7 +5,7 @@ Shapes: N samples, P positives, M negatives, C classes, K blocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, cast
 
@@ -22,11 +22,11 @@ from lightning_ff.batch import unpack, unpack_image
 from lightning_ff.blocks.local_block import LocalBlock
 from lightning_ff.credit import Credit
 from lightning_ff.labels import LabelEncoding
-from lightning_ff.learner import checks, schedulers
+from lightning_ff.learner import checks, loading, schedulers
 from lightning_ff.learner.attached import Attached
 from lightning_ff.learner.evaluator import Evaluator, predict
 from lightning_ff.learner.hparams import remember, remember_instead
-from lightning_ff.learner.resume import ResumeState, check_file
+from lightning_ff.learner.resume import ResumeState
 from lightning_ff.learner.sampling import Sampling
 from lightning_ff.learner.strategy import blockwise, hold_reductions, mean_values
 from lightning_ff.learner.train_log import TrainLog, logged, step_outputs
@@ -246,10 +246,9 @@ class LocalLearner(LightningModule):
         )
         if self.scheduler is None:
             return {"optimizer": self.local_optimizers}
-        interval, monitor = self.scheduler_interval, self.scheduler_monitor
-        options = interval, monitor, self.trainer.enable_validation
+        options = self.scheduler_interval, self.scheduler_monitor, self.trainer.enable_validation
         made = schedulers.make_schedulers(self.local_optimizers, self.scheduler, *options)
-        return {"optimizer": self.local_optimizers, "lr_scheduler": {"scheduler": made, "interval": interval}}
+        return {"optimizer": self.local_optimizers, "lr_scheduler": {"scheduler": made, "interval": options[0]}}
 
     @override
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
@@ -381,9 +380,13 @@ class LocalLearner(LightningModule):
 
     @classmethod
     @override
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
-        """Load weights and arguments; a network given as an object has to be given again (`network=...`)."""
-        check_file(checkpoint_path)
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, trusted: Sequence[str] = (), **kwargs: Any) -> Self:
+        """Load weights and arguments; a network given as an object has to be given again (`network=...`).
+
+        Of a file only classes of parts in this package, torch, torchvision and imported modules are built, else an
+        `UntrustedCheckpoint` is raised. `trusted` names others, and functions; `weights_only=False` trusts all of it.
+        """
+        kwargs = loading.prepare(cls, checkpoint_path, args, kwargs, trusted)
         try:
             return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
         except TypeError:  # of a missing argument; checkpoints of the command line hold the network's description

@@ -7,6 +7,7 @@ import time
 import zipfile
 from contextlib import suppress
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 from typing_extensions import override
 
 from lightning_ff.network import LocalNetwork
+from lightning_ff.trust import UntrustedCheckpoint
 
 
 class CorruptCheckpoint(RuntimeError):
@@ -29,7 +31,7 @@ class WholeFileIO(TorchCheckpointIO):
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        if storage_options is not None or not _is_local_path(path):
+        if storage_options is not None or not is_local_path(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         file = Path(path)
@@ -46,9 +48,30 @@ class WholeFileIO(TorchCheckpointIO):
             part.unlink(missing_ok=True)
 
     @override
-    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint, as plain data unless `weights_only` is False, which may run code in the file."""
+        if not is_local_path(path):
+            return super().load_checkpoint(path, map_location or _on_cpu)
         check_file(path)
-        return super().load_checkpoint(path, *args, **kwargs)
+        if not Path(path).exists():
+            raise FileNotFoundError(f"Checkpoint file not found: {path}")
+        try:
+            return dict(torch.load(path, map_location or _on_cpu, weights_only=weights_only is not False))
+        except UnpicklingError as error:
+            raise not_plain(path, error) from None
+
+
+def _on_cpu(storage: Any, location: str) -> Any:
+    return storage
+
+
+def not_plain(path: Any, error: Exception) -> UntrustedCheckpoint:
+    """The error for a file with pickled objects."""
+    lines = (line.strip() for line in str(error).splitlines())
+    reason = next((line for line in lines if "Unsupported" in line or "GLOBAL" in line), error)
+    return UntrustedCheckpoint(
+        f"{path} holds more than plain data ({reason}): if you trust it, weights_only=False runs the code in it"
+    )
 
 
 class ResumeState:
@@ -99,7 +122,8 @@ def sums(network: LocalNetwork) -> dict[str, torch.Tensor]:
     return {f"network.blocks.{k}.goodness.{n}": getattr(part, n) for k, part in goodness.items() for n in part.sums}
 
 
-def _is_local_path(path: Any) -> bool:
+def is_local_path(path: Any) -> bool:
+    """Whether a path is no URL."""
     return "://" not in str(path)
 
 

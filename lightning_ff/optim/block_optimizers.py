@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_ff.optim.settings import check_kinds, reconcile, warn_of
+
 
 class BlockOptimizers(Optimizer):
     """Facade over named optimizers: `step()` steps all optimizers with gradients, or the named ones.
@@ -23,6 +25,7 @@ class BlockOptimizers(Optimizer):
 
     Attributes:
         by_block: The optimizers by name.
+        own_settings: Whether settings of this object, not those of a loaded state, count.
 
     Raises:
         ValueError: two optimizers hold the same parameter.
@@ -30,6 +33,7 @@ class BlockOptimizers(Optimizer):
 
     def __init__(self, optimizers: dict[str, Optimizer]) -> None:
         self.by_block = dict(optimizers)
+        self.own_settings = False
         _check_disjoint(self.by_block)
         first = next(iter(self.by_block.values()), None)
         parameters = [p for o in self.by_block.values() for g in o.param_groups for p in g["params"]]
@@ -42,6 +46,7 @@ class BlockOptimizers(Optimizer):
             state.update(optimizer.state)
         self.state = state
         self.param_groups = [group for optimizer in self.by_block.values() for group in optimizer.param_groups]
+        self._rates = [float(group["lr"]) for group in self.param_groups]
         self._share()
 
     def _share(self) -> None:
@@ -92,14 +97,42 @@ class BlockOptimizers(Optimizer):
             )
         super().add_param_group(param_group)
 
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Class names of the optimizers."""
+        return {name: type(optimizer).__name__ for name, optimizer in self.by_block.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of all optimizers, their class names, and learning rates before any scheduler."""
+        return {**super().state_dict(), "kinds": self.kinds, "rates": list(self._rates)}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the state, and share it and the groups with the inner optimizers."""
+        """Load the state, and share it and the groups with the inner optimizers.
+
+        Settings, such as the learning rate, are those of the state, with a warning if they differ; with `own_settings`
+        those of this object count.
+
+        Raises:
+            ValueError: the state is of other classes of optimizers.
+        """
+        check_kinds(self.kinds, state_dict.get("kinds", {}), "the optimizer")
+        own = [dict(group) for group in self.param_groups]
         super().load_state_dict(state_dict)
+        saved = state_dict.get("rates", self._rates)
+        differences = reconcile(own, self.param_groups, self._rates, saved, self.own_settings)
+        if not self.own_settings:
+            self._rates = list(saved)
+            warn_of(differences)
         self._share()
 
     def __getstate__(self) -> dict[str, Any]:
         """State for copying and pickling, with the inner optimizers, which torch's own state leaves out."""
-        return {**super().__getstate__(), "by_block": self.by_block}
+        return {
+            **super().__getstate__(),
+            "by_block": self.by_block,
+            "own_settings": self.own_settings,
+            "_rates": self._rates,
+        }
 
     def __repr__(self) -> str:
         rows = "\n".join(

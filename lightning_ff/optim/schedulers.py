@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lightning_ff._torch import combined_schedulers
 from lightning_ff.optim.block_optimizers import BlockOptimizers
+from lightning_ff.optim.settings import check_kinds, settings_of, warn_of
 
 
 class BlockSchedulers:
@@ -46,13 +47,29 @@ class BlockSchedulers:
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """State of every scheduler by name."""
-        return {name: scheduler.state_dict() for name, scheduler in self.by_block.items()}
+        """State of every scheduler by name, with the name of its class."""
+        made = self.by_block.items()
+        return {name: {**scheduler.state_dict(), "kind": type(scheduler).__name__} for name, scheduler in made}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the state of every scheduler."""
-        for name, state in state_dict.items():
-            self.by_block[name].load_state_dict(state)
+        """Load the state of every scheduler; for settings see `BlockOptimizers.load_state_dict`.
+
+        Raises:
+            ValueError: the state is of another class of schedulers.
+        """
+        kinds = {name: type(scheduler).__name__ for name, scheduler in self.by_block.items()}
+        check_kinds(kinds, {k: v["kind"] for k, v in state_dict.items() if "kind" in v}, "the scheduler")
+        differences = []
+        for name, saved in state_dict.items():
+            own = settings_of(self.by_block[name])
+            self.by_block[name].load_state_dict({key: value for key, value in saved.items() if key != "kind"})
+            loaded = settings_of(self.by_block[name])
+            if self.optimizer.own_settings:
+                vars(self.by_block[name]).update(own)
+            else:
+                names = [key for key in own if own[key] != loaded.get(key) and key not in ("base_lrs", "total")]
+                differences += [f"{name} {key}={loaded.get(key)} (here {own[key]})" for key in names]
+        warn_of(differences)
 
     def set_length(self, length: Callable[[str], int]) -> None:
         """Set the number of steps of schedulers that end with the run, by the optimizer's name."""

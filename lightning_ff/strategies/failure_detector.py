@@ -5,18 +5,22 @@ Collectives do not report it: with NCCL the other processes wait until their tim
 
 from __future__ import annotations
 
+import hmac
 import os
 import secrets
 import selectors
 import socket
 import sys
 import threading
+import time
+from contextlib import suppress
 from typing import Any
 
 import torch.distributed as dist
 
 _CLOSED, _LOST, _FAILED = b"B", b"L", b"F"
 _MAX_BYTES = 512
+_TIMEOUT = 60.0  # seconds for all processes to connect
 
 
 class FailureDetector:
@@ -43,28 +47,19 @@ class FailureDetector:
         self._thread.start()
 
     def _connect(self, address: str) -> None:
-        """Connect all processes to the first; a token rejects other connections."""
-        listener = socket.create_server(("", 0)) if self.rank == 0 else None
+        """Connect all processes to the first, which closes connections without the token."""
+        listener = _listen(address) if self.rank == 0 else None
         offer: list[Any] = [None if listener is None else (listener.getsockname()[1], secrets.token_bytes(16))]
         dist.broadcast_object_list(offer, 0)
         port, token = offer[0]
         if listener is None:
-            peer = socket.create_connection((address, port), timeout=60)
+            peer = socket.create_connection((address, port), timeout=_TIMEOUT)
             peer.sendall(token + self.rank.to_bytes(4, "big"))
             peer.settimeout(None)
             self._peers[peer] = 0
         else:
-            listener.settimeout(60)
-            while len(self._peers) < dist.get_world_size() - 1:
-                peer, _ = listener.accept()
-                peer.settimeout(10)
-                message = _recv_exactly(peer, 20)
-                peer.settimeout(None)
-                if message[:16] == token:
-                    self._peers[peer] = int.from_bytes(message[16:], "big")
-                else:
-                    peer.close()
-            listener.close()
+            with listener:
+                self._peers = accept(listener, token, dist.get_world_size() - 1)
         dist.barrier()
 
     def _watch(self) -> None:
@@ -78,10 +73,7 @@ class FailureDetector:
 
     def _handle(self, peer: socket.socket) -> bool:
         """Handle a message of a process, or its closed connection; returns whether to keep reading."""
-        try:
-            message = peer.recv(_MAX_BYTES)
-        except OSError:
-            message = b""
+        message = _recv(peer)
         if self._ending.is_set() or message[:1] == _CLOSED:
             return False
         if message[:1] in (_LOST, _FAILED):
@@ -104,7 +96,7 @@ class FailureDetector:
             for peer in self._peers:
                 if peer is not exclude:
                     try:
-                        peer.sendall(message[:_MAX_BYTES])
+                        peer.sendall(len(message[:_MAX_BYTES]).to_bytes(2, "big") + message[:_MAX_BYTES])
                     except OSError:  # it has already ended
                         continue
 
@@ -125,8 +117,44 @@ class FailureDetector:
         self._notify(_CLOSED)
 
 
+def _listen(address: str) -> socket.socket:
+    """A listener at the job's own address, or at all addresses where that is another name of this host."""
+    try:
+        return socket.create_server((address, 0))
+    except OSError:
+        return socket.create_server(("", 0))
+
+
+def accept(listener: socket.socket, token: bytes, count: int, timeout: float = _TIMEOUT) -> dict[socket.socket, int]:
+    """Connections that send the token at once, by rank; others are closed.
+
+    Raises:
+        TimeoutError: fewer than `count` have connected in time.
+    """
+    peers: dict[socket.socket, int] = {}
+    end = time.monotonic() + timeout
+    while len(peers) < count:
+        listener.settimeout(max(0.01, end - time.monotonic()))
+        peer, _ = listener.accept()
+        peer.settimeout(1.0)
+        message = _recv_exactly(peer, 20)
+        if hmac.compare_digest(message[:16], token) and len(message) == 20:
+            peer.settimeout(None)
+            peers[peer] = int.from_bytes(message[16:], "big")
+        else:
+            peer.close()
+    return peers
+
+
+def _recv(peer: socket.socket) -> bytes:
+    """One message, preceded by its length; empty if the connection is closed."""
+    return _recv_exactly(peer, int.from_bytes(_recv_exactly(peer, 2), "big"))
+
+
 def _recv_exactly(peer: socket.socket, size: int) -> bytes:
+    """A number of bytes; fewer if the connection is closed or lost."""
     message = b""
-    while len(message) < size and (more := peer.recv(size - len(message))):
-        message += more
+    with suppress(OSError):
+        while len(message) < size and (more := peer.recv(size - len(message))):
+            message += more
     return message

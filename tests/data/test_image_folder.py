@@ -47,10 +47,12 @@ def test_pictures_are_read_in_sorted_order(tmp_path: Path) -> None:
 
     module = make(tmp_path, val_size=0)
     assert (module.num_classes, module.input_shape, module.class_names) == (2, (3, 8, 8), ["ant", "cat"])
-    images, labels = module.read(train=True)
+    with pytest.warns(UserWarning, match=r"files in '.*ant' that end in \.txt are left out"):
+        images, labels = module.read(train=True)
     assert images.dtype == torch.uint8
     np.testing.assert_array_equal(images.numpy(), np.stack(ants + cats).transpose(0, 3, 1, 2))
     assert labels.tolist() == [0] * 4 + [1] * 5
+    (tmp_path / "train" / "ant" / "notes.txt").unlink()
     module.setup("fit")
     batch = next(iter(module.train_dataloader()))
     np.testing.assert_allclose(batch.image.numpy(), images[batch.index].numpy() / 255, rtol=1e-6)
@@ -138,12 +140,91 @@ def test_an_empty_class(root: Path) -> None:
 
 
 def test_classes_that_differ(root: Path) -> None:
-    draw(root, "test", "yak", range(1))
     (root / "test" / "ant").rename(root / "moved")
+    for path in (root / "test" / "bee").iterdir():
+        path.unlink()
+    module = make(root)
+    module.setup("test")
+    assert torch.cat([batch.label for batch in module.test_dataloader()]).tolist() == [2] * 3  # of cat alone
+    draw(root, "test", "yak", range(1))
+    with pytest.raises(ValueError, match=r"'test' has the classes \['yak'\], which 'train' lacks"):
+        make(root).setup("test")
+
+
+@pytest.mark.parametrize("name", ["valid", "validation"])
+def test_other_names_of_the_validation_folder(root: Path, name: str) -> None:
+    draw(root, name, "ant", range(2))
     module = make(root)
     module.setup("fit")
-    with pytest.raises(ValueError, match=r"only in test: \['yak'\], only in train: \['ant'\]\): give both the same"):
-        module.setup("test")
+    loader: Any = module.val_dataloader()
+    assert len(loader.images) == 2
+    assert len(module.train_dataloader().images) == 30
+
+
+def pixels(root: Path, picture: Image.Image, file: str, **arguments: Any) -> list[int]:
+    """Values of the one grey row of a picture."""
+    folder = root / "train" / "a"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.iterdir():
+        path.unlink()
+    picture.save(folder / file, **arguments)
+    images, _ = make(root, channels=1, image_size=4).read(train=True)
+    return [int(value) for value in images[0, 0, 0]]
+
+
+def test_pictures_that_are_not_8_bit(tmp_path: Path) -> None:
+    row = np.tile(np.array([0, 257, 128 * 257, 65535], dtype=np.uint16), (4, 1))
+    assert pixels(tmp_path, Image.fromarray(row), "a.png") == [0, 1, 128, 255]
+    assert pixels(tmp_path, Image.fromarray(row), "a.tif") == [0, 1, 128, 255]
+    alpha = np.tile(np.array([0, 85, 170, 255], dtype=np.uint8), (4, 1))
+    glyph = Image.fromarray(np.stack((np.zeros_like(alpha), alpha), -1), "LA")  # black ink, drawn in alpha
+    assert pixels(tmp_path, glyph, "a.png") == [255, 170, 85, 0]
+    palette = Image.fromarray(alpha // 85, "P")
+    palette.putpalette([0, 0, 0, 80, 80, 80, 160, 160, 160, 240, 240, 240])
+    assert pixels(tmp_path, palette, "a.gif", transparency=0) == [255, 80, 160, 240]
+    with pytest.raises(RuntimeError, match="its pixels are floating-point numbers, of no known range"):
+        pixels(tmp_path, Image.fromarray(row.astype(np.float32)), "a.tiff")
+
+
+def test_other_names_of_jpeg_files(tmp_path: Path) -> None:
+    folder = tmp_path / "train" / "a"
+    folder.mkdir(parents=True)
+    for name in ("a.jfif", "b.jpe", "c.JPG"):
+        Image.new("L", (8, 8), 99).save(folder / name, format="JPEG")
+    images, _ = make(tmp_path, channels=1).read(train=True)
+    assert images.shape[0] == 3
+    assert (images == 99).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"), [("EPS", None), ("PostScript", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n")]
+)
+def test_programs_named_as_pictures_are_not_decoded(tmp_path: Path, kind: str, content: bytes | None) -> None:
+    """Pillow would start Ghostscript for them, where that is installed."""
+    folder = tmp_path / "train" / "a"
+    folder.mkdir(parents=True)
+    if content is None:
+        Image.new("RGB", (8, 8)).save(folder / "a.png", format="EPS")
+    else:
+        (folder / "a.png").write_bytes(content)
+    with Image.open(folder / "a.png") as opened:
+        assert opened.format == "EPS"
+    with pytest.raises(RuntimeError, match=r"a.png' cannot be read \(cannot identify image file"):
+        make(tmp_path).read(train=True)
+
+
+def test_a_decompression_bomb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(tmp_path, "train", "a", range(1), size=64)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 // 3)  # as small as a test can be
+    with pytest.raises(RuntimeError, match=r"000.png' cannot be read \(Image size \(4096 pixels\) exceeds limit"):
+        make(tmp_path).read(train=True)
+
+
+def test_links_that_form_a_circle_are_followed_once(tmp_path: Path) -> None:
+    draw(tmp_path, "train", "a", range(2))
+    (tmp_path / "train" / "a" / "again").symlink_to(tmp_path / "train" / "a", target_is_directory=True)
+    images, _ = make(tmp_path, val_size=0).read(train=True)
+    assert len(images) in (2, 4)  # Python before 3.13 follows a link once
 
 
 def test_a_damaged_picture(root: Path) -> None:

@@ -17,6 +17,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create the checkpoint"),
 ]
 LATER = ("/hyper_parameters/credit", "/init_args/blocks", "/init_args/pool")  # arguments that came after the record
+LATER_KEYS = {"kinds", "rates"}  # of the state of optimizers
 RECORDED: dict[str, Any] = json.loads(FILE.read_text())
 
 
@@ -27,7 +28,7 @@ def test_every_case_is_recorded() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_all_is_as_recorded(name: str) -> None:
     recorded, found = RECORDED["cases"][name], compute(name)
-    assert_equal(recorded["structure"], found["structure"])
+    assert_equal(recorded["structure"], _without_later(found["structure"]))
     if not any(recorded["values"].values()):
         return
     if elsewhere := differences(RECORDED["environment"], environment()):
@@ -43,3 +44,13 @@ def assert_equal(recorded: Any, found: Any) -> None:
 def _came_later(line: str) -> bool:
     where, _, what = f"/{line}".partition(":")
     return where.endswith(LATER) and what == " found, and not recorded"
+
+
+def _without_later(found: Any) -> Any:
+    if isinstance(found, dict):
+        return {key: _without_later(value) for key, value in found.items()}
+    return (
+        [key for key in found if key not in LATER_KEYS]
+        if found and isinstance(found, list) and "param_groups" in found
+        else found
+    )

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lightning_ff.matrix import MatrixError, matrix, planned
+from lightning_ff.matrix import MatrixError, Run, make, matrix, planned
 from lightning_ff.record import record
 from tests.command_line import print_config
 
@@ -77,6 +77,12 @@ def test_runs_are_planned_from_the_file(tmp_path: Path) -> None:
         ({"runs": {"a": {"config": "small.yaml"}}, "seeds": []}, "no run to make"),
         ({"runs": {"a": {"config": "small.yaml", "seeds": 3}}}, "seeds=3 must be a list"),
         ({"runs": {"a": {"config": "small.yaml", "seeds": ["x"]}}}, "whole numbers, not 'x'"),
+        ({"runs": {"a": {"config": "small.yaml", "seeds": [0, 1, 0]}}}, "has one twice"),
+        ({"runs": {"a": {"config": "small.yaml", "seeds": [-1]}}}, "seeds must be 0 or larger, not -1"),
+        *(
+            ({"runs": {name: {"config": "small.yaml"}}}, "is that of a folder in output: give one without slashes")
+            for name in ("../../x", "/tmp/x", "a/b", "..", ".", "", "a\\b")
+        ),
     ],
 )
 def test_bad_files(tmp_path: Path, file: dict[str, Any], message: str) -> None:
@@ -161,3 +167,11 @@ def test_runs_are_made_once_resumed_where_they_broke_off_and_compared(
     changed = write(tmp_path, runs={"good": {"config": "small.yaml", "arguments": {"trainer.max_epochs": 3}}})
     assert matrix([str(changed)]) == 2
     assert "was made with other arguments" in capsys.readouterr().err
+
+
+def test_a_damaged_mark_of_a_finished_run_is_named(tmp_path: Path) -> None:
+    run = Run("a", 0, tmp_path / "a" / "seed0", [])
+    run.folder.mkdir(parents=True)
+    (run.folder / "finished.json").write_text('["--con')
+    with pytest.raises(MatrixError, match=r"finished.json is damaged \(.*\): remove it, and the run is resumed"):
+        make(run)
