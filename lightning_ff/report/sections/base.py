@@ -10,13 +10,7 @@ from lightning_ff.report.html import Child, Markup, element, render
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page with an entry in the table of contents.
-
-    Attributes:
-        anchor: Its id.
-        title: Its heading.
-        body: Contents after the heading.
-    """
+    """A part of the page with an entry in the table of contents: its id, heading and contents after the heading."""
 
     anchor: str
     title: str
