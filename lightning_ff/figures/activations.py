@@ -6,24 +6,15 @@ Shapes: S samples, U units, C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lightning_ff.figures.arrays import Values, array, class_labels, class_names, given
-from lightning_ff.figures.base import (
-    PALETTE,
-    color_bar,
-    color_map,
-    empty,
-    panels,
-    settled,
-    tidy,
-)
+from lightning_ff.figures.base import PALETTE, color_bar, color_map, empty, panels, settled, tidy
 from lightning_ff.figures.names import class_rows
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -50,10 +41,9 @@ def activation_wall(
     names = class_names(classes)
     if not 0 < percentile <= 100:
         raise ValueError(f"percentile={percentile}: must lie in (0, 100]")
-    layers = {
-        layer: array(f"activations[{layer!r}]", values, (None, None), "give a row per sample and a column per unit")
-        for layer, values in given("activations", activations, "activations (S, U)").items()
-    }
+    each = "give a row per sample and a column per unit"
+    named = given("activations", activations, "activations (S, U)").items()
+    layers = {layer: array(f"activations[{layer!r}]", values, (None, None), each) for layer, values in named}
     width = min(9.5, max(3.5, 1.2 + max(h.shape[1] for h in layers.values()) / 120))  # a unit is a pixel at 120 dpi
     figure, axes = panels(len(layers), width, 2.6 if width > 5 else 3.2, most=max(1, int(10.5 // width)))
     for axis, (layer, h) in zip(axes, layers.items(), strict=True):
@@ -67,26 +57,19 @@ def activation_wall(
             inside = int(held.any(0).sum())
             axis.set_xlabel(f"{inside} units by ensemble, {len(order) - inside} in none")
         rows = np.argsort(of, kind="stable")
-        _wall(axis, np.ma.masked_invalid(h[np.ix_(rows, order)]), percentile)
+        positive = h[np.isfinite(h) & (h > 0)]
+        high = float(np.percentile(positive, percentile)) if len(positive) else 1.0
+        shown = np.ma.masked_invalid(h[np.ix_(rows, order)])
+        look: dict[str, Any] = {"vmin": 0.0, "vmax": high, "aspect": "auto", "interpolation": "antialiased"}
+        image = axis.imshow(shown, color_map("Blues"), **look)  # white is 0 and below
         if inside is not None:
             axis.axvline(inside - 0.5, color=PALETTE[3], linewidth=0.8)
         class_rows(axis, of[rows], names, 1.9 if width > 5 else 2.5)
-        positive = h[np.isfinite(h) & (h > 0)]
-        image = axis.images[0]
-        beyond = bool((positive > image.get_clim()[1]).any())
-        color_bar(figure, image, axis, "activation", extend="max" if beyond else "neither")
+        color_bar(figure, image, axis, "activation", extend="max" if (positive > high).any() else "neither")
         axis.locator_params("x", integer=True)
         if not len(positive):
             empty(axis, "no unit is active" if np.isfinite(h).any() else "no values")
     return settled(figure)
-
-
-def _wall(axis: Axes, activations: np.ndarray, percentile: float) -> None:
-    """White is 0 and below; the darkest colour is the percentile of positive activations."""
-    positive = np.ma.compressed(activations[activations > 0])
-    high = float(np.percentile(positive, percentile)) if len(positive) else 1.0
-    colors = color_map("Blues")
-    axis.imshow(activations, colors, vmin=0.0, vmax=high, aspect="auto", interpolation="antialiased")
 
 
 def unit_order(members: np.ndarray, means: np.ndarray) -> np.ndarray:

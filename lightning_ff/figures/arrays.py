@@ -34,10 +34,8 @@ def array(name: str, values: Values, shape: Sequence[int | None], remedy: str) -
         result = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}={values!r} is no array of numbers: {remedy}") from error
-    fits = result.ndim == len(shape) and all(
-        have == want if want is not None else have > 0 for have, want in zip(result.shape, shape, strict=False)
-    )
-    if not fits:
+    pairs = zip(result.shape, shape, strict=False)
+    if result.ndim != len(shape) or not all(have > 0 if want is None else have == want for have, want in pairs):
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(f"{name} of shape {result.shape}: {remedy}, ({wanted}{',' if len(shape) == 1 else ''})")
     return result

@@ -10,20 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightning_ff.figures import base
 from lightning_ff.figures.arrays import Values, array, class_names
-from lightning_ff.figures.base import (
-    FAINT,
-    INK,
-    MISSING,
-    SMALL,
-    color_bar,
-    color_map,
-    empty,
-    new_figure,
-    settled,
-    short,
-    tidy,
-)
+from lightning_ff.figures.base import FAINT, INK, SMALL, color_bar, color_map, empty, new_figure, settled, short, tidy
 from lightning_ff.figures.names import class_ticks
 
 if TYPE_CHECKING:
@@ -61,7 +50,9 @@ def sharing_map(counts: Values, classes: Sequence[str], title: str = "") -> Figu
     if len(names) > _WRITTEN:
         color_bar(figure, image, axis, "shared units")
         return settled(figure)
-    _lines(axis, len(names))
+    for place in np.arange(1, len(names)) - 0.5:  # thin lines between cells, so that blank cells are visible
+        axis.axhline(place, color=FAINT, linewidth=0.5)
+        axis.axvline(place, color=FAINT, linewidth=0.5)
     for row, column in np.argwhere(~shown.mask) if shown.count() else ():
         value = numbers[row, column]
         axis.text(column, row, _number(value), ha="center", va="center", fontsize=SMALL - len(names) // 16)
@@ -100,7 +91,9 @@ def connectivity_map(weights: Values, classes: Sequence[str], title: str = "") -
     high = float(finite.max(initial=0.0)) or 1.0
     figure, axis = _square(len(names), title)
     shown = np.ma.masked_invalid(values)
-    image = axis.imshow(shown, cmap=color_map("RdBu_r", bad=MISSING), vmin=-high, vmax=high, interpolation="nearest")
+    image = axis.imshow(
+        shown, cmap=color_map("RdBu_r", bad=base.MISSING), vmin=-high, vmax=high, interpolation="nearest"
+    )
     class_ticks(axis, names, figure.get_figheight() - 1.3)
     axis.set_xlabel("from the ensemble of", fontsize=SMALL, color=INK)
     axis.set_ylabel("to the ensemble of", fontsize=SMALL, color=INK)
@@ -118,10 +111,3 @@ def _square(classes: int, title: str) -> tuple[Figure, Axes]:
     axis = figure.subplots()
     tidy(axis, title, frame=True)
     return figure, axis
-
-
-def _lines(axis: Axes, classes: int) -> None:
-    """Thin lines between cells, so that blank cells are visible."""
-    for place in np.arange(1, classes) - 0.5:
-        axis.axhline(place, color=FAINT, linewidth=0.5)
-        axis.axvline(place, color=FAINT, linewidth=0.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -27,15 +27,11 @@ def name_ticks(
     shown = [plain(name, most) for name in names][::step]
     ticks = axis.xaxis if side == "x" else axis.yaxis
     ticks.set_ticks(np.asarray(places)[::step], shown)
-    if side == "x":
-        width = max((len(name) for name in shown), default=0) * LETTER
-        gap = room / max(1, len(shown))
-        if width > gap:
-            steep = gap < 0.22
-            for label in axis.get_xticklabels():
-                label.set_rotation(90 if steep else 45)
-                if not steep:
-                    label.set(horizontalalignment="right", rotation_mode="anchor")
+    gap = room / max(1, len(shown))
+    if side == "x" and max(map(len, shown), default=0) * LETTER > gap:
+        oblique: dict[str, Any] = {"rotation": 45, "horizontalalignment": "right", "rotation_mode": "anchor"}
+        for label in axis.get_xticklabels():
+            label.set(**({"rotation": 90} if gap < 0.22 else oblique))
 
 
 def class_rows(axis: Axes, label: np.ndarray, classes: Sequence[str], room: float) -> None:

@@ -48,10 +48,8 @@ def rdm_maps(rdms: Mapping[str, Values], classes: Sequence[str], label: Values |
     given("rdms", rdms, "dissimilarities (C, C)")
     whose = "class" if label is None else "sample"
     size = len(names) if label is None else len(array("label", label, (None,), "give the class of each sample"))
-    values = {
-        name: array(f"rdm {name!r}" if name else "rdm", rdm, (size, size), f"give a row and a column per {whose}")
-        for name, rdm in rdms.items()
-    }
+    each = f"give a row and a column per {whose}"
+    values = {name: array(f"rdm {name!r}" if name else "rdm", rdm, (size, size), each) for name, rdm in rdms.items()}
     of = np.arange(size) if label is None else class_labels(label, size, len(names))
     order = np.argsort(of, kind="stable")
     finite = np.concatenate([rdm[np.isfinite(rdm)] for rdm in values.values()])

@@ -10,22 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightning_ff.figures import base
 from lightning_ff.figures.arrays import Values, array, class_names, given
-from lightning_ff.figures.base import (
-    INK,
-    LINE,
-    LINES,
-    SMALL,
-    SOFT,
-    again,
-    color,
-    empty,
-    left_label,
-    panels,
-    plain,
-    settled,
-    tidy,
-)
+from lightning_ff.figures.base import again, color, empty, left_label, panels, plain, settled, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,14 +47,11 @@ def growth(
         numbers = array(f"sizes[{layer!r}]", values, shape, "give a row per epoch and a column per class")
         tidy(axis, layer, "epoch")
         axis.locator_params("x", integer=True, nbins=6)
-        if len(when) > 1:
-            axis.set_xlim(when.min(), when.max())
-        else:
-            axis.set_xticks(when)
+        axis.set(**({"xlim": (when.min(), when.max())} if len(when) > 1 else {"xticks": when}))
         if not np.isfinite(numbers).any():
             empty(axis, "no values")
         elif len(names) <= _NAMED:
-            looks = [(color(c), again(c, LINES), 1.3) for c in range(len(names))]
+            looks = [(color(c), again(c, base.LINES), 1.3) for c in range(len(names))]
             _curves(axis, when, numbers, names, looks, height - 0.8)
         else:
             _summary(axis, when, numbers, names, height - 0.8)
@@ -77,13 +61,13 @@ def growth(
 
 def _summary(axis: Axes, when: np.ndarray, numbers: np.ndarray, names: Sequence[str], height: float) -> None:
     """All lines in grey; the mean, and the classes that end highest and lowest, with their names."""
-    axis.plot(when, numbers, color=SOFT, linewidth=0.5, alpha=0.6)
+    axis.plot(when, numbers, color=base.SOFT, linewidth=0.5, alpha=0.6)
     last = np.array([_last(column) for column in numbers.T])
     ends = [int(np.nanargmax(last)), int(np.nanargmin(last))]
     known = np.isfinite(numbers)
     mean = np.where(known, numbers, 0).sum(1) / np.where(known.any(1), known.sum(1), np.nan)
     chosen = np.column_stack([mean, numbers[:, ends]])
-    looks = [(INK, "-", 2.0), (color(3), "-", 1.3), (color(0), "-", 1.3)]
+    looks = [(base.INK, "-", 2.0), (color(3), "-", 1.3), (color(0), "-", 1.3)]
     _curves(axis, when, chosen, ["mean", *(names[c] for c in ends)], looks, height)
 
 
@@ -93,12 +77,7 @@ def _last(column: np.ndarray) -> float:
 
 
 def _curves(
-    axis: Axes,
-    when: np.ndarray,
-    numbers: np.ndarray,
-    names: Sequence[str],
-    looks: Sequence[_Look],
-    height: float,
+    axis: Axes, when: np.ndarray, numbers: np.ndarray, names: Sequence[str], looks: Sequence[_Look], height: float
 ) -> None:
     """Lines with their names at the right, moved apart if they would overlap, given the axis height in inches."""
     marker = "o" if len(when) <= 12 else ""
@@ -109,11 +88,10 @@ def _curves(
     axis.set_ylim(low, high)
     ends = np.array([_last(column) for column in numbers.T])
     named = np.flatnonzero(np.isfinite(ends)).tolist()
-    for c, place in zip(named, apart((ends[named] - low) / (high - low), LINE / height), strict=True):
+    for c, place in zip(named, apart((ends[named] - low) / (high - low), base.LINE / height), strict=True):
         ink = looks[c][0]
-        arrow: dict[str, Any] = {"arrowstyle": "-", "color": ink, "linewidth": 0.5, "relpos": (0, 0.5)}
-        arrow.update(shrinkA=0, shrinkB=0)
-        look: dict[str, Any] = {"fontsize": SMALL, "color": ink, "va": "center", "annotation_clip": False}
+        arrow = {"arrowstyle": "-", "color": ink, "linewidth": 0.5, "relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 0}
+        look: dict[str, Any] = {"fontsize": base.SMALL, "color": ink, "va": "center", "annotation_clip": False}
         point = (when[np.isfinite(numbers[:, c])][-1], ends[c])
         axis.annotate(plain(names[c]), point, (1.07, place), "data", "axes fraction", arrowprops=arrow, **look)
 

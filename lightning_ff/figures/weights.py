@@ -64,6 +64,8 @@ def inhibition_histograms(ratios: Mapping[str, tuple[Values, Values]], bins: int
     Raises:
         ValueError: no layer, or no bars.
     """
+    from matplotlib.patches import Patch
+
     if bins < 1:
         raise ValueError(f"bins={bins}: must be at least 1")
     figure, axes = panels(len(given("ratios", ratios, "ratios of members and of others")), 2.9, 2.3, extra=0.3)
@@ -71,7 +73,8 @@ def inhibition_histograms(ratios: Mapping[str, tuple[Values, Values]], bins: int
         tidy(axis, layer, "inhibition / excitation")
         _ratios(axis, [flat(members), flat(others)], bins)
     left_label(axes, "share of units")
-    _legend(figure)
+    handles = [Patch(color=color, alpha=0.6) for color in (_MEMBERS, _OTHERS)]
+    legend(figure, handles, ["members", "other units"])
     return settled(figure)
 
 
@@ -92,10 +95,3 @@ def _ratios(axis: Axes, sides: Sequence[np.ndarray], bins: int) -> None:
             axis.axvline(np.median(values).clip(low, high), color=color, linewidth=1.4)
     beside = (high / low) ** 0.03
     log_scale(axis, "x", low / beside, high * beside)
-
-
-def _legend(figure: Figure) -> None:
-    from matplotlib.patches import Patch
-
-    handles = [Patch(color=color, alpha=0.6) for color in (_MEMBERS, _OTHERS)]
-    legend(figure, handles, ["members", "other units"])

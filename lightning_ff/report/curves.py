@@ -18,21 +18,13 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 26.0, 26.0, 34.0
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart.
-
-    Attributes:
-        series: Its points.
-        color: A CSS colour.
-        label: Text at its end; none if empty.
-        thin: For single runs behind their mean.
-        dashes: Pattern of SVG's `stroke-dasharray`, to distinguish lines of one colour.
-    """
+    """One line of a chart."""
 
     series: Series
     color: str
-    label: str = ""
-    thin: bool = False
-    dashes: str | None = None
+    label: str = ""  # at its end
+    thin: bool = False  # for single runs behind their mean
+    dashes: str | None = None  # SVG's `stroke-dasharray`, to distinguish lines of one colour
 
 
 def mean_of(runs: Sequence[Series]) -> Series | None:
@@ -102,13 +94,17 @@ def chart(lines: Sequence[Line], label: str, y: str, width: float = 520, height:
 
     Args:
         lines: The lines, in drawing order.
-        label: Alternative text (`aria-label`).
+        label: Title, for screen readers.
         y: Name of the vertical axis; logarithmic for positive values over more than a factor of 30.
         width: Width in units of the drawing.
         height: Height in units of the drawing.
     """
-    drawn = [(line, _finite(thinned(line.series))) for line in lines]
-    drawn = [(line, series) for line, series in drawn if len(series.steps)]
+    drawn = []
+    for line in lines:
+        series = thinned(line.series)
+        keep = np.isfinite(series.values)
+        if keep.any():
+            drawn.append((line, Series(series.steps[keep], series.values[keep])))
     if not drawn:
         return None
     values = np.concatenate([series.values for _, series in drawn])
@@ -131,11 +127,6 @@ def chart(lines: Sequence[Line], label: str, y: str, width: float = 520, height:
     )
 
 
-def _finite(series: Series) -> Series:
-    keep = np.isfinite(series.values)
-    return Series(series.steps[keep], series.values[keep])
-
-
 def _with_margin(low: float, high: float, share: float) -> tuple[float, float]:
     """A range with a margin, never empty."""
     if high == low:
@@ -153,16 +144,16 @@ def _number(value: float) -> str:
 
 
 def _grid(across: _Axis, up: _Axis, width: float, below: float) -> list[Markup]:
-    drawn = []
+    drawn, right = [], width - _RIGHT
     for value in up.ticks():
         at = round(float(up.place(np.array(value))), 1)
-        drawn.append(element("line", x1=_LEFT, x2=width - _RIGHT, y1=at, y2=at, class_="grid"))
+        drawn.append(element("line", x1=_LEFT, x2=right, y1=at, y2=at, class_="grid"))
         drawn.append(element("text", _number(value), x=_LEFT - 6, y=at + 3.5, class_="tick", text_anchor="end"))
     for value in across.ticks():
         at = round(float(across.place(np.array(value))), 1)
         drawn.append(element("line", x1=at, x2=at, y1=below, y2=below + 4, class_="rule"))
         drawn.append(element("text", _number(value), x=at, y=below + 15, class_="tick", text_anchor="middle"))
-    return [*drawn, element("line", x1=_LEFT, x2=width - _RIGHT, y1=below, y2=below, class_="rule")]
+    return [*drawn, element("line", x1=_LEFT, x2=right, y1=below, y2=below, class_="rule")]
 
 
 def _line(line: Line, series: Series, across: _Axis, up: _Axis) -> Markup:
@@ -187,19 +178,13 @@ def _labels(drawn: Sequence[tuple[Line, Series]], across: _Axis, up: _Axis) -> l
     shown: list[Markup] = []
     for group in groups:
         group.sort(key=lambda end: end[1])
-        for (x, _, line), y in zip(group, _moved_apart([y for _, y, _ in group], up.start), strict=True):
+        # at least a label's height apart: moved down, and up again if the last is below the axis
+        offsets = _LABEL_HEIGHT * np.arange(len(group))
+        down = np.maximum.accumulate([y for _, y, _ in group] - offsets) + offsets
+        for (x, _, line), y in zip(group, np.minimum(down, up.start - offsets[::-1]), strict=True):
             ink = shade(line.color, -0.25)
             shown.append(element("text", line.label, x=f"{x + 5:.1f}", y=f"{y + 3.5:.1f}", fill=ink, class_="end"))
     return shown
-
-
-def _moved_apart(positions: list[float], lowest: float) -> list[float]:
-    """Ordered positions at least a label's height apart: moved down, and up again if the last is below the axis."""
-    down: list[float] = []
-    for place in positions:
-        down.append(max(place, down[-1] + _LABEL_HEIGHT) if down else place)
-    count = len(down)
-    return [min(place, lowest - _LABEL_HEIGHT * (count - 1 - i)) for i, place in enumerate(down)]
 
 
 def shade(color: str, white: float) -> str:

@@ -12,8 +12,7 @@ from lightning_ff.report.html import Child, Markup, element
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_DPI = 150  # of pictures drawn here
-_LOGGED_DPI = 120  # of those that loggers write
+_DPI, _LOGGED_DPI = 150, 120  # of pictures drawn here, and of those that loggers write
 
 
 def drawn(make: Callable[[], Figure], alt: str, caption: Child) -> Markup | None:

@@ -8,7 +8,7 @@ from lightning_ff.report.grouping import Group
 from lightning_ff.report.numbers import duration
 from lightning_ff.report.runs import Run
 
-_ORDER = {"": 0, "last": 1, "best": 2}
+_ORDER = ("", "last", "best")
 
 
 def by_checkpoint(run: Run) -> dict[str, Run]:
@@ -18,7 +18,7 @@ def by_checkpoint(run: Run) -> dict[str, Run]:
         if "test/acc" in other.series:
             kind = next((known for known in ("last", "best") if name == known or name.startswith(f"{known}-")), name)
             found[kind] = other
-    return dict(sorted(found.items(), key=lambda item: _ORDER.get(item[0], len(_ORDER))))
+    return {kind: found[kind] for kind in (*(each for each in _ORDER if each in found), *found)}
 
 
 def of_test(run: Run, key: str, kind: str | None = None) -> float | None:
