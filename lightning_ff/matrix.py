@@ -12,12 +12,13 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from lightning_ff.cli.run_file import write_json
 from lightning_ff.report.files import ReportError
 
 _DONE = "finished.json"
@@ -113,9 +114,7 @@ def make(run: Run) -> str:
     _merge_metrics(run.folder)
     if code:
         return f"failed, see {log.name}"
-    partial = run.folder / f"{_DONE}.partial"
-    partial.write_text(json.dumps(run.arguments))
-    partial.replace(done)
+    write_json(done, run.arguments)
     return f"{'went on and ' if resume else ''}finished in {(time.monotonic() - start) / 60:.1f} min"
 
 
@@ -132,23 +131,14 @@ def _merge_metrics(folder: Path) -> None:
         if first is not None:
             rows = [row for row in rows if not row.get("step") or int(row["step"]) < first]
         rows += new
-    names = list(dict.fromkeys(key for row in rows for key in row))
     merged = folder / "metrics.csv.partial"
     with merged.open("w", newline="") as file:
-        table = csv.DictWriter(file, names, restval="")
+        table = csv.DictWriter(file, dict.fromkeys(key for row in rows for key in row), restval="")
         table.writeheader()
         table.writerows(rows)
     merged.replace(parts[-1])
     for part in parts[:-1]:
         part.unlink()
-
-
-def _run_all(runs: Sequence[Run]) -> Iterator[bool]:
-    for run in runs:
-        print(f"{run.name} seed {run.seed}", end=" ... ", flush=True)
-        status = make(run)
-        print(status, flush=True)
-        yield not status.startswith("failed")
 
 
 def matrix(arguments: Sequence[str]) -> int:
@@ -163,11 +153,15 @@ def matrix(arguments: Sequence[str]) -> int:
     parser.add_argument("file", type=Path, metavar="FILE", help="YAML: output, runs, seeds, arguments")
     given, more = parser.parse_known_args(arguments)
     try:
-        runs = planned(given.file, more)
-        good = [*_run_all(runs)]
+        runs, failed = planned(given.file, more), False
+        for run in runs:
+            print(f"{run.name} seed {run.seed}", end=" ... ", flush=True)
+            status = make(run)
+            print(status, flush=True)
+            failed |= status.startswith("failed")
         output = runs[0].folder.parent.parent
         print(f"report  {write_report([output], output / 'report.html', given.file.stem)}")
     except (MatrixError, ReportError, OSError) as error:
         print(f"lightning-ff matrix: error: {error}", file=sys.stderr)
         return 2
-    return 0 if all(good) else 1
+    return int(failed)

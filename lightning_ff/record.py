@@ -172,10 +172,8 @@ def _read_json(file: Path, keys: set[str]) -> dict[str, Any]:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `lightning-ff record`."""
-    text = (
-        "Write results of finished runs to JSON files, one per configuration: values, seeds, command, commit, hardware."
-    )
-    made = argparse.ArgumentParser("lightning-ff record", description=text)
+    text = "results of finished runs to JSON files, one per configuration: values, seeds, command, commit, hardware."
+    made = argparse.ArgumentParser("lightning-ff record", description=f"Write {text}")
     made.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or a folder above several")
     made.add_argument("--output", "-o", type=Path, help="JSON file (results/<model>_<data>_<hash>.json)")
     return made

@@ -21,7 +21,7 @@ from lightning_ff.loggers import run_folder
 from lightning_ff.report.files import RUN
 
 
-def write_json(file: Path, values: dict[str, Any]) -> None:
+def write_json(file: Path, values: Any) -> None:
     """Write a JSON file in one step, with sorted keys."""
     partial = file.with_name(f"{file.name}.partial")
     partial.write_text(json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")

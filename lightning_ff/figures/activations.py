@@ -6,16 +6,13 @@ Shapes: S samples, U units, C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lightning_ff.figures.arrays import Values, array, class_labels, class_names, given
-from lightning_ff.figures.base import PALETTE, color_bar, color_map, empty, panels, settled, tidy
+from lightning_ff.figures.base import PALETTE, Figure, color_bar, color_map, empty, panels, settled, tidy
 from lightning_ff.figures.names import class_rows
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def activation_wall(
@@ -73,11 +70,9 @@ def activation_wall(
 
 
 def unit_order(members: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Order of units `(U,)`: by the class in whose ensemble they are most active, then by activity; units in none last.
+    """Order of units `(U,)` from ensembles `(C, U)` and mean activities `(C, U)`.
 
-    Args:
-        members: Ensembles `(C, U)`, bool.
-        means: Mean activities `(C, U)`.
+    By the class in whose ensemble they are most active, then by activity; units in none last.
     """
     inside = np.where(members, means, -np.inf)
     first = np.where(members.any(0), inside.argmax(0), len(members))

@@ -6,18 +6,26 @@ Shapes: L layers, C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from lightning_ff.figures import base
 from lightning_ff.figures.arrays import Values, array, class_names, flat, given
-from lightning_ff.figures.base import HATCHES, INK, again, color, empty, left_label, legend, panels, settled, tidy
+from lightning_ff.figures.base import (
+    HATCHES,
+    Axes,
+    Figure,
+    again,
+    color,
+    empty,
+    left_label,
+    legend,
+    panels,
+    settled,
+    tidy,
+)
 from lightning_ff.figures.names import name_ticks
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Item = TypeVar("Item")
 ByLayer: TypeAlias = Values | Mapping[str, Values]
@@ -139,7 +147,7 @@ def grouped(
         look: dict[str, Any] = {"color": color(i), "hatch": again(i, HATCHES), "edgecolor": "white", "linewidth": 0.3}
         axis.bar(x[drawn], height[drawn] - start, width, bottom=start, **look)
         if half is not None and (sure := drawn & np.isfinite(half)).any():
-            axis.errorbar(x[sure], height[sure], half[sure], fmt="none", ecolor=INK, elinewidth=0.7, capsize=1.2)
+            axis.errorbar(x[sure], height[sure], half[sure], fmt="none", ecolor=base.INK, elinewidth=0.7, capsize=1.2)
     axis.set_xlim(-0.6, places - 0.4)
     every = np.concatenate([height for height in heights if height is not None])
     if not every[np.isfinite(every)].any():

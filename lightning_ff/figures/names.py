@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from lightning_ff.figures.base import LETTER, LINE, SOFT, plain
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from lightning_ff.figures.base import LETTER, LINE, SOFT, Axes, plain
 
 
 def name_ticks(

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from lightning_ff.figures.base import new_figure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from lightning_ff.figures.base import Figure, new_figure
 
 _POSITIVE, _NEGATIVE = "#0b6e4f", "#c44536"
 

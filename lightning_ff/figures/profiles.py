@@ -6,16 +6,12 @@ Shapes: U units, C classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightning_ff.figures import base
 from lightning_ff.figures.arrays import Values, array, class_names
-from lightning_ff.figures.base import INK, PALETTE, SMALL, SOFT, empty, panels, plain, settled, short, tidy
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from lightning_ff.figures.base import PALETTE, SMALL, SOFT, Axes, Figure, empty, panels, plain, settled, short, tidy
 
 
 def class_profile(mean: Values, members: Values, title: str = "") -> Figure:
@@ -33,8 +29,8 @@ def class_profile(mean: Values, members: Values, title: str = "") -> Figure:
     held = array("members", members, values.shape, "give one bool per unit")
     figure, (axis,) = panels(1, 5.2, 2.4)
     _profile(axis, values, held > 0, short(title, 40), values)
-    axis.set_xlabel("unit", fontsize=SMALL, color=INK)
-    axis.set_ylabel("mean activity", fontsize=SMALL, color=INK)
+    axis.set_xlabel("unit", fontsize=SMALL, color=base.INK)
+    axis.set_ylabel("mean activity", fontsize=SMALL, color=base.INK)
     return settled(figure)
 
 
@@ -64,15 +60,15 @@ def class_profiles(mean: Values, members: Values, classes: Sequence[str], title:
     width, height = figure.get_size_inches()  # margins in inches: measuring every label of many panels takes seconds
     across = {"left": 0.65 / width, "right": 1 - 0.1 / width, "wspace": 0.12}
     figure.subplots_adjust(bottom=0.5 / height, top=1 - 0.55 / height, hspace=0.35, **across)
-    figure.suptitle(plain(title, 80), fontsize=SMALL + 2, color=INK)
-    figure.supxlabel("unit", fontsize=SMALL, color=INK)
-    figure.supylabel("mean activity", fontsize=SMALL, color=INK)
+    figure.suptitle(plain(title, 80), fontsize=SMALL + 2, color=base.INK)
+    figure.supxlabel("unit", fontsize=SMALL, color=base.INK)
+    figure.supylabel("mean activity", fontsize=SMALL, color=base.INK)
     return figure
 
 
 def _profile(axis: Axes, mean: np.ndarray, members: np.ndarray, title: str, scale: np.ndarray) -> None:
     """One panel, with limits from 0, or the lowest value of the scale if it is negative, to above the highest."""
-    size = f"{members.sum()} unit{'s' * (members.sum() != 1)}"
+    size = f"{members.sum()} unit{'' if members.sum() == 1 else 's'}"
     tidy(axis, f"{title}: {size}" if title else size, most=56)
     axis.set_xlim(-0.02 * len(mean) - 0.5, 1.02 * len(mean) - 0.5)
     finite = scale[np.isfinite(scale)]

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lightning_ff.figures.base import MARKERS, PALETTE, color, empty, left_label, legend, panels, settled, tidy
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from lightning_ff.figures.base import MARKERS, PALETTE, Figure, color, empty, left_label, legend, panels, settled, tidy
 
 
 class RunPoint(NamedTuple):

@@ -6,16 +6,12 @@ Shapes: C classes, S samples.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lightning_ff.figures.arrays import Values, array, class_labels, class_names, given
-from lightning_ff.figures.base import MISSING, SOFT, color_bar, color_map, empty, panels, settled, tidy
+from lightning_ff.figures.base import MISSING, SOFT, Figure, color_bar, color_map, empty, panels, settled, tidy
 from lightning_ff.figures.names import class_rows, class_ticks
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def rdm_map(rdm: Values, classes: Sequence[str], title: str = "", label: Values | None = None) -> Figure:

@@ -6,17 +6,13 @@ Shapes: E epochs, C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lightning_ff.figures import base
 from lightning_ff.figures.arrays import Values, array, class_names, given
-from lightning_ff.figures.base import again, color, empty, left_label, panels, plain, settled, tidy
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from lightning_ff.figures.base import Axes, Figure, again, color, empty, left_label, panels, plain, settled, tidy
 
 _NAMED = 20  # classes up to which each line has its own colour and name
 _Look = tuple[str, str, float]  # of a line: colour, style, width
@@ -104,13 +100,12 @@ def apart(wanted: np.ndarray, gap: float) -> np.ndarray:
         >>> apart(np.array([0.5, 0.5, 0.1]), 0.2).round(2).tolist()
         [0.4, 0.6, 0.1]
     """
+    from sklearn.isotonic import isotonic_regression
+
+    if not len(wanted):
+        return wanted
     order = np.argsort(wanted, kind="stable")
     steps = min(gap, 1 / max(1, len(wanted) - 1)) * np.arange(len(wanted))
-    free = wanted[order] - steps
-    total = np.append(0.0, free.cumsum())
-    # isotonic regression: the nearest non-decreasing sequence in least squares
-    means = [[(total[k] - total[j]) / (k - j) for k in range(j + 1, len(total))] for j in range(len(free))]
-    rising = [max(min(means[j][i - j :]) for j in range(i + 1)) for i in range(len(free))]
-    places = np.empty_like(free)
-    places[order] = np.clip(rising, 0, 1 - steps[-1:].sum()) + steps
+    places = np.empty_like(wanted)
+    places[order] = isotonic_regression(wanted[order] - steps, y_min=0, y_max=1 - steps[-1]) + steps
     return places

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightning_ff.figures import base
 from lightning_ff.figures.arrays import Values, flat, given
-from lightning_ff.figures.base import INK, PALETTE, SMALL, empty, left_label, legend, log_scale, panels, settled, tidy
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from lightning_ff.figures.base import PALETTE, Axes, Figure, empty, left_label, legend, log_scale, panels, settled, tidy
 
 _POSITIVE, _NEGATIVE = PALETTE[3], PALETTE[0]  # as in connectivity_map: red excites, blue inhibits
 _MEMBERS, _OTHERS = PALETTE[0], PALETTE[1]  # as in inhibition_bars
@@ -50,7 +46,7 @@ def _signs(axis: Axes, values: np.ndarray, bins: int) -> None:
     log_scale(axis, "y", 0.5 / len(values), 12 * shares.max())
     axis.locator_params("x", nbins=5)
     text = f"{100 * (values < 0).mean():.1f} % negative"
-    axis.text(0.02, 0.98, text, transform=axis.transAxes, va="top", fontsize=SMALL, color=INK)
+    axis.text(0.02, 0.98, text, transform=axis.transAxes, va="top", fontsize=base.SMALL, color=base.INK)
 
 
 def inhibition_histograms(ratios: Mapping[str, tuple[Values, Values]], bins: int = 30) -> Figure:

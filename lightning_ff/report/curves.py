@@ -90,14 +90,9 @@ class _Axis:
 
 
 def chart(lines: Sequence[Line], label: str, y: str, width: float = 520, height: float = 250) -> Markup | None:
-    """A chart of lines over steps; None if no line has a finite point.
+    """A chart of lines over steps with a title for screen readers; None if no line has a finite point.
 
-    Args:
-        lines: The lines, in drawing order.
-        label: Title, for screen readers.
-        y: Name of the vertical axis; logarithmic for positive values over more than a factor of 30.
-        width: Width in units of the drawing.
-        height: Height in units of the drawing.
+    The vertical axis is logarithmic for positive values over more than a factor of 30.
     """
     drawn = []
     for line in lines:

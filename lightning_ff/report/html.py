@@ -74,14 +74,7 @@ class Rows:
 
 
 def table(columns: Sequence[Column], parts: Sequence[Rows], caption: Child, class_: str | None = None) -> Markup:
-    """A table: the first cell of a row is its heading; mean and deviation are in separate cells.
-
-    Args:
-        columns: Its columns; those of numbers have a fixed number of decimals.
-        parts: Rows by part; one part without a heading is a plain table.
-        caption: Contents of the table, and their definition.
-        class_: CSS class of the table.
-    """
+    """A table: the first cell of a row is its heading; mean and deviation are in separate cells."""
     spread = [any(_has_deviation(row[i]) for part in parts for row in part.rows) for i in range(len(columns))]
     heads = []
     for column, wide in zip(columns, spread, strict=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 import torch
@@ -97,7 +96,7 @@ def _sharing(found: Sequence[Group]) -> list[Child]:
             members = [torch.from_numpy(each.layers[layer].members) for each in same]
             counts = np.mean([shared_units(each).numpy() for each in members], axis=0)
             alt = f"Units shared by ensembles of {layer}, {group.name}"
-            maps.append(drawn(partial(sharing_map, counts, classes, layer), alt, None))
+            maps.append(drawn(sharing_map, alt, None, counts, classes, layer))
         runs = f", mean over {len(same)} runs" if len(same) > 1 else ""
         caption = [named(group), f": units that two ensembles share{runs}; in brackets the size of each. Blank: none."]
         made.append(element("figure", element("div", maps, class_="beside"), element("figcaption", caption)))
@@ -119,6 +118,6 @@ def _growth(found: Sequence[Group]) -> list[Markup | None]:
         }
         runs = f" of {group.shown.folder}" if len(group.runs) > 1 else ""
         text = f": sizes of the ensembles over training{runs}, at validations ({definition_of([group])})."
-        make = partial(growth, sizes, last.classes, [*grown])
-        made.append(drawn(make, "Sizes of ensembles over training", [named(group), text]))
+        alt = "Sizes of ensembles over training"
+        made.append(drawn(growth, alt, [named(group), text], sizes, last.classes, [*grown]))
     return made

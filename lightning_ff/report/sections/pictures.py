@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -77,22 +76,22 @@ def _walls(group: Group, stored: Representation) -> Drawings:
     if label is None or not kept:
         return []
     members = {name: layer.members for name, layer in stored.layers.items()}
-    make = partial(activation_wall, kept, label, stored.classes, members)
-    return [drawn(make, f"Activations, {group.name}", _caption(group, f"{len(label)} samples"))]
+    alt, caption = f"Activations, {group.name}", _caption(group, f"{len(label)} samples")
+    return [drawn(activation_wall, alt, caption, kept, label, stored.classes, members)]
 
 
 def _profiles(group: Group, stored: Representation) -> Drawings:
     made: list[Markup | None] = []
     for name, mean in _arrays(stored, "mean").items():
-        make = partial(class_profiles, mean, stored.layers[name].members, stored.classes, name)
-        made.append(drawn(make, f"Mean activity of {name} by class, {group.name}", _caption(group, name)))
+        alt, members = f"Mean activity of {name} by class, {group.name}", stored.layers[name].members
+        made.append(drawn(class_profiles, alt, _caption(group, name), mean, members, stored.classes, name))
     rest = [each for each in made[1:] if each is not None]
     return [*made[:1], folded(f"The other layers of {group.letter}", rest, printed=False) if rest else None]
 
 
 def _rdms(group: Group, stored: Representation) -> Drawings:
-    make, caption = partial(rdm_maps, class_rdms(stored), stored.classes), _caption(group, "a map for each layer")
-    return [drawn(make, f"Dissimilarity of classes, {group.name}", caption)]
+    alt, caption = f"Dissimilarity of classes, {group.name}", _caption(group, "a map for each layer")
+    return [drawn(rdm_maps, alt, caption, class_rdms(stored), stored.classes)]
 
 
 def _connections(group: Group, stored: Representation) -> Drawings:
@@ -102,14 +101,13 @@ def _connections(group: Group, stored: Representation) -> Drawings:
         if weight is not None and weight.shape == (after.units, before.units):
             found = ensemble_connectivity(*map(torch.from_numpy, (weight, before.members, after.members)))
             title = f"{before.name} to {after.name}"
-            make = partial(connectivity_map, found, stored.classes, title)
-            made.append(drawn(make, f"{title}, {group.name}", [named(group), f": {title}."]))
+            alt, caption = f"{title}, {group.name}", [named(group), f": {title}."]
+            made.append(drawn(connectivity_map, alt, caption, found, stored.classes, title))
     return made
 
 
 def _weights(group: Group, stored: Representation) -> Drawings:
-    make = partial(weight_histograms, _arrays(stored, "weight"))
-    return [drawn(make, f"Weights of {group.name}", [named(group), "."])]
+    return [drawn(weight_histograms, f"Weights of {group.name}", [named(group), "."], _arrays(stored, "weight"))]
 
 
 def _logged(group: Group) -> Child:

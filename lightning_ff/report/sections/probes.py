@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 from lightning_ff.figures import probe_bars
 from lightning_ff.report import measures
@@ -68,5 +67,5 @@ def _bars(found: Sequence[tuple[Group, Mapping[str, Stat]]], label: str) -> Mark
         spread[model] = {name: stat.deviation for name, stat in layers.items() if stat.deviation is not None}
     of_pixels = [stat.mean for _, values in found if (stat := values.get(_INPUT)) and stat.mean is not None]
     same = len({round(value, 6) for value in of_pixels}) == 1  # other data have another line
-    make = partial(probe_bars, heights, of_pixels[0] if same else None, spread, label)
-    return drawn(make, f"Bars of the {label} by layer", "The same as bars.")
+    pixels, alt = of_pixels[0] if same else None, f"Bars of the {label} by layer"
+    return drawn(probe_bars, alt, "The same as bars.", heights, pixels, spread, label)

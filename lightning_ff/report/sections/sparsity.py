@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lightning_ff.figures import RunPoint, accuracy_sparsity_scatter, class_bars
+from lightning_ff.figures.base import Figure
 from lightning_ff.report import measures, stored
 from lightning_ff.report.drawing import drawn
 from lightning_ff.report.grouping import Group
@@ -17,9 +16,6 @@ from lightning_ff.report.numbers import Stat
 from lightning_ff.report.runs import Run
 from lightning_ff.report.sections.base import Section
 from lightning_ff.report.stored import layer_names, representations, samples_of, whose
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _LOGGED = ("sparsity", "treves_rolls", "active_fraction", "dead_units")
 _CLASSES = 30
@@ -96,8 +92,7 @@ def class_pictures(
     for groups in stored.same_classes(found):
         classes = representations(groups[0])[0].classes
         if len(classes) <= most:
-            make = partial(bars, groups, classes, name, label)
-            made.append(drawn(make, alt, [whose(groups), caption(groups)]))
+            made.append(drawn(bars, alt, [whose(groups), caption(groups)], groups, classes, name, label))
     return made
 
 
@@ -132,4 +127,4 @@ def _scatter(found: Sequence[Group]) -> Markup | None:
         "Accuracy of every run, in its test or else its last validation, against the sparsity of its layers, over "
         f"{samples_of(found)}."
     )
-    return drawn(partial(accuracy_sparsity_scatter, points), "Accuracy against sparsity", caption)
+    return drawn(accuracy_sparsity_scatter, "Accuracy against sparsity", caption, points)
