@@ -16,10 +16,7 @@ Item = TypeVar("Item")
 
 
 def array(name: str, values: Values, shape: Sequence[int | None], remedy: str) -> np.ndarray:
-    """Values as float64 array of a shape, where None is any size except 0.
-
-    Raises:
-        ValueError: they have another shape, or are not numbers.
+    """Values as float64 array of a shape, where None is any size except 0; a `ValueError` if they are none.
 
     Example::
 
@@ -48,33 +45,21 @@ def flat(values: Values) -> np.ndarray:
 
 
 def class_names(classes: Sequence[str]) -> list[str]:
-    """The names of the classes.
-
-    Raises:
-        ValueError: there are none, or they are one string.
-    """
+    """The names of the classes; a `ValueError` if there are none, or they are one string."""
     if isinstance(classes, (str, bytes)) or len(classes) == 0:
         raise ValueError(f"classes={classes!r}: give the name of each class, such as ['shirt', 'bag']")
     return [str(name) for name in classes]
 
 
 def given(name: str, values: Mapping[str, Item], what: str) -> Mapping[str, Item]:
-    """Check that a mapping is not empty.
-
-    Raises:
-        ValueError: it is empty, or none.
-    """
+    """Check that a mapping is not empty; a `ValueError` if it is empty, or no mapping."""
     if not isinstance(values, Mapping) or not values:
         raise ValueError(f"{name}={values!r}: give {what} by name, at least one")
     return values
 
 
 def class_labels(label: Values, samples: int, classes: int) -> np.ndarray:
-    """The class of each sample as integers `(S,)`.
-
-    Raises:
-        ValueError: not one per sample, or one that is out of range.
-    """
+    """The class of each sample as integers `(S,)`; a `ValueError` if not one per sample, or one is out of range."""
     numbers = array("label", label, (samples,), "give the class of each sample")
     wrong = [value for value in numbers if not (value.is_integer() and 0 <= value < classes)]
     if wrong:

@@ -24,15 +24,14 @@ class ReportError(Exception):
 
 
 def find_runs(given: Sequence[Path]) -> list[Path]:
-    """Folders of runs: the given folders, or those below them with a metrics file, in natural order.
+    """Folders of runs: the given ones, or those below them with a metrics file, in natural order.
 
     Raises:
         ReportError: one of them is not a folder, or has no run.
     """
     found: dict[Path, Path] = {}
-    for folder in given:
-        for run in _runs_in(folder):
-            found.setdefault(run.resolve(), run)
+    for run in (run for folder in given for run in _runs_in(folder)):
+        found.setdefault(run.resolve(), run)
     return list(found.values())
 
 

@@ -9,25 +9,10 @@ from lightning_ff.report.numbers import DASH
 from lightning_ff.report.runs import Run
 
 ABSENT = object()
-_NOT_COMPARED = {
-    "checkpoint",
-    "ckpt_path",
-    "data.download",
-    "data.root",
-    "last",
-    "predictions",
-    "report",
-    "test_after_fit",
-    "trainer.default_root_dir",
-    "trainer.enable_checkpointing",
-    "trainer.enable_model_summary",
-    "trainer.enable_progress_bar",
-    "trainer.log_every_n_steps",
-    "trainer.logger",
-    "verbose",
-    "weights_only",
-    "model._instantiator",
-}
+_NOT_COMPARED = {"checkpoint", "ckpt_path", "data.download", "data.root", "last", "model._instantiator", "predictions"}
+_NOT_COMPARED |= {"report", "test_after_fit", "verbose", "weights_only"}
+_NOT_COMPARED |= {f"trainer.{key}" for key in ("default_root_dir", "enable_checkpointing", "enable_model_summary")}
+_NOT_COMPARED |= {f"trainer.{key}" for key in ("enable_progress_bar", "log_every_n_steps", "logger")}
 
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:

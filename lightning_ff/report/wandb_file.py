@@ -47,19 +47,15 @@ def read_wandb(file: Path) -> Metrics:
             if isinstance(value, (int, float)) and not key.startswith(("_", "trainer/")):
                 points.append((key, step, value))
             names = value.get("filenames", []) if isinstance(value, dict) else []
-            existing = [files / name for name in names if isinstance(name, str) and _is_inside(files / name, files)]
-            if existing:
-                pictures[key] = (int(step), existing[0].read_bytes())
+            given = [files / name for name in names if isinstance(name, str)]
+            inside = (each for each in given if each.is_file() and each.resolve().is_relative_to(files.resolve()))
+            if shown := next(inside, None):
+                pictures[key] = (int(step), shown.read_bytes())
     series = by_key(points)
     times = [row["_timestamp"] for row in rows if "_timestamp" in row and not any(k.startswith("test/") for k in row)]
     seconds = max(times) - min(times) if len(times) > 1 else None
     notes = [] if series else [f"{file.name} of the W&B run holds no values"]
     return Metrics("W&B file" if series else "", series, seconds, pictures, notes)
-
-
-def _is_inside(file: Path, folder: Path) -> bool:
-    """Whether a file of that name exists inside the folder."""
-    return file.is_file() and file.resolve().is_relative_to(folder.resolve())
 
 
 def values_of(items: Iterable[Any]) -> dict[str, Any]:
@@ -83,7 +79,7 @@ def records_of(data: bytes) -> Iterator[Any]:
         if _BLOCK - at % _BLOCK < 7:
             at += _BLOCK - at % _BLOCK
             continue
-        _, size, kind = struct.unpack("<IHB", data[at : at + 7])
+        _, size, kind = struct.unpack_from("<IHB", data, at)
         if at + 7 + size > len(data):
             return  # still being written
         record += data[at + 7 : at + 7 + size]
