@@ -1,8 +1,4 @@
-"""`lightning-ff matrix FILE`: runs of configurations and seeds, one after another, and a report of all runs.
-
-Finished runs are skipped, interrupted runs resume from their last checkpoint, and a run that fails does not stop the
-others.
-"""
+"""`lightning-ff matrix FILE`: runs of configurations and seeds, one after another, and a report of all runs."""
 
 from __future__ import annotations
 
@@ -96,7 +92,7 @@ def _run(name: str, seed: Any, output: Path, config: Path, options: dict[str, An
 
 
 def make(run: Run) -> str:
-    """Make one run in its own process, unless it is finished; returns its status."""
+    """Make one run in its own process, from its last checkpoint if interrupted, unless finished; returns its status."""
     done = run.folder / _DONE
     if done.exists():
         if json.loads(done.read_text()) != run.arguments:

@@ -112,8 +112,14 @@ class CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except Exception as error:
-            raise _cause(error) from None
+        except Exception as error:  # of the part that could not be built, without the errors of jsonargparse around it
+            inner: BaseException | None = error
+            while inner is not None:
+                *_, (frame, _) = traceback.walk_tb(inner.__traceback__)
+                if not str(frame.f_globals.get("__name__", "")).startswith("jsonargparse"):
+                    break
+                inner = inner.__cause__
+            raise inner or error from None
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -125,17 +131,6 @@ class CLI(LightningCLI):
             if isinstance(logger, WandbLogger):  # wandb uses the system's temporary folder if this one does not exist
                 Path(logger.save_dir or ".").mkdir(parents=True, exist_ok=True)
         return trainer
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The error of the part that could not be built, without the errors of jsonargparse around it."""
-    inner: BaseException | None = error
-    while inner is not None:
-        *_, (frame, _) = traceback.walk_tb(inner.__traceback__)
-        if not str(frame.f_globals.get("__name__", "")).startswith("jsonargparse"):
-            return inner
-        inner = inner.__cause__
-    return error
 
 
 def main(args: ArgsType = None) -> CLI:

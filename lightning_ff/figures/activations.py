@@ -1,7 +1,4 @@
-"""The wall of activations: a map of the activation of every unit for every sample.
-
-Shapes: S samples, U units, C classes.
-"""
+"""The wall of activations: a map of every unit and sample. Shapes: S samples, U units, C classes."""
 
 from __future__ import annotations
 
@@ -50,7 +47,9 @@ def activation_wall(
         if members is not None and layer in members:
             shape = (len(names), h.shape[1])
             held = array(f"members[{layer!r}]", members[layer], shape, "give a row per class and a column per unit") > 0
-            order = unit_order(held, _class_means(h, of, len(names)))
+            finite = np.nan_to_num(h, posinf=0.0, neginf=0.0)
+            means = [finite[of == c].sum(0) / max(1, (of == c).sum()) for c in range(len(names))]
+            order = unit_order(held, np.stack(means))
             inside = int(held.any(0).sum())
             axis.set_xlabel(f"{inside} units by ensemble, {len(order) - inside} in none")
         rows = np.argsort(of, kind="stable")
@@ -77,9 +76,3 @@ def unit_order(members: np.ndarray, means: np.ndarray) -> np.ndarray:
     inside = np.where(members, means, -np.inf)
     first = np.where(members.any(0), inside.argmax(0), len(members))
     return np.lexsort((-means.max(0), first))
-
-
-def _class_means(h: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
-    """Mean of finite values for each class `(C, U)`, 0 for a class without samples."""
-    finite = np.nan_to_num(h, posinf=0.0, neginf=0.0)
-    return np.stack([finite[label == c].sum(0) / max(1, (label == c).sum()) for c in range(classes)])

@@ -1,17 +1,14 @@
-"""Grouped bars that compare models class by class.
-
-Shapes: L layers, C classes.
-"""
+"""Grouped bars that compare models class by class. Shapes: L layers, C classes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from lightning_ff.figures import base
-from lightning_ff.figures.arrays import Values, array, class_names, flat, given
+from lightning_ff.figures.arrays import Item, Values, array, class_names, flat, given
 from lightning_ff.figures.base import (
     HATCHES,
     Axes,
@@ -27,7 +24,6 @@ from lightning_ff.figures.base import (
 )
 from lightning_ff.figures.names import name_ticks
 
-Item = TypeVar("Item")
 ByLayer: TypeAlias = Values | Mapping[str, Values]
 
 

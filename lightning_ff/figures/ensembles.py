@@ -1,7 +1,4 @@
-"""Maps of classes by classes: shared units of ensembles, and connections between those of two layers.
-
-Shapes: C classes.
-"""
+"""Maps of C classes by C classes: shared units of ensembles, and connections between those of two layers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Each class's mean activity, unit by unit, with its ensemble marked.
-
-Shapes: U units, C classes.
-"""
+"""Each class's mean activity, unit by unit, with its ensemble marked. Shapes: U units, C classes."""
 
 from __future__ import annotations
 

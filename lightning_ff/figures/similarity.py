@@ -1,7 +1,4 @@
-"""Representational dissimilarity matrices of classes or samples.
-
-Shapes: C classes, S samples.
-"""
+"""Representational dissimilarity matrices of classes or samples. Shapes: C classes, S samples."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A value of each class over training.
-
-Shapes: E epochs, C classes.
-"""
+"""A value of each class over training. Shapes: E epochs, C classes."""
 
 from __future__ import annotations
 

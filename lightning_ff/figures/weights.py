@@ -29,24 +29,21 @@ def weight_histograms(weights: Mapping[str, Values], bins: int = 80) -> Figure:
     figure, axes = panels(len(given("weights", weights, "weights")), 2.8, 2.3)
     for axis, (layer, values) in zip(axes, weights.items(), strict=True):
         tidy(axis, layer, "weight")
-        _signs(axis, flat(values), bins)
+        finite = flat(values)
+        if not len(finite):
+            empty(axis, "no weights")
+            continue
+        limit = float(np.abs(finite).max()) or 1.0
+        counts, edges = np.histogram(finite, bins, (-limit, limit))
+        shares = counts / len(finite)
+        sides = [_NEGATIVE] * (bins // 2) + [_POSITIVE] * (bins // 2)
+        axis.bar(edges[:-1], shares, np.diff(edges), align="edge", color=sides)
+        log_scale(axis, "y", 0.5 / len(finite), 12 * shares.max())
+        axis.locator_params("x", nbins=5)
+        text = f"{100 * (finite < 0).mean():.1f} % negative"
+        axis.text(0.02, 0.98, text, transform=axis.transAxes, va="top", fontsize=base.SMALL, color=base.INK)
     left_label(axes, "share of weights")
     return settled(figure)
-
-
-def _signs(axis: Axes, values: np.ndarray, bins: int) -> None:
-    if not len(values):
-        empty(axis, "no weights")
-        return
-    limit = float(np.abs(values).max()) or 1.0
-    counts, edges = np.histogram(values, bins, (-limit, limit))
-    shares = counts / len(values)
-    sides = [_NEGATIVE] * (bins // 2) + [_POSITIVE] * (bins // 2)
-    axis.bar(edges[:-1], shares, np.diff(edges), align="edge", color=sides)
-    log_scale(axis, "y", 0.5 / len(values), 12 * shares.max())
-    axis.locator_params("x", nbins=5)
-    text = f"{100 * (values < 0).mean():.1f} % negative"
-    axis.text(0.02, 0.98, text, transform=axis.transAxes, va="top", fontsize=base.SMALL, color=base.INK)
 
 
 def inhibition_histograms(ratios: Mapping[str, tuple[Values, Values]], bins: int = 30) -> Figure:

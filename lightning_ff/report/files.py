@@ -24,11 +24,7 @@ class ReportError(Exception):
 
 
 def find_runs(given: Sequence[Path]) -> list[Path]:
-    """Folders of runs: the given ones, or those below them with a metrics file, in natural order.
-
-    Raises:
-        ReportError: one of them is not a folder, or has no run.
-    """
+    """Folders of runs: the given ones, or those below with a metrics file; raises `ReportError` for one without run."""
     found: dict[Path, Path] = {}
     for run in (run for folder in given for run in _runs_in(folder)):
         found.setdefault(run.resolve(), run)

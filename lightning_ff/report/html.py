@@ -24,13 +24,9 @@ Cell: TypeAlias = str | float | int | Stat | None
 
 def render(child: Child) -> Markup:
     """A child as HTML: markup unchanged, text escaped, None as empty text, and lists concatenated."""
-    if child is None:
-        return Markup()
-    if isinstance(child, Markup):
-        return child
     if isinstance(child, str):
-        return Markup(html.escape(child))
-    return Markup("".join(render(each) for each in child))
+        return child if isinstance(child, Markup) else Markup(html.escape(child))
+    return Markup("".join(map(render, child or ())))
 
 
 def element(name: str, /, *children: Child, **attributes: str | float | bool | None) -> Markup:

@@ -1,7 +1,4 @@
-"""Representations of a run stored by an `EnsembleMonitor`, and values of a layer computed from them.
-
-Shapes: C classes, U units.
-"""
+"""Representations stored by an `EnsembleMonitor`, and values computed from them. Shapes: C classes, U units."""
 
 from __future__ import annotations
 

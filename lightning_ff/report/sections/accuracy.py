@@ -55,10 +55,13 @@ def _blocks(groups: Sequence[Group]) -> Child:
     names = sorted({*measures.blocks(groups, "test/acc/"), *measures.blocks(groups, "val/acc/")})
     if not names:
         return None
-    stages = [_stage(group) for group in groups]
     by_group: list[list[Cell]] = []
-    for group, stage in zip(groups, stages, strict=True):
-        read = measures.of_test if stage == "test" else measures.validation
+    stages: list[str | None] = []
+    for group in groups:  # the test, if every run has one
+        tested = all(measures.by_checkpoint(run) for run in group.runs)
+        validated = any(key.startswith("val/acc") for run in group.runs for key in run.series)
+        stages.append("test" if tested else "validation" if validated else None)
+        read = measures.of_test if tested else measures.validation
         by_group.append([percent([read(run, f"acc/{name}") for run in group.runs]) for name in names])
     distinct = {stage for stage in stages if stage}
     shown = "test or validation" if len(distinct) != 1 else next(iter(distinct))
@@ -75,13 +78,6 @@ def _blocks(groups: Sequence[Group]) -> Child:
         columns = [Column(""), *(Column(name, 2) for name in names)]
         rows = [[element("span", head), *cells] for head, cells in zip(heads, by_group, strict=True)]
     return table(columns, [Rows(rows)], caption)
-
-
-def _stage(group: Group) -> str | None:
-    """Stage of the accuracy of a group's blocks: the test, if every run has one."""
-    if all(measures.by_checkpoint(run) for run in group.runs):
-        return "test"
-    return "validation" if any(key.startswith("val/acc") for run in group.runs for key in run.series) else None
 
 
 def _classes(groups: Sequence[Group]) -> Child:

@@ -35,19 +35,16 @@ def _differences(groups: Sequence[Group]) -> Child:
 
 
 def _rows(groups: Sequence[Group], rows: Sequence[tuple[str, list[object]]], caption: str) -> Markup:
-    shown = [(element("code", name), [_value(value) for value in values], values) for name, values in rows]
-    if len(groups) <= _ACROSS:
-        columns = [Column("Setting"), *(Column(chip(group)) for group in groups)]
-        return table(columns, [Rows([[name, *cells] for name, cells, _ in shown])], caption, "settings")
-    parts = [
-        Rows([[name, cells[i]] for name, cells, values in shown if values[i] is not ABSENT], named(group))
-        for i, group in enumerate(groups)
+    shown = [
+        [element("code", name), *(DASH if value is ABSENT else element("code", written(value)) for value in values)]
+        for name, values in rows
     ]
-    return table([Column("Setting"), Column("Value")], parts, caption, "settings")
-
-
-def _value(value: object) -> str:
-    return DASH if value is ABSENT else element("code", written(value))
+    columns, parts = [Column("Setting"), *(Column(chip(group)) for group in groups)], [Rows(shown)]
+    if len(groups) > _ACROSS:
+        columns = [Column("Setting"), Column("Value")]
+        by_group = [[[row[0], row[i]] for row in shown if row[i] != DASH] for i in range(1, len(groups) + 1)]
+        parts = [Rows(of_group, named(group)) for of_group, group in zip(by_group, groups, strict=True)]
+    return table(columns, parts, caption, "settings")
 
 
 def _text(group: Group) -> Child:

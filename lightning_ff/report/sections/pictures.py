@@ -15,7 +15,6 @@ from lightning_ff.report.drawing import drawn, image
 from lightning_ff.report.grouping import Group
 from lightning_ff.report.html import Child, Markup, element, folded
 from lightning_ff.report.representations import Representation
-from lightning_ff.report.runs import Run
 from lightning_ff.report.sections.base import Section, lead, named, paragraph, path
 from lightning_ff.report.sections.connections import connections
 from lightning_ff.report.sections.similarity import agreement, class_rdms
@@ -112,13 +111,12 @@ def _weights(group: Group, stored: Representation) -> Drawings:
 
 def _logged(group: Group) -> Child:
     redrawn = group.shown.representation is not None  # the pictures of an ensemble monitor are drawn above
-    run, own = next(((run, own) for run in group.runs if (own := _own(run, redrawn))), (group.runs[0], {}))
-    shown = [
-        image(data, f"{key} of {run.folder}", [named(group), ": ", element("code", key), f", after {step} batches."])
-        for key, (step, data) in sorted(own.items())
-    ]
-    return [lead(named(group), ", logged in ", path(run.folder), ":"), *shown] if shown else None
-
-
-def _own(run: Run, redrawn: bool) -> dict[str, tuple[int, bytes]]:
-    return {key: found for key, found in run.pictures.items() if not (redrawn and "/ensembles/" in key)}
+    for run in group.runs:
+        shown: list[Child] = []
+        for key, (step, data) in sorted(run.pictures.items()):
+            if not (redrawn and "/ensembles/" in key):
+                caption = [named(group), ": ", element("code", key), f", after {step} batches."]
+                shown.append(image(data, f"{key} of {run.folder}", caption))
+        if shown:
+            return [lead(named(group), ", logged in ", path(run.folder), ":"), *shown]
+    return None

@@ -48,13 +48,10 @@ def _values(group: Group, kind: str) -> dict[str, Stat]:
 def _table(found: Sequence[tuple[Group, Mapping[str, Stat]]], caption: str) -> Markup:
     names = sorted({name for _, values in found for name in values}, key=lambda name: (name != _INPUT, name))
     columns = [Column("Layer"), *(Column(chip(group), 1) for group, _ in found)]
-    rows: list[list[Cell]] = [
-        [
-            "the image itself" if name == _INPUT else name,
-            *(values.get(name, Stat.of([None])).times(100) for _, values in found),
-        ]
-        for name in names
-    ]
+    rows: list[list[Cell]] = []
+    for name in names:
+        stats = [values.get(name, Stat.of([None])).times(100) for _, values in found]
+        rows.append(["the image itself" if name == _INPUT else name, *stats])
     return table(columns, [Rows(rows)], caption)
 
 
