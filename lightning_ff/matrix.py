@@ -18,7 +18,6 @@ from lightning_ff.cli.run_file import write_json
 from lightning_ff.report.files import ReportError
 
 _DONE = "finished.json"
-_KNOWN = {"output": str, "runs": dict, "seeds": list, "arguments": dict}
 
 
 class MatrixError(Exception):
@@ -54,7 +53,7 @@ def planned(file: Path, more: Sequence[str] = ()) -> list[Run]:
         raise MatrixError(f"{file} is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(given, dict) or not {"output", "runs"} <= given.keys():
         raise MatrixError(f"{file}: give output (a folder) and runs (names to {{config: FILE}})")
-    _check(str(file), given, _KNOWN)
+    _check(str(file), given, {"output": str, "runs": dict, "seeds": list, "arguments": dict})
     runs: list[Run] = []
     for name, entry in given["runs"].items():
         if not isinstance(entry, dict) or "config" not in entry:
@@ -138,7 +137,7 @@ def _merge_metrics(folder: Path) -> None:
 
 
 def matrix(arguments: Sequence[str]) -> int:
-    """Run the command; returns its exit code: 0, 1 if a run failed, 2 for an error."""
+    """Run the command; returns its exit code: 0, 1 if a run failed, which does not stop the others, 2 for an error."""
     from lightning_ff.report.page import write_report
 
     parser = argparse.ArgumentParser(

@@ -25,6 +25,8 @@ from lightning_ff.figures.base import (
 from lightning_ff.figures.names import name_ticks
 
 ByLayer: TypeAlias = Values | Mapping[str, Values]
+_ByModel: TypeAlias = Mapping[str, ByLayer]
+_Rows: TypeAlias = Sequence[np.ndarray | None]
 
 
 def class_bars(
@@ -47,7 +49,7 @@ def class_bars(
     Raises:
         ValueError: shapes that do not fit, or a deviation of a model that has no values.
     """
-    return settled(_by_class(values, classes, ylabel, deviation, layers))
+    return settled(_by_class(values, class_names(classes), ylabel, deviation or {}, layers, 0.0))
 
 
 def inhibition_bars(
@@ -70,7 +72,7 @@ def inhibition_bars(
     Raises:
         ValueError: shapes that do not fit.
     """
-    figure = _by_class({"members": members, "other units": others}, classes, ylabel, start=1.0)
+    figure = _by_class({"members": members, "other units": others}, class_names(classes), ylabel, {}, None, 1.0)
     every = np.concatenate([flat(ratios) for side in (members, others) for ratios in side.values()])
     every = np.append(every[every > 0], 1.0)
     for axis in figure.axes:
@@ -80,15 +82,9 @@ def inhibition_bars(
 
 
 def _by_class(
-    values: Mapping[str, ByLayer],
-    classes: Sequence[str],
-    ylabel: str,
-    deviation: Mapping[str, ByLayer] | None = None,
-    layers: Sequence[str] | None = None,
-    start: float = 0.0,
+    values: _ByModel, names: list[str], ylabel: str, deviation: _ByModel, layers: Sequence[str] | None, start: float
 ) -> Figure:
     """:func:`class_bars`, with bars that start at `start`."""
-    names = class_names(classes)
     given("values", values, "numbers (L, C)")
     rows = {model: _by_layer(f"values[{model!r}]", each, names, layers) for model, each in values.items()}
     spread = known(deviation, values).items()
@@ -126,13 +122,7 @@ def known(deviation: Mapping[str, Item] | None, values: Mapping[str, Any]) -> Ma
     return deviation or {}
 
 
-def grouped(
-    axis: Axes,
-    heights: Sequence[np.ndarray | None],
-    halves: Sequence[np.ndarray | None],
-    places: int,
-    start: float = 0.0,
-) -> None:
+def grouped(axis: Axes, heights: _Rows, halves: _Rows, places: int, start: float = 0.0) -> None:
     """One group of bars at each position 0, 1, ...; models have the same order in each group."""
     width = 0.82 / len(heights)
     for i, (height, half) in enumerate(zip(heights, halves, strict=True)):

@@ -12,18 +12,13 @@ from lightning_ff.figures.base import LETTER, LINE, SOFT, Axes, plain
 
 
 def name_ticks(
-    axis: Axes,
-    side: Literal["x", "y"],
-    places: Sequence[float] | np.ndarray,
-    names: Sequence[str],
-    room: float,
-    most: int = 16,
+    axis: Axes, side: Literal["x", "y"], places: np.ndarray, names: Sequence[str], room: float, most: int = 16
 ) -> None:
     """Tick labels of at most N letters, as many as fit into the axis (in inches), rotated if they are long."""
     step = max(1, ceil(len(places) * LINE / room)) if len(places) else 1
     shown = [plain(name, most) for name in names][::step]
     ticks = axis.xaxis if side == "x" else axis.yaxis
-    ticks.set_ticks(np.asarray(places)[::step], shown)
+    ticks.set_ticks(places[::step], shown)
     gap = room / max(1, len(shown))
     if side == "x" and max(map(len, shown), default=0) * LETTER > gap:
         oblique: dict[str, Any] = {"rotation": 45, "horizontalalignment": "right", "rotation_mode": "anchor"}

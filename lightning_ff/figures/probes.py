@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -57,8 +57,7 @@ def probe_bars(
 
 def _write(axis: Axes) -> None:
     """Write each bar's number at its base, away from error bars and the line for pixels; above a low bar."""
-    bars: list[Any] = list(axis.patches)
-    for bar in bars:
+    for bar in cast("list[Any]", axis.patches):
         height, inside = bar.get_height(), bar.get_height() > 0.1 * axis.get_ylim()[1]
         dark = float(np.dot(bar.get_facecolor()[:3], (0.3, 0.59, 0.11))) < 0.45
         x, y = bar.get_x() + bar.get_width() / 2, 0.015 if inside else height + 0.015

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from lightning_ff.figures import base
 from lightning_ff.figures.arrays import Values, flat, given
-from lightning_ff.figures.base import PALETTE, Axes, Figure, empty, left_label, legend, log_scale, panels, settled, tidy
+from lightning_ff.figures.base import PALETTE, Figure, empty, left_label, legend, log_scale, panels, settled, tidy
 
 _POSITIVE, _NEGATIVE = PALETTE[3], PALETTE[0]  # as in connectivity_map: red excites, blue inhibits
 _MEMBERS, _OTHERS = PALETTE[0], PALETTE[1]  # as in inhibition_bars
@@ -64,27 +64,24 @@ def inhibition_histograms(ratios: Mapping[str, tuple[Values, Values]], bins: int
     figure, axes = panels(len(given("ratios", ratios, "ratios of members and of others")), 2.9, 2.3, extra=0.3)
     for axis, (layer, (members, others)) in zip(axes, ratios.items(), strict=True):
         tidy(axis, layer, "inhibition / excitation")
-        _ratios(axis, [flat(members), flat(others)], bins)
+        sides = [flat(members), flat(others)]
+        every = np.concatenate(sides)
+        every = every[every > 0]
+        if not len(every):
+            empty(axis, "no ratios")
+            continue
+        low, high = np.percentile(every, (1, 99))
+        low, high = (low, high) if high > 1.1 * low else (low / 2, high * 2)
+        edges = np.geomspace(low, high, bins + 1)
+        edges[[0, -1]] = low, high
+        for values, color in zip(sides, (_MEMBERS, _OTHERS), strict=True):
+            shares = np.histogram(values.clip(low, high), edges)[0] / max(1, len(values))
+            axis.bar(edges[:-1], shares, np.diff(edges), align="edge", color=color, alpha=0.6)
+            if len(values):
+                axis.axvline(np.median(values).clip(low, high), color=color, linewidth=1.4)
+        beside = (high / low) ** 0.03
+        log_scale(axis, "x", low / beside, high * beside)
     left_label(axes, "share of units")
     handles = [Patch(color=color, alpha=0.6) for color in (_MEMBERS, _OTHERS)]
     legend(figure, handles, ["members", "other units"])
     return settled(figure)
-
-
-def _ratios(axis: Axes, sides: Sequence[np.ndarray], bins: int) -> None:
-    every = np.concatenate(sides)
-    every = every[every > 0]
-    if not len(every):
-        empty(axis, "no ratios")
-        return
-    low, high = np.percentile(every, (1, 99))
-    low, high = (low, high) if high > 1.1 * low else (low / 2, high * 2)
-    edges = np.geomspace(low, high, bins + 1)
-    edges[[0, -1]] = low, high
-    for values, color in zip(sides, (_MEMBERS, _OTHERS), strict=True):
-        shares = np.histogram(values.clip(low, high), edges)[0] / max(1, len(values))
-        axis.bar(edges[:-1], shares, np.diff(edges), align="edge", color=color, alpha=0.6)
-        if len(values):
-            axis.axvline(np.median(values).clip(low, high), color=color, linewidth=1.4)
-    beside = (high / low) ** 0.03
-    log_scale(axis, "x", low / beside, high * beside)

@@ -11,7 +11,6 @@ import numpy as np
 from lightning_ff.report.html import Markup, element
 from lightning_ff.report.series import Series
 
-_LIMIT = 300
 _LABEL_WIDTH, _LABEL_HEIGHT = 18.0, 10.5
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 26.0, 26.0, 34.0
 
@@ -42,7 +41,7 @@ def mean_of(runs: Sequence[Series]) -> Series | None:
     return Series.of((step, float(np.mean([values[step] for values in latest]))) for step in steps)
 
 
-def thinned(series: Series, limit: int = _LIMIT) -> Series:
+def thinned(series: Series, limit: int = 300) -> Series:
     """At most `limit` points, each the mean of equally many neighbours."""
     if len(series.steps) <= limit:
         return series
@@ -153,11 +152,16 @@ def _grid(across: _Axis, up: _Axis, width: float, below: float) -> list[Markup]:
 
 def _line(line: Line, series: Series, across: _Axis, up: _Axis) -> Markup:
     x, y = across.place(series.steps.astype(float)), up.place(series.values)
-    kind = "run" if line.thin else "mean"
     if len(x) == 1:
         return element("circle", cx=f"{x[0]:.1f}", cy=f"{y[0]:.1f}", r=1.6 if line.thin else 2.6, fill=line.color)
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
-    return element("polyline", points=points, stroke=line.color, stroke_dasharray=line.dashes, class_=kind)
+    return element(
+        "polyline",
+        points=points,
+        stroke=line.color,
+        stroke_dasharray=line.dashes,
+        class_="run" if line.thin else "mean",
+    )
 
 
 def _labels(drawn: Sequence[tuple[Line, Series]], across: _Axis, up: _Axis) -> list[Markup]:

@@ -37,12 +37,8 @@ def element(name: str, /, *children: Child, **attributes: str | float | bool | N
         >>> print(element("p", "a < b", class_="note"))
         <p class="note">a &lt; b</p>
     """
-    given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items()}
-    shown = "".join(
-        f" {key}" if value is True else f' {key}="{html.escape(str(value))}"'
-        for key, value in given.items()
-        if value is not None and value is not False
-    )
+    given = {k.rstrip("_").replace("_", "-"): v for k, v in attributes.items() if v is not None and v is not False}
+    shown = "".join(f" {k}" if v is True else f' {k}="{html.escape(str(v))}"' for k, v in given.items())
     if name in _VOID and not children:
         return Markup(f"<{name}{shown}/>")
     return Markup(f"<{name}{shown}>{render(children)}</{name}>")

@@ -8,8 +8,6 @@ from lightning_ff.report.grouping import Group
 from lightning_ff.report.numbers import duration
 from lightning_ff.report.runs import Run
 
-_ORDER = ("", "last", "best")
-
 
 def by_checkpoint(run: Run) -> dict[str, Run]:
     """Runs that measured this one's test accuracy by checkpoint: itself (no name), `last`, `best`, or another file."""
@@ -18,7 +16,7 @@ def by_checkpoint(run: Run) -> dict[str, Run]:
         if "test/acc" in other.series:
             kind = next((known for known in ("last", "best") if name == known or name.startswith(f"{known}-")), name)
             found[kind] = other
-    return {kind: found[kind] for kind in (*(each for each in _ORDER if each in found), *found)}
+    return {kind: found[kind] for kind in (*(each for each in ("", "last", "best") if each in found), *found)}
 
 
 def of_test(run: Run, key: str, kind: str | None = None) -> float | None:

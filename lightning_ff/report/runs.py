@@ -95,9 +95,8 @@ class Run:
         """Training time, and whether it is only known from modification times of files."""
         if not self.trained:
             return None, False
-        own, guessed = self.metrics.seconds, False
-        if own is None:
-            own, guessed = _from_files(self.folder), True
+        guessed = self.metrics.seconds is None
+        own = _from_files(self.folder) if guessed else self.metrics.seconds
         if self.earlier is None or own is None:
             return own, guessed
         before, before_guessed = self.earlier.seconds

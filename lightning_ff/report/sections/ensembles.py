@@ -26,14 +26,12 @@ def ensembles(groups: Sequence[Group]) -> Section | None:
     found = stored.measured(groups)
     if not found:
         return None
-    bars = class_pictures(
-        found,
-        _FOLDED_FROM - 1,
-        "size",
-        "units in the ensemble",
-        "Bars of the sizes of ensembles by class",
-        lambda groups: f"Units in the ensemble of each class by the definition {definition_of(groups)}.",
-    )
+
+    def caption(groups: Sequence[Group]) -> str:
+        return f"Units in the ensemble of each class by the definition {definition_of(groups)}."
+
+    alt, most = "Bars of the sizes of ensembles by class", _FOLDED_FROM - 1
+    bars = class_pictures(found, most, "size", "units in the ensemble", alt, caption)
     parts = [_table(found), *unseen(found), *bars, _sizes(found), *_sharing(found), *_growth(found)]
     return Section("ensembles", "Ensembles of the classes", parts)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -33,6 +33,7 @@ Drawings: TypeAlias = list[Markup | None]
 
 def pictures(groups: Sequence[Group]) -> Section | None:
     """Pictures by type, for each configuration of one of its runs."""
+    every = [(group, stored) for group in groups if (stored := group.shown.representation) is not None]
     parts: list[Child] = []
     for title, description, make in (
         ("Activations", _OF_WALLS, _walls),
@@ -41,24 +42,17 @@ def pictures(groups: Sequence[Group]) -> Section | None:
         ("Weights between ensembles", _OF_CONNECTIONS, _connections),
         ("Weights", "Share of the weights by size.", _weights),
     ):
-        if shown := _shown(make, groups):
-            parts += [element("h3", title), paragraph(description), shown]
+        made = [make(group, stored) for group, stored in every if len(stored.classes) <= _MOST_CLASSES]
+        shown: list[Child] = [each for drawings in made for each in drawings if each is not None]
+        if shown:
+            more = agreement(measured(groups)) if make is _rdms else []
+            body = [element("div", shown, class_="beside"), connections(groups)] if make is _connections else shown
+            parts += [element("h3", title), paragraph(description), [*body, *more]]
     if any(logged := [_logged(group) for group in groups]):
         parts += [element("h3", "Logged during training"), *logged]
     intro = paragraph("Of several runs of one configuration the first is shown that has the picture.")
     several = any(len(group.runs) > 1 for group in groups)
     return Section("pictures", "Pictures", [intro if several else None, *parts]) if parts else None
-
-
-def _shown(make: Callable[[Group, Representation], Drawings], groups: Sequence[Group]) -> list[Child]:
-    shown: list[Child] = []
-    for group in groups:
-        stored = group.shown.representation
-        if stored is not None and len(stored.classes) <= _MOST_CLASSES:
-            shown += [each for each in make(group, stored) if each is not None]
-    if shown and make is _rdms:
-        shown += agreement(measured(groups))
-    return [element("div", shown, class_="beside"), connections(groups)] if shown and make is _connections else shown
 
 
 def _caption(group: Group, description: str) -> list[Child]:

@@ -48,16 +48,12 @@ def _commands(group: Group) -> list[Markup]:
     if not with_file:
         text = ": made from Python, without a saved configuration; only the script that made it can repeat it."
         return [paragraph(named(group), text if any(run.trained for run in group.runs) else ": no training to repeat.")]
-    lines = [line for run in with_file for line in _lines(run)]
+    lines = []
+    for run in with_file:
+        config, last = shlex.quote(str(run.folder / "config.yaml")), run.folder / "checkpoints" / "last.ckpt"
+        version = flat(run.config).get("trainer.logger.version")
+        anew = "" if version is None else " --trainer.logger.init_args.version null"  # so that it is not overwritten
+        lines.append(f"lightning-ff fit --config {config}{anew}")
+        if last.is_file():
+            lines.append(f"lightning-ff test --config {config} --ckpt_path {shlex.quote(str(last))}")
     return [lead(named(group)), element("pre", "\n".join(lines), class_="commands")]
-
-
-def _lines(run: Run) -> list[str]:
-    config = shlex.quote(str(run.folder / "config.yaml"))
-    version = flat(run.config).get("trainer.logger.version")
-    anew = "" if version is None else " --trainer.logger.init_args.version null"  # so that it is not overwritten
-    lines = [f"lightning-ff fit --config {config}{anew}"]
-    last = run.folder / "checkpoints" / "last.ckpt"
-    if last.is_file():
-        lines.append(f"lightning-ff test --config {config} --ckpt_path {shlex.quote(str(last))}")
-    return lines

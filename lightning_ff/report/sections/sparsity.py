@@ -50,25 +50,20 @@ def _table(found: Sequence[Group], logged: Sequence[Group]) -> Child:
         "all are equally so. Active: share of units above 0. Dead: units that none of the samples made active. NaN: "
         "undefined, since no unit is active."
     )
-
-    def cells(group: Group, layer: str) -> list[Cell] | None:
-        return (_stored if group in found else _logged)(group, layer)
-
-    return stored.layer_table(groups, names, cells, columns, [whose(groups), caption])
+    return stored.layer_table(groups, names, _cells, columns, [whose(groups), caption])
 
 
-def _stored(group: Group, layer: str) -> list[Cell] | None:
-    return stored.layer_cells(
-        group,
-        layer,
-        lambda each: each.over_samples("hoyer"),
-        lambda each: each.over_samples("treves_rolls"),
-        lambda each: 100 * each.over_samples("active_fraction"),
-        lambda each: each.dead_units,
-    )
-
-
-def _logged(group: Group, layer: str) -> list[Cell] | None:
+def _cells(group: Group, layer: str) -> list[Cell] | None:
+    """Numbers of a layer as stored, or else as logged."""
+    if representations(group):
+        return stored.layer_cells(
+            group,
+            layer,
+            lambda each: each.over_samples("hoyer"),
+            lambda each: each.over_samples("treves_rolls"),
+            lambda each: 100 * each.over_samples("active_fraction"),
+            lambda each: each.dead_units,
+        )
     values = [Stat.of(_logged_value(run, name, layer) for run in group.runs) for name in _LOGGED]
     if all(value.mean is None for value in values):
         return None

@@ -44,8 +44,8 @@ def _accuracy(groups: Sequence[Group]) -> Child:
 
 def _lines(group: Group, key: str) -> list[Line]:
     """Accuracy in per cent: every run, and their mean if there are several."""
-    found = [run.series[key] for run in group.runs if key in run.series]
-    found = [Series(series.steps, 100 * series.values) for series in found]
+    every = [run.series[key] for run in group.runs if key in run.series]
+    found = [Series(series.steps, 100 * series.values) for series in every]
     mean = mean_of(found) if len(found) > 1 else None
     thin = [] if mean is None else [Line(series, group.color, thin=True) for series in found]
     dashes = _DASHES[group.hue // len(PALETTE) % len(_DASHES)]
