@@ -31,8 +31,7 @@ def send_figure(logger: Logger, key: str, figure: Figure, step: int) -> None:
 
     By default, a PNG file is written to `figures/<key>/<step>.png` in the logger's folder, if it has one.
     """
-    folder = logger_folder(logger)
-    if folder is not None:
+    if folder := logger_folder(logger):
         path = folder / "figures" / key / f"{step:08d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=120, pil_kwargs={"compress_level": 3})  # 10 % larger, in 2/3 of the time

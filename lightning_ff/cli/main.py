@@ -62,8 +62,8 @@ class CLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name in ("num_classes", "input_shape"):
             parser.link_arguments("data", f"model.init_args.{name}", self._from_data(name), apply_on="instantiate")
-        # with a monitor, save_last=True writes last.ckpt only when the monitored metric improves
         best = {"monitor": "val/acc", "mode": "max", "filename": "best-{epoch:03d}"}
+        # with a monitor, save_last=True writes last.ckpt only when the monitored metric improves
         last = {"filename": "last", "enable_version_counter": False, "save_on_train_epoch_end": True}
         for name, defaults in (("checkpoint", best), ("last", last)):
             parser.add_lightning_class_args(ModelCheckpoint, name)

@@ -104,13 +104,12 @@ def chart(lines: Sequence[Line], label: str, y: str, width: float = 520, height:
     values = np.concatenate([series.values for _, series in drawn])
     steps = np.concatenate([series.steps for _, series in drawn])
     log = bool(values.min() > 0 and values.max() > 30 * values.min())
-    below = height - _BOTTOM
     across = _Axis(*_with_margin(min(0, steps.min()), steps.max(), 0.0), _LEFT, width - _RIGHT)
-    up = _Axis(*_with_margin(values.min(), values.max(), 0.0 if log else 0.04), below, _TOP, log)
+    up = _Axis(*_with_margin(values.min(), values.max(), 0.0 if log else 0.04), height - _BOTTOM, _TOP, log)
     return element(
         "svg",
         element("title", label),
-        _grid(across, up, width, below),
+        _grid(across, up),
         [_line(line, series, across, up) for line, series in drawn],
         _labels(drawn, across, up),
         element("text", "step", x=width - _RIGHT, y=height - 4, class_="axis", text_anchor="end"),
@@ -137,17 +136,17 @@ def _number(value: float) -> str:
     return f"{value:.10g}".replace("-", "\u2212")
 
 
-def _grid(across: _Axis, up: _Axis, width: float, below: float) -> list[Markup]:
-    drawn, right = [], width - _RIGHT
+def _grid(across: _Axis, up: _Axis) -> list[Markup]:
+    drawn, (left, right, below) = [], (across.start, across.end, up.start)
     for value in up.ticks():
         at = round(float(up.place(np.array(value))), 1)
-        drawn.append(element("line", x1=_LEFT, x2=right, y1=at, y2=at, class_="grid"))
-        drawn.append(element("text", _number(value), x=_LEFT - 6, y=at + 3.5, class_="tick", text_anchor="end"))
+        drawn.append(element("line", x1=left, x2=right, y1=at, y2=at, class_="grid"))
+        drawn.append(element("text", _number(value), x=left - 6, y=at + 3.5, class_="tick", text_anchor="end"))
     for value in across.ticks():
         at = round(float(across.place(np.array(value))), 1)
         drawn.append(element("line", x1=at, x2=at, y1=below, y2=below + 4, class_="rule"))
         drawn.append(element("text", _number(value), x=at, y=below + 15, class_="tick", text_anchor="middle"))
-    return [*drawn, element("line", x1=_LEFT, x2=right, y1=below, y2=below, class_="rule")]
+    return [*drawn, element("line", x1=left, x2=right, y1=below, y2=below, class_="rule")]
 
 
 def _line(line: Line, series: Series, across: _Axis, up: _Axis) -> Markup:
@@ -155,13 +154,8 @@ def _line(line: Line, series: Series, across: _Axis, up: _Axis) -> Markup:
     if len(x) == 1:
         return element("circle", cx=f"{x[0]:.1f}", cy=f"{y[0]:.1f}", r=1.6 if line.thin else 2.6, fill=line.color)
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
-    return element(
-        "polyline",
-        points=points,
-        stroke=line.color,
-        stroke_dasharray=line.dashes,
-        class_="run" if line.thin else "mean",
-    )
+    kind = "run" if line.thin else "mean"
+    return element("polyline", points=points, stroke=line.color, stroke_dasharray=line.dashes, class_=kind)
 
 
 def _labels(drawn: Sequence[tuple[Line, Series]], across: _Axis, up: _Axis) -> list[Markup]:

@@ -46,7 +46,5 @@ def blocks(groups: Sequence[Group], prefix: str) -> list[str]:
 def training_time(runs: Sequence[Run]) -> str:
     """Mean training time, with a mark if it is only known from modification times of files."""
     known = [run.seconds for run in runs if run.seconds[0] is not None]
-    if not known:
-        return duration(None)
-    mean = sum(seconds or 0.0 for seconds, _ in known) / len(known)
+    mean = sum(seconds or 0.0 for seconds, _ in known) / len(known) if known else None
     return ("≈\u2009" if any(guessed for _, guessed in known) else "") + duration(mean)

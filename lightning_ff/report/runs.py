@@ -50,8 +50,8 @@ class Run:
         """The highest value since all blocks have started to learn, if there is one."""
         if key not in self.series:
             return None
-        series, since = self.series[key], self.begun
-        return Series(series.steps[series.steps >= since], series.values[series.steps >= since]).best
+        series, since = self.series[key], self.series[key].steps >= self.begun
+        return Series(series.steps[since], series.values[since]).best
 
     @property
     def begun(self) -> int:

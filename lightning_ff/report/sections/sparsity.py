@@ -118,8 +118,5 @@ def _scatter(found: Sequence[Group]) -> Markup | None:
                 points.append(RunPoint(f"{group.letter} {group.name}", accuracy, layers))
     if len(points) < 3:
         return None
-    caption = (
-        "Accuracy of every run, in its test or else its last validation, against the sparsity of its layers, over "
-        f"{samples_of(found)}."
-    )
-    return drawn(accuracy_sparsity_scatter, "Accuracy against sparsity", caption, points)
+    text = "Accuracy of every run, in its test or else its last validation, against the sparsity of its layers, over"
+    return drawn(accuracy_sparsity_scatter, "Accuracy against sparsity", f"{text} {samples_of(found)}.", points)
