@@ -35,9 +35,9 @@ def activation_wall(
     names = class_names(classes)
     if not 0 < percentile <= 100:
         raise ValueError(f"percentile={percentile}: must lie in (0, 100]")
-    each = "give a row per sample and a column per unit"
+    remedy = "give a row per sample and a column per unit"
     named = given("activations", activations, "activations (S, U)").items()
-    layers = {layer: array(f"activations[{layer!r}]", values, (None, None), each) for layer, values in named}
+    layers = {layer: array(f"activations[{layer!r}]", values, (None, None), remedy) for layer, values in named}
     width = min(9.5, max(3.5, 1.2 + max(h.shape[1] for h in layers.values()) / 120))  # a unit is a pixel at 120 dpi
     figure, axes = panels(len(layers), width, 2.6 if width > 5 else 3.2, most=max(1, int(10.5 // width)))
     for axis, (layer, h) in zip(axes, layers.items(), strict=True):

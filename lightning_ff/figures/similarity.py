@@ -40,8 +40,8 @@ def rdm_maps(rdms: Mapping[str, Values], classes: Sequence[str], label: Values |
     names = class_names(classes)
     given("rdms", rdms, "dissimilarities (C, C)")
     size = len(names) if label is None else len(array("label", label, (None,), "give the class of each sample"))
-    each = f"give a row and a column per {'class' if label is None else 'sample'}"
-    values = {name: array(f"rdm {name!r}" if name else "rdm", rdm, (size, size), each) for name, rdm in rdms.items()}
+    remedy = f"give a row and a column per {'class' if label is None else 'sample'}"
+    values = {name: array(f"rdm {name!r}" if name else "rdm", rdm, (size, size), remedy) for name, rdm in rdms.items()}
     of = np.arange(size) if label is None else class_labels(label, size, len(names))
     order = np.argsort(of, kind="stable")
     finite = np.concatenate([rdm[np.isfinite(rdm)] for rdm in values.values()])

@@ -137,16 +137,16 @@ def _number(value: float) -> str:
 
 
 def _grid(across: _Axis, up: _Axis) -> list[Markup]:
-    drawn, (left, right, below) = [], (across.start, across.end, up.start)
+    drawn = []
     for value in up.ticks():
         at = round(float(up.place(np.array(value))), 1)
-        drawn.append(element("line", x1=left, x2=right, y1=at, y2=at, class_="grid"))
-        drawn.append(element("text", _number(value), x=left - 6, y=at + 3.5, class_="tick", text_anchor="end"))
+        drawn.append(element("line", x1=across.start, x2=across.end, y1=at, y2=at, class_="grid"))
+        drawn.append(element("text", _number(value), x=across.start - 6, y=at + 3.5, class_="tick", text_anchor="end"))
     for value in across.ticks():
         at = round(float(across.place(np.array(value))), 1)
-        drawn.append(element("line", x1=at, x2=at, y1=below, y2=below + 4, class_="rule"))
-        drawn.append(element("text", _number(value), x=at, y=below + 15, class_="tick", text_anchor="middle"))
-    return [*drawn, element("line", x1=left, x2=right, y1=below, y2=below, class_="rule")]
+        drawn.append(element("line", x1=at, x2=at, y1=up.start, y2=up.start + 4, class_="rule"))
+        drawn.append(element("text", _number(value), x=at, y=up.start + 15, class_="tick", text_anchor="middle"))
+    return [*drawn, element("line", x1=across.start, x2=across.end, y1=up.start, y2=up.start, class_="rule")]
 
 
 def _line(line: Line, series: Series, across: _Axis, up: _Axis) -> Markup:
