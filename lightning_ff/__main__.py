@@ -12,12 +12,9 @@ from lightning_ff.report.command import report
 
 def run() -> None:
     """Run the command line; returns nothing, since a console script passes its result to `sys.exit`."""
-    if sys.argv[1:2] == ["report"]:
-        sys.exit(report(sys.argv[2:]))
-    if sys.argv[1:2] == ["matrix"]:
-        sys.exit(matrix(sys.argv[2:]))
-    if sys.argv[1:2] == ["record"]:
-        sys.exit(record(sys.argv[2:]))
+    for command in (report, matrix, record):
+        if sys.argv[1:2] == [command.__name__]:
+            sys.exit(command(sys.argv[2:]))
     main()
 
 

@@ -1,8 +1,4 @@
-"""`lightning-ff matrix FILE`: runs of configurations and seeds, one after another, and a report of all runs.
-
-Finished runs are skipped, interrupted runs resume from their last checkpoint, and a run that fails does not stop the
-others.
-"""
+"""`lightning-ff matrix FILE`: runs of configurations and seeds, one after another, and a report of all runs."""
 
 from __future__ import annotations
 
@@ -12,16 +8,16 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from lightning_ff.cli.run_file import write_json
 from lightning_ff.report.files import ReportError
 
 _DONE = "finished.json"
-_KNOWN = {"output": str, "runs": dict, "seeds": list, "arguments": dict}
 
 
 class MatrixError(Exception):
@@ -57,7 +53,7 @@ def planned(file: Path, more: Sequence[str] = ()) -> list[Run]:
         raise MatrixError(f"{file} is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(given, dict) or not {"output", "runs"} <= given.keys():
         raise MatrixError(f"{file}: give output (a folder) and runs (names to {{config: FILE}})")
-    _check(str(file), given, _KNOWN)
+    _check(str(file), given, {"output": str, "runs": dict, "seeds": list, "arguments": dict})
     runs: list[Run] = []
     for name, entry in given["runs"].items():
         if not isinstance(entry, dict) or "config" not in entry:
@@ -103,7 +99,7 @@ def _run(name: str, seed: Any, output: Path, config: Path, options: dict[str, An
 
 
 def make(run: Run) -> str:
-    """Make one run in its own process, unless it is finished; returns its status."""
+    """Make one run in its own process, from its last checkpoint if interrupted, unless finished; returns its status."""
     done = run.folder / _DONE
     if done.exists():
         try:
@@ -125,9 +121,7 @@ def make(run: Run) -> str:
     _merge_metrics(run.folder)
     if code:
         return f"failed, see {log.name}"
-    partial = run.folder / f"{_DONE}.partial"
-    partial.write_text(json.dumps(run.arguments))
-    partial.replace(done)
+    write_json(done, run.arguments)
     return f"{'went on and ' if resume else ''}finished in {(time.monotonic() - start) / 60:.1f} min"
 
 
@@ -144,10 +138,9 @@ def _merge_metrics(folder: Path) -> None:
         if first is not None:
             rows = [row for row in rows if not row.get("step") or int(row["step"]) < first]
         rows += new
-    names = list(dict.fromkeys(key for row in rows for key in row))
     merged = folder / "metrics.csv.partial"
     with merged.open("w", newline="") as file:
-        table = csv.DictWriter(file, names, restval="")
+        table = csv.DictWriter(file, dict.fromkeys(key for row in rows for key in row), restval="")
         table.writeheader()
         table.writerows(rows)
     merged.replace(parts[-1])
@@ -155,16 +148,8 @@ def _merge_metrics(folder: Path) -> None:
         part.unlink()
 
 
-def _run_all(runs: Sequence[Run]) -> Iterator[bool]:
-    for run in runs:
-        print(f"{run.name} seed {run.seed}", end=" ... ", flush=True)
-        status = make(run)
-        print(status, flush=True)
-        yield not status.startswith("failed")
-
-
 def matrix(arguments: Sequence[str]) -> int:
-    """Run the command; returns its exit code: 0, 1 if a run failed, 2 for an error."""
+    """Run the command; returns its exit code: 0, 1 if a run failed, which does not stop the others, 2 for an error."""
     from lightning_ff.report.page import write_report
 
     parser = argparse.ArgumentParser(
@@ -175,11 +160,15 @@ def matrix(arguments: Sequence[str]) -> int:
     parser.add_argument("file", type=Path, metavar="FILE", help="YAML: output, runs, seeds, arguments")
     given, more = parser.parse_known_args(arguments)
     try:
-        runs = planned(given.file, more)
-        good = [*_run_all(runs)]
+        runs, failed = planned(given.file, more), False
+        for run in runs:
+            print(f"{run.name} seed {run.seed}", end=" ... ", flush=True)
+            status = make(run)
+            print(status, flush=True)
+            failed |= status.startswith("failed")
         output = runs[0].folder.parent.parent
         print(f"report  {write_report([output], output / 'report.html', given.file.stem)}")
     except (MatrixError, ReportError, OSError) as error:
         print(f"lightning-ff matrix: error: {error}", file=sys.stderr)
         return 2
-    return 0 if all(good) else 1
+    return int(failed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import sys
 from collections.abc import Sequence
 from hashlib import sha256
 from math import isfinite
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_ff.cli.run_file import write_json
-from lightning_ff.report.command import one_line
+from lightning_ff.report.command import exit_code
 from lightning_ff.report.files import CONFIG, RUN, ReportError, find_runs, read_yaml
 from lightning_ff.report.numbers import Stat
 from lightning_ff.report.readers import METRICS
@@ -173,10 +172,8 @@ def _read_json(file: Path, keys: set[str]) -> dict[str, Any]:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of `lightning-ff record`."""
-    text = (
-        "Write results of finished runs to JSON files, one per configuration: values, seeds, command, commit, hardware."
-    )
-    made = argparse.ArgumentParser("lightning-ff record", description=text)
+    text = "results of finished runs to JSON files, one per configuration: values, seeds, command, commit, hardware."
+    made = argparse.ArgumentParser("lightning-ff record", description=f"Write {text}")
     made.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder, or a folder above several")
     made.add_argument("--output", "-o", type=Path, help="JSON file (results/<model>_<data>_<hash>.json)")
     return made
@@ -185,11 +182,4 @@ def parser() -> argparse.ArgumentParser:
 def record(arguments: Sequence[str]) -> int:
     """Run the command; returns its exit code: 0, or 2 for an error, reported in one line."""
     given = parser().parse_args(arguments)
-    try:
-        if given.output is not None and given.output.is_dir():
-            raise ReportError(f"--output {given.output} is a folder: give the name of a JSON file")
-        print("\n".join(write_results(given.runs, given.output)))
-    except (ReportError, OSError) as error:
-        print(f"lightning-ff record: error: {one_line(error)}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code("record", given.output, "a JSON", lambda: "\n".join(write_results(given.runs, given.output)))

@@ -8,6 +8,8 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lightning_ff.loggers import version_name
+
 
 def last_checkpoint(trainer: Trainer) -> str:
     """Path of the last checkpoint in this run's folder, or else of the only other run in the same folder.
@@ -18,7 +20,10 @@ def last_checkpoint(trainer: Trainer) -> str:
     """
     callbacks = [each for each in trainer.checkpoint_callbacks if isinstance(each, ModelCheckpoint)]
     given = [str(callback.dirpath) for callback in callbacks if callback.dirpath]
-    root, version = _run_root(trainer)
+    root, version = str(trainer.default_root_dir), ""
+    if trainer.loggers:  # folder of all runs of the first, and this run's subfolder: there Lightning writes checkpoints
+        logger = trainer.loggers[0]
+        root, version = f"{logger.save_dir or root}/{logger.name}", version_name(logger)
     if any("://" in folder for folder in (root, *given)):
         return "last"  # a remote path: Lightning resolves it, and warns if there is none
     own, others = dict.fromkeys(Path(folder) for folder in given), list[Path]()
@@ -30,28 +35,12 @@ def last_checkpoint(trainer: Trainer) -> str:
         searched = f"{', '.join(map(str, own))}{' or a run beside it' if len(given) < len(callbacks) else ''}"
         raise FileNotFoundError(f"ckpt_path='last': no last.ckpt in {searched}: fit first, or give its path")
     if len(found) > 1:
-        newest = max(found, key=_modification_time)
-        raise ValueError(
-            f"ckpt_path='last': {len(found)} runs in {root} have a last.ckpt, the newest is {newest}: give the path of "
-            "the one that is meant"
-        )
+        several = f"{len(found)} runs in {root} have a last.ckpt, the newest is {_newest(others)[0]}"
+        raise ValueError(f"ckpt_path='last': {several}: give the path of the one that is meant")
     return str(found[0])
-
-
-def _run_root(trainer: Trainer) -> tuple[str, str]:
-    """Folder of all runs of the first logger, and this run's subfolder, in which Lightning writes checkpoints."""
-    if not trainer.loggers:
-        return str(trainer.default_root_dir), ""
-    logger = trainer.loggers[0]
-    version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
-    return f"{logger.save_dir or trainer.default_root_dir}/{logger.name}", version
 
 
 def _newest(folders: Iterable[Path]) -> list[Path]:
     """The last.ckpt with the latest modification time, if there is one."""
     found = [file for folder in folders for file in folder.glob("last*.ckpt")]
-    return [max(found, key=_modification_time)] if found else []
-
-
-def _modification_time(file: Path) -> float:
-    return file.stat().st_mtime
+    return [max(found, key=lambda file: file.stat().st_mtime)] if found else []

@@ -1,7 +1,4 @@
-"""`lightning-ff fit | validate | test | predict`: LightningCLI over every learner and data module here.
-
-`lightning-ff report`, `matrix` and `record` are separate: `__main__` runs them without LightningCLI.
-"""
+"""`lightning-ff fit | validate | test | predict`; `__main__` runs `report`, `matrix` and `record` without this."""
 
 from __future__ import annotations
 
@@ -67,15 +64,12 @@ class CLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name in ("num_classes", "input_shape"):
             parser.link_arguments("data", f"model.init_args.{name}", self._from_data(name), apply_on="instantiate")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {"checkpoint.monitor": "val/acc", "checkpoint.mode": "max", "checkpoint.filename": "best-{epoch:03d}"}
-        )
+        best = {"monitor": "val/acc", "mode": "max", "filename": "best-{epoch:03d}"}
         # with a monitor, save_last=True writes last.ckpt only when the monitored metric improves
-        parser.add_lightning_class_args(ModelCheckpoint, "last")
-        parser.set_defaults(
-            {"last.filename": "last", "last.enable_version_counter": False, "last.save_on_train_epoch_end": True}
-        )
+        last = {"filename": "last", "enable_version_counter": False, "save_on_train_epoch_end": True}
+        for name, defaults in (("checkpoint", best), ("last", last)):
+            parser.add_lightning_class_args(ModelCheckpoint, name)
+            parser.set_defaults({f"{name}.{key}": value for key, value in defaults.items()})
         parser.link_arguments("checkpoint.dirpath", "last.dirpath")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.add_lightning_class_args(RunReport, "report")
@@ -155,8 +149,14 @@ class CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except Exception as error:
-            raise _cause(error) from None
+        except Exception as error:  # of the part that could not be built, without the errors of jsonargparse around it
+            inner: BaseException | None = error
+            while inner is not None:
+                *_, (frame, _) = traceback.walk_tb(inner.__traceback__)
+                if not str(frame.f_globals.get("__name__", "")).startswith("jsonargparse"):
+                    break
+                inner = inner.__cause__
+            raise inner or error from None
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -171,20 +171,6 @@ class CLI(LightningCLI):
 
 
 setattr(CLI, PARSE_CHECKPOINT, lambda cli: None)  # see CLI.before_instantiate_classes
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The error of the part that could not be built, without the errors of jsonargparse around it."""
-    inner: BaseException | None = error
-    while inner is not None and _module(inner).startswith("jsonargparse"):
-        inner = inner.__cause__
-    return error if inner is None else inner
-
-
-def _module(error: BaseException) -> str:
-    """Name of the module that raised an error."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return str(frame.f_globals.get("__name__", ""))
 
 
 def main(args: ArgsType = None) -> CLI:

@@ -21,7 +21,7 @@ from lightning_ff.loggers import run_folder
 from lightning_ff.report.files import RUN
 
 
-def write_json(file: Path, values: dict[str, Any]) -> None:
+def write_json(file: Path, values: Any) -> None:
     """Write a JSON file in one step, with sorted keys."""
     partial = file.with_name(f"{file.name}.partial")
     partial.write_text(json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
@@ -30,6 +30,7 @@ def write_json(file: Path, values: dict[str, Any]) -> None:
 
 def start_run(folder: Path, trainer: Trainer, config: str, command: str | None, checkpoint: str | None) -> None:
     """Write the file at the start of a run, from the text of its `config.yaml`; `end` is null."""
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
     values: dict[str, Any] = {
         "command": command,
         "config_hash": sha256(config.encode()).hexdigest(),
@@ -41,12 +42,7 @@ def start_run(folder: Path, trainer: Trainer, config: str, command: str | None, 
         "resumed_from": checkpoint,
         "start": datetime.now(timezone.utc).isoformat(),
         "threads": torch.get_num_threads(),
-        "versions": {
-            "lightning": lightning.__version__,
-            "lightning-ff": lightning_ff.__version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-        },
+        "versions": {"lightning": lightning.__version__, "lightning-ff": lightning_ff.__version__, **versions},
     }
     write_json(folder / RUN, values)
 

@@ -1,30 +1,15 @@
-"""The wall of activations: a map of the activation of every unit for every sample.
-
-Shapes: S samples, U units, C classes.
-"""
+"""The wall of activations: a map of every unit and sample. Shapes: S samples, U units, C classes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from lightning_ff.figures.arrays import Values, array, class_labels, class_names, given
-from lightning_ff.figures.base import (
-    PALETTE,
-    color_bar,
-    color_map,
-    empty,
-    panels,
-    settled,
-    tidy,
-)
+from lightning_ff.figures.base import PALETTE, Figure, color_bar, color_map, empty, panels, settled, tidy
 from lightning_ff.figures.names import class_rows
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 def activation_wall(
@@ -50,10 +35,9 @@ def activation_wall(
     names = class_names(classes)
     if not 0 < percentile <= 100:
         raise ValueError(f"percentile={percentile}: must lie in (0, 100]")
-    layers = {
-        layer: array(f"activations[{layer!r}]", values, (None, None), "give a row per sample and a column per unit")
-        for layer, values in given("activations", activations, "activations (S, U)").items()
-    }
+    remedy = "give a row per sample and a column per unit"
+    named = given("activations", activations, "activations (S, U)").items()
+    layers = {layer: array(f"activations[{layer!r}]", values, (None, None), remedy) for layer, values in named}
     width = min(9.5, max(3.5, 1.2 + max(h.shape[1] for h in layers.values()) / 120))  # a unit is a pixel at 120 dpi
     figure, axes = panels(len(layers), width, 2.6 if width > 5 else 3.2, most=max(1, int(10.5 // width)))
     for axis, (layer, h) in zip(axes, layers.items(), strict=True):
@@ -63,45 +47,32 @@ def activation_wall(
         if members is not None and layer in members:
             shape = (len(names), h.shape[1])
             held = array(f"members[{layer!r}]", members[layer], shape, "give a row per class and a column per unit") > 0
-            order = unit_order(held, _class_means(h, of, len(names)))
+            finite = np.nan_to_num(h, posinf=0.0, neginf=0.0)
+            means = [finite[of == c].sum(0) / max(1, (of == c).sum()) for c in range(len(names))]
+            order = unit_order(held, np.stack(means))
             inside = int(held.any(0).sum())
             axis.set_xlabel(f"{inside} units by ensemble, {len(order) - inside} in none")
         rows = np.argsort(of, kind="stable")
-        _wall(axis, np.ma.masked_invalid(h[np.ix_(rows, order)]), percentile)
+        positive = h[np.isfinite(h) & (h > 0)]
+        high = float(np.percentile(positive, percentile)) if len(positive) else 1.0
+        shown = np.ma.masked_invalid(h[np.ix_(rows, order)])
+        look: dict[str, Any] = {"vmin": 0.0, "vmax": high, "aspect": "auto", "interpolation": "antialiased"}
+        image = axis.imshow(shown, color_map("Blues"), **look)  # white is 0 and below
         if inside is not None:
             axis.axvline(inside - 0.5, color=PALETTE[3], linewidth=0.8)
         class_rows(axis, of[rows], names, 1.9 if width > 5 else 2.5)
-        positive = h[np.isfinite(h) & (h > 0)]
-        image = axis.images[0]
-        beyond = bool((positive > image.get_clim()[1]).any())
-        color_bar(figure, image, axis, "activation", extend="max" if beyond else "neither")
+        color_bar(figure, image, axis, "activation", extend="max" if (positive > high).any() else "neither")
         axis.locator_params("x", integer=True)
         if not len(positive):
             empty(axis, "no unit is active" if np.isfinite(h).any() else "no values")
     return settled(figure)
 
 
-def _wall(axis: Axes, activations: np.ndarray, percentile: float) -> None:
-    """White is 0 and below; the darkest colour is the percentile of positive activations."""
-    positive = np.ma.compressed(activations[activations > 0])
-    high = float(np.percentile(positive, percentile)) if len(positive) else 1.0
-    colors = color_map("Blues")
-    axis.imshow(activations, colors, vmin=0.0, vmax=high, aspect="auto", interpolation="antialiased")
-
-
 def unit_order(members: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Order of units `(U,)`: by the class in whose ensemble they are most active, then by activity; units in none last.
+    """Order of units `(U,)` from ensembles `(C, U)` and mean activities `(C, U)`.
 
-    Args:
-        members: Ensembles `(C, U)`, bool.
-        means: Mean activities `(C, U)`.
+    By the class in whose ensemble they are most active, then by activity; units in none last.
     """
     inside = np.where(members, means, -np.inf)
     first = np.where(members.any(0), inside.argmax(0), len(members))
     return np.lexsort((-means.max(0), first))
-
-
-def _class_means(h: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
-    """Mean of finite values for each class `(C, U)`, 0 for a class without samples."""
-    finite = np.nan_to_num(h, posinf=0.0, neginf=0.0)
-    return np.stack([finite[label == c].sum(0) / max(1, (label == c).sum()) for c in range(classes)])

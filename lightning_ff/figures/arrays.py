@@ -16,10 +16,7 @@ Item = TypeVar("Item")
 
 
 def array(name: str, values: Values, shape: Sequence[int | None], remedy: str) -> np.ndarray:
-    """Values as float64 array of a shape, where None is any size except 0.
-
-    Raises:
-        ValueError: they have another shape, or are not numbers.
+    """Values as float64 array of a shape, where None is any size except 0; a `ValueError` if they are none.
 
     Example::
 
@@ -34,10 +31,8 @@ def array(name: str, values: Values, shape: Sequence[int | None], remedy: str) -
         result = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}={values!r} is no array of numbers: {remedy}") from error
-    fits = result.ndim == len(shape) and all(
-        have == want if want is not None else have > 0 for have, want in zip(result.shape, shape, strict=False)
-    )
-    if not fits:
+    pairs = zip(result.shape, shape, strict=False)
+    if result.ndim != len(shape) or not all(have > 0 if want is None else have == want for have, want in pairs):
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         raise ValueError(f"{name} of shape {result.shape}: {remedy}, ({wanted}{',' if len(shape) == 1 else ''})")
     return result
@@ -50,33 +45,21 @@ def flat(values: Values) -> np.ndarray:
 
 
 def class_names(classes: Sequence[str]) -> list[str]:
-    """The names of the classes.
-
-    Raises:
-        ValueError: there are none, or they are one string.
-    """
+    """The names of the classes; a `ValueError` if there are none, or they are one string."""
     if isinstance(classes, (str, bytes)) or len(classes) == 0:
         raise ValueError(f"classes={classes!r}: give the name of each class, such as ['shirt', 'bag']")
     return [str(name) for name in classes]
 
 
 def given(name: str, values: Mapping[str, Item], what: str) -> Mapping[str, Item]:
-    """Check that a mapping is not empty.
-
-    Raises:
-        ValueError: it is empty, or none.
-    """
+    """Check that a mapping is not empty; a `ValueError` if it is empty, or no mapping."""
     if not isinstance(values, Mapping) or not values:
         raise ValueError(f"{name}={values!r}: give {what} by name, at least one")
     return values
 
 
 def class_labels(label: Values, samples: int, classes: int) -> np.ndarray:
-    """The class of each sample as integers `(S,)`.
-
-    Raises:
-        ValueError: not one per sample, or one that is out of range.
-    """
+    """The class of each sample as integers `(S,)`; a `ValueError` if not one per sample, or one is out of range."""
     numbers = array("label", label, (samples,), "give the class of each sample")
     wrong = [value for value in numbers if not (value.is_integer() and 0 <= value < classes)]
     if wrong:

@@ -1,38 +1,32 @@
-"""Grouped bars that compare models class by class.
-
-Shapes: L layers, C classes.
-"""
+"""Grouped bars that compare models class by class. Shapes: L layers, C classes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from lightning_ff.figures.arrays import Values, array, class_names, flat, given
+from lightning_ff.figures import base
+from lightning_ff.figures.arrays import Item, Values, array, class_names, flat, given
 from lightning_ff.figures.base import (
     HATCHES,
-    INK,
-    SOFT,
+    Axes,
+    Figure,
     again,
     color,
     empty,
     left_label,
     legend,
-    log_scale,
     panels,
     settled,
     tidy,
 )
 from lightning_ff.figures.names import name_ticks
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-Item = TypeVar("Item")
 ByLayer: TypeAlias = Values | Mapping[str, Values]
+_ByModel: TypeAlias = Mapping[str, ByLayer]
+_Rows: TypeAlias = Sequence[np.ndarray | None]
 
 
 def class_bars(
@@ -55,7 +49,7 @@ def class_bars(
     Raises:
         ValueError: shapes that do not fit, or a deviation of a model that has no values.
     """
-    return settled(_by_class(values, classes, ylabel, deviation, layers))
+    return settled(_by_class(values, class_names(classes), ylabel, deviation or {}, layers, 0.0))
 
 
 def inhibition_bars(
@@ -78,38 +72,30 @@ def inhibition_bars(
     Raises:
         ValueError: shapes that do not fit.
     """
-    figure = _by_class({"members": members, "other units": others}, classes, ylabel, base=1.0)
+    figure = _by_class({"members": members, "other units": others}, class_names(classes), ylabel, {}, None, 1.0)
     every = np.concatenate([flat(ratios) for side in (members, others) for ratios in side.values()])
     every = np.append(every[every > 0], 1.0)
     for axis in figure.axes:
-        axis.axhline(1.0, color=SOFT, linewidth=0.8)
-        log_scale(axis, "y", every.min() / 1.5, every.max() * 1.5)
+        axis.axhline(1.0, color=base.SOFT, linewidth=0.8)
+        base.log_scale(axis, "y", every.min() / 1.5, every.max() * 1.5)
     return settled(figure)
 
 
 def _by_class(
-    values: Mapping[str, ByLayer],
-    classes: Sequence[str],
-    ylabel: str,
-    deviation: Mapping[str, ByLayer] | None = None,
-    layers: Sequence[str] | None = None,
-    base: float = 0.0,
+    values: _ByModel, names: list[str], ylabel: str, deviation: _ByModel, layers: Sequence[str] | None, start: float
 ) -> Figure:
-    """:func:`class_bars`, with bars that start at `base`."""
-    names = class_names(classes)
+    """:func:`class_bars`, with bars that start at `start`."""
     given("values", values, "numbers (L, C)")
-    rows = {model: _by_layer(f"values[{model!r}]", numbers, names, layers) for model, numbers in values.items()}
-    errors = {
-        model: _by_layer(f"deviation[{model!r}]", numbers, names, layers)
-        for model, numbers in known(deviation, values).items()
-    }
+    rows = {model: _by_layer(f"values[{model!r}]", each, names, layers) for model, each in values.items()}
+    spread = known(deviation, values).items()
+    errors = {model: _by_layer(f"deviation[{model!r}]", each, names, layers) for model, each in spread}
     found = list(dict.fromkeys(layer for numbers in rows.values() for layer in numbers))
     width = min(9.5, max(3.3, 0.6 + 0.06 * len(names) * (len(rows) + 1)))
     figure, axes = panels(len(found), width, 2.6, most=max(1, int(10.5 // width)), share_y=True, extra=0.3)
     for axis, layer in zip(axes, found, strict=True):
         tidy(axis, layer)
         heights = [numbers.get(layer) for numbers in rows.values()]
-        grouped(axis, heights, [errors.get(model, {}).get(layer) for model in rows], len(names), base)
+        grouped(axis, heights, [errors.get(model, {}).get(layer) for model in rows], len(names), start)
         name_ticks(axis, "x", np.arange(len(names)), names, width - 0.7)
     left_label(axes, ylabel)
     model_legend(figure, list(rows))
@@ -136,13 +122,7 @@ def known(deviation: Mapping[str, Item] | None, values: Mapping[str, Any]) -> Ma
     return deviation or {}
 
 
-def grouped(
-    axis: Axes,
-    heights: Sequence[np.ndarray | None],
-    halves: Sequence[np.ndarray | None],
-    places: int,
-    base: float = 0.0,
-) -> None:
+def grouped(axis: Axes, heights: _Rows, halves: _Rows, places: int, start: float = 0.0) -> None:
     """One group of bars at each position 0, 1, ...; models have the same order in each group."""
     width = 0.82 / len(heights)
     for i, (height, half) in enumerate(zip(heights, halves, strict=True)):
@@ -151,9 +131,9 @@ def grouped(
         drawn = np.isfinite(height)
         x = np.arange(places) + (i - (len(heights) - 1) / 2) * width
         look: dict[str, Any] = {"color": color(i), "hatch": again(i, HATCHES), "edgecolor": "white", "linewidth": 0.3}
-        axis.bar(x[drawn], height[drawn] - base, width, bottom=base, **look)
+        axis.bar(x[drawn], height[drawn] - start, width, bottom=start, **look)
         if half is not None and (sure := drawn & np.isfinite(half)).any():
-            axis.errorbar(x[sure], height[sure], half[sure], fmt="none", ecolor=INK, elinewidth=0.7, capsize=1.2)
+            axis.errorbar(x[sure], height[sure], half[sure], fmt="none", ecolor=base.INK, elinewidth=0.7, capsize=1.2)
     axis.set_xlim(-0.6, places - 0.4)
     every = np.concatenate([height for height in heights if height is not None])
     if not every[np.isfinite(every)].any():

@@ -7,10 +7,12 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.axes import Axes as Axes
     from matplotlib.colorbar import Colorbar
     from matplotlib.colors import Colormap
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Figure
+else:  # the types for the other files: matplotlib is imported when a figure is drawn
+    Axes = Figure = Any
 
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#555555", "#000000")  # Okabe and Ito
 MARKERS, LINES, HATCHES = "osD^vP<X", ("-", "--", ":", "-."), ("", "//", "..", "xx")  # the latter two: next round
@@ -38,16 +40,9 @@ def panels(
     extra: float = 0.0,
     layout: Literal["constrained"] | None = "constrained",
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of equal panels, in rows of as equal length as possible.
+    """A figure of equal panels in rows of as equal length as possible, with extra height above; sizes in inches.
 
-    Args:
-        count: Number of panels.
-        width: Width of a panel, in inches.
-        height: Height of a panel, in inches.
-        most: Largest number of panels in a row.
-        share_y: Share the y axis.
-        extra: Height above the panels, for a legend or a title, in inches.
-        layout: Layout engine of matplotlib, which measures every label; None leaves the layout to the caller.
+    The layout engine of matplotlib measures every label; None leaves the layout to the caller.
     """
     rows = ceil(count / most)
     columns = ceil(count / rows)
@@ -86,8 +81,7 @@ def short(name: str, most: int = 16) -> str:
         >>> short("a class with a long name")
         'a class w…g name'
     """
-    line = " ".join(str(name).split())
-    tail = (most - 1) * 2 // 5
+    line, tail = " ".join(str(name).split()), (most - 1) * 2 // 5
     return line if len(line) <= most else f"{line[: most - 1 - tail]}…{line[len(line) - tail :]}"
 
 

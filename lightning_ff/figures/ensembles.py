@@ -1,34 +1,15 @@
-"""Maps of classes by classes: shared units of ensembles, and connections between those of two layers.
-
-Shapes: C classes.
-"""
+"""Maps of C classes by C classes: shared units of ensembles, and connections between those of two layers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lightning_ff.figures import base
 from lightning_ff.figures.arrays import Values, array, class_names
-from lightning_ff.figures.base import (
-    FAINT,
-    INK,
-    MISSING,
-    SMALL,
-    color_bar,
-    color_map,
-    empty,
-    new_figure,
-    settled,
-    short,
-    tidy,
-)
+from lightning_ff.figures.base import INK, SMALL, Axes, Figure, color_bar, color_map, empty, settled, short, tidy
 from lightning_ff.figures.names import class_ticks
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _WRITTEN = 20  # classes up to which numbers are written into cells
 
@@ -57,11 +38,13 @@ def sharing_map(counts: Values, classes: Sequence[str], title: str = "") -> Figu
     pairs = int((np.triu(numbers, 1) > 0).sum())
     axis.set_xlabel(f"{pairs} of {len(names) * (len(names) - 1) // 2} pairs share units", fontsize=SMALL, color=INK)
     for c in range(len(names)):
-        axis.fill_between([c - 0.5, c + 0.5], c - 0.5, c + 0.5, color=FAINT, linewidth=0)
+        axis.fill_between([c - 0.5, c + 0.5], c - 0.5, c + 0.5, color=base.FAINT, linewidth=0)
     if len(names) > _WRITTEN:
         color_bar(figure, image, axis, "shared units")
         return settled(figure)
-    _lines(axis, len(names))
+    for place in np.arange(1, len(names)) - 0.5:  # thin lines between cells, so that blank cells are visible
+        axis.axhline(place, color=base.FAINT, linewidth=0.5)
+        axis.axvline(place, color=base.FAINT, linewidth=0.5)
     for row, column in np.argwhere(~shown.mask) if shown.count() else ():
         value = numbers[row, column]
         axis.text(column, row, _number(value), ha="center", va="center", fontsize=SMALL - len(names) // 16)
@@ -100,7 +83,9 @@ def connectivity_map(weights: Values, classes: Sequence[str], title: str = "") -
     high = float(finite.max(initial=0.0)) or 1.0
     figure, axis = _square(len(names), title)
     shown = np.ma.masked_invalid(values)
-    image = axis.imshow(shown, cmap=color_map("RdBu_r", bad=MISSING), vmin=-high, vmax=high, interpolation="nearest")
+    image = axis.imshow(
+        shown, cmap=color_map("RdBu_r", bad=base.MISSING), vmin=-high, vmax=high, interpolation="nearest"
+    )
     class_ticks(axis, names, figure.get_figheight() - 1.3)
     axis.set_xlabel("from the ensemble of", fontsize=SMALL, color=INK)
     axis.set_ylabel("to the ensemble of", fontsize=SMALL, color=INK)
@@ -113,15 +98,8 @@ def connectivity_map(weights: Values, classes: Sequence[str], title: str = "") -
 def _square(classes: int, title: str) -> tuple[Figure, Axes]:
     """A figure with cells large enough for a number."""
     side = 1.6 + 0.3 * min(max(classes, 8), 24)
-    figure = new_figure(side + 0.6, side)
+    figure = base.new_figure(side + 0.6, side)
     figure.set_layout_engine("compressed")  # the other layout engine makes room for names only in a second draw
     axis = figure.subplots()
     tidy(axis, title, frame=True)
     return figure, axis
-
-
-def _lines(axis: Axes, classes: int) -> None:
-    """Thin lines between cells, so that blank cells are visible."""
-    for place in np.arange(1, classes) - 0.5:
-        axis.axhline(place, color=FAINT, linewidth=0.5)
-        axis.axvline(place, color=FAINT, linewidth=0.5)

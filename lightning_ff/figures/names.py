@@ -4,38 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from lightning_ff.figures.base import LETTER, LINE, SOFT, plain
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from lightning_ff.figures.base import LETTER, LINE, SOFT, Axes, plain
 
 
 def name_ticks(
-    axis: Axes,
-    side: Literal["x", "y"],
-    places: Sequence[float] | np.ndarray,
-    names: Sequence[str],
-    room: float,
-    most: int = 16,
+    axis: Axes, side: Literal["x", "y"], places: np.ndarray, names: Sequence[str], room: float, most: int = 16
 ) -> None:
     """Tick labels of at most N letters, as many as fit into the axis (in inches), rotated if they are long."""
     step = max(1, ceil(len(places) * LINE / room)) if len(places) else 1
     shown = [plain(name, most) for name in names][::step]
     ticks = axis.xaxis if side == "x" else axis.yaxis
-    ticks.set_ticks(np.asarray(places)[::step], shown)
-    if side == "x":
-        width = max((len(name) for name in shown), default=0) * LETTER
-        gap = room / max(1, len(shown))
-        if width > gap:
-            steep = gap < 0.22
-            for label in axis.get_xticklabels():
-                label.set_rotation(90 if steep else 45)
-                if not steep:
-                    label.set(horizontalalignment="right", rotation_mode="anchor")
+    ticks.set_ticks(places[::step], shown)
+    gap = room / max(1, len(shown))
+    if side == "x" and max(map(len, shown), default=0) * LETTER > gap:
+        oblique: dict[str, Any] = {"rotation": 45, "horizontalalignment": "right", "rotation_mode": "anchor"}
+        for label in axis.get_xticklabels():
+            label.set(**({"rotation": 90} if gap < 0.22 else oblique))
 
 
 def class_rows(axis: Axes, label: np.ndarray, classes: Sequence[str], room: float) -> None:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from lightning_ff.figures.base import new_figure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from lightning_ff.figures.base import Figure, new_figure
 
 _POSITIVE, _NEGATIVE = "#0b6e4f", "#c44536"
 
@@ -24,8 +20,7 @@ def tile(encoded: Tensor, input_shape: Sequence[int]) -> np.ndarray:
         encoded: The network's input `(...)`: an image, an image with label channels, or flat with a code at its end.
         input_shape: Shape of the plain input.
     """
-    values = encoded.detach().float().cpu()
-    size = prod(input_shape)
+    values, size = encoded.detach().float().cpu(), prod(input_shape)
     if values.dim() == 1:
         image, code = values[:size], values[size:].numpy()
         plain = _picture(image.view(*input_shape) if len(input_shape) == 3 else image.view(1, 1, -1))
@@ -34,10 +29,7 @@ def tile(encoded: Tensor, input_shape: Sequence[int]) -> np.ndarray:
         return _picture(values.unsqueeze(0))
     channels = input_shape[0]
     plain = _picture(values[:channels])
-    if values.shape[0] == channels:
-        return plain
-    extra = _picture(values[channels : channels + 1])
-    return np.concatenate((plain, extra if plain.ndim == 2 else extra[..., None].repeat(3, 2)), 1)
+    return plain if len(values) == channels else _joined(plain, _picture(values[channels : channels + 1]), 1)
 
 
 def _picture(image: Tensor) -> np.ndarray:
@@ -50,11 +42,13 @@ def _with_strip(picture: np.ndarray, code: np.ndarray) -> np.ndarray:
     """The picture, enlarged until every entry of the code has its own cells in the strip below."""
     factor = -(-3 * len(code) // picture.shape[1])
     large = picture.repeat(factor, 0).repeat(factor, 1)
-    width = large.shape[1]
-    high = code.max()
+    width, high = large.shape[1], code.max()
     cells = (code / (high if high > 0 else 1.0))[None, np.arange(width) * len(code) // width]
-    strip = cells.repeat(max(1, width // 8), 0)
-    return np.concatenate((large, strip if picture.ndim == 2 else strip[..., None].repeat(3, 2)))
+    return _joined(large, cells.repeat(max(1, width // 8), 0), 0)
+
+
+def _joined(picture: np.ndarray, grey: np.ndarray, axis: int) -> np.ndarray:
+    return np.concatenate((picture, grey if picture.ndim == 2 else grey[..., None].repeat(3, 2)), axis)
 
 
 def pairs(positive: Tensor, negative: Tensor, input_shape: Sequence[int]) -> Figure:
@@ -71,12 +65,9 @@ def pairs(positive: Tensor, negative: Tensor, input_shape: Sequence[int]) -> Fig
     for row, (side, name) in enumerate(((positive, "positive"), (negative, "negative"))):
         for column in range(columns):
             axis = axes[row][column]
-            axis.set_xticks([])
-            axis.set_yticks([])
+            axis.set(xticks=[], yticks=[], visible=column < len(side))
             if column < len(side):
                 axis.imshow(tile(side[column], input_shape), cmap="gray", interpolation="nearest")
-            else:
-                axis.set_visible(False)
         axes[row][0].set_ylabel(name)
     return figure
 
@@ -97,9 +88,7 @@ def goodness_histograms(sides: Mapping[str, tuple[Tensor, Tensor]], bins: int = 
         for finite, color, label in zip(values, (_POSITIVE, _NEGATIVE), ("positive", "negative"), strict=True):
             weights = np.full(len(finite), 1 / max(1, len(finite)))
             axis.hist(finite, edges, weights=weights, color=color, alpha=0.7, label=label)
-        axis.set_title(name)
-        axis.set_xlabel("goodness")
-        axis.set_yticks([])
+        axis.set(title=name, xlabel="goodness", yticks=[])
     axes[0].set_ylabel("share")
     axes[-1].legend(frameon=False)
     return figure

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
 import numpy as np
 
 from lightning_ff.figures.arrays import given
 from lightning_ff.figures.bars import grouped, known, model_legend
-from lightning_ff.figures.base import INK, SMALL, new_figure, settled, tidy
+from lightning_ff.figures.base import INK, SMALL, Axes, Figure, new_figure, settled, tidy
 from lightning_ff.figures.names import name_ticks
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
 
 
 def probe_bars(
@@ -62,10 +57,9 @@ def probe_bars(
 
 def _write(axis: Axes) -> None:
     """Write each bar's number at its base, away from error bars and the line for pixels; above a low bar."""
-    for bar in cast("list[Rectangle]", axis.patches):
-        height, paint = bar.get_height(), cast("tuple[float, ...]", bar.get_facecolor())
-        inside = height > 0.1 * axis.get_ylim()[1]
-        dark = float(np.dot(paint[:3], (0.3, 0.59, 0.11))) < 0.45
+    for bar in cast("list[Any]", axis.patches):
+        height, inside = bar.get_height(), bar.get_height() > 0.1 * axis.get_ylim()[1]
+        dark = float(np.dot(bar.get_facecolor()[:3], (0.3, 0.59, 0.11))) < 0.45
         x, y = bar.get_x() + bar.get_width() / 2, 0.015 if inside else height + 0.015
         ink = "white" if inside and dark else INK
         axis.text(x, y, f"{height:.3f}".removeprefix("0"), ha="center", fontsize=SMALL - 1, color=ink)

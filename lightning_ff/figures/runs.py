@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lightning_ff.figures.base import MARKERS, PALETTE, color, empty, left_label, legend, panels, settled, tidy
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from lightning_ff.figures.base import MARKERS, PALETTE, Figure, color, empty, left_label, legend, panels, settled, tidy
 
 
 class RunPoint(NamedTuple):
-    """One run in :func:`accuracy_sparsity_scatter`.
+    """One run in :func:`accuracy_sparsity_scatter`."""
 
-    Attributes:
-        model: Name of the model: runs of one name have one colour.
-        accuracy: Accuracy of the run.
-        sparsity: Name of the layer to its sparsity.
-    """
-
-    model: str
+    model: str  # runs of one name have one colour
     accuracy: float
-    sparsity: Mapping[str, float]
+    sparsity: Mapping[str, float]  # name of the layer to its sparsity
 
 
 def accuracy_sparsity_scatter(points: Sequence[RunPoint], xlabel: str = "Hoyer sparsity") -> Figure:
@@ -48,20 +39,12 @@ def accuracy_sparsity_scatter(points: Sequence[RunPoint], xlabel: str = "Hoyer s
         axis.set_xlim(-0.02, 1.02)
         for i, model in enumerate(models):
             chosen = [(run.sparsity.get(layer, np.nan), run.accuracy) for run in runs if run.model == model]
-            x, y = np.array(chosen, float).T
-            axis.plot(x, y, **_look(i))
+            marker = MARKERS[(i + i // len(PALETTE)) % len(MARKERS)]
+            look: dict[str, Any] = {"linestyle": "", "marker": marker, "markersize": 5.5, "alpha": 0.85}
+            look.update(color=color(i), markeredgecolor="white", markeredgewidth=0.5)
+            axis.plot(*np.array(chosen, float).T, **look)
         if not any(np.isfinite(line.get_xydata()).all(1).any() for line in axis.lines):
             empty(axis, "no values")
     left_label(axes, "accuracy")
     legend(figure, axes[0].lines, models)
     return settled(figure)
-
-
-def _look(i: int) -> dict[str, Any]:
-    look: dict[str, Any] = {
-        "color": color(i),
-        "marker": MARKERS[(i + i // len(PALETTE)) % len(MARKERS)],
-        "markersize": 5.5,
-        "alpha": 0.85,
-    }
-    return {**look, "linestyle": "", "markeredgecolor": "white", "markeredgewidth": 0.5}

@@ -1,21 +1,14 @@
-"""Representational dissimilarity matrices of classes or samples.
-
-Shapes: C classes, S samples.
-"""
+"""Representational dissimilarity matrices of classes or samples. Shapes: C classes, S samples."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lightning_ff.figures.arrays import Values, array, class_labels, class_names, given
-from lightning_ff.figures.base import MISSING, SOFT, color_bar, color_map, empty, panels, settled, tidy
+from lightning_ff.figures.base import MISSING, SOFT, Figure, color_bar, color_map, empty, panels, settled, tidy
 from lightning_ff.figures.names import class_rows, class_ticks
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def rdm_map(rdm: Values, classes: Sequence[str], title: str = "", label: Values | None = None) -> Figure:
@@ -46,12 +39,9 @@ def rdm_maps(rdms: Mapping[str, Values], classes: Sequence[str], label: Values |
     """
     names = class_names(classes)
     given("rdms", rdms, "dissimilarities (C, C)")
-    whose = "class" if label is None else "sample"
     size = len(names) if label is None else len(array("label", label, (None,), "give the class of each sample"))
-    values = {
-        name: array(f"rdm {name!r}" if name else "rdm", rdm, (size, size), f"give a row and a column per {whose}")
-        for name, rdm in rdms.items()
-    }
+    remedy = f"give a row and a column per {'class' if label is None else 'sample'}"
+    values = {name: array(f"rdm {name!r}" if name else "rdm", rdm, (size, size), remedy) for name, rdm in rdms.items()}
     of = np.arange(size) if label is None else class_labels(label, size, len(names))
     order = np.argsort(of, kind="stable")
     finite = np.concatenate([rdm[np.isfinite(rdm)] for rdm in values.values()])

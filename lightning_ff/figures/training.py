@@ -1,35 +1,15 @@
-"""A value of each class over training.
-
-Shapes: E epochs, C classes.
-"""
+"""A value of each class over training. Shapes: E epochs, C classes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from lightning_ff.figures import base
 from lightning_ff.figures.arrays import Values, array, class_names, given
-from lightning_ff.figures.base import (
-    INK,
-    LINE,
-    LINES,
-    SMALL,
-    SOFT,
-    again,
-    color,
-    empty,
-    left_label,
-    panels,
-    plain,
-    settled,
-    tidy,
-)
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from lightning_ff.figures.base import Axes, Figure, again, color, empty, left_label, panels, plain, settled, tidy
 
 _NAMED = 20  # classes up to which each line has its own colour and name
 _Look = tuple[str, str, float]  # of a line: colour, style, width
@@ -60,14 +40,11 @@ def growth(
         numbers = array(f"sizes[{layer!r}]", values, shape, "give a row per epoch and a column per class")
         tidy(axis, layer, "epoch")
         axis.locator_params("x", integer=True, nbins=6)
-        if len(when) > 1:
-            axis.set_xlim(when.min(), when.max())
-        else:
-            axis.set_xticks(when)
+        axis.set(**({"xlim": (when.min(), when.max())} if len(when) > 1 else {"xticks": when}))
         if not np.isfinite(numbers).any():
             empty(axis, "no values")
         elif len(names) <= _NAMED:
-            looks = [(color(c), again(c, LINES), 1.3) for c in range(len(names))]
+            looks = [(color(c), again(c, base.LINES), 1.3) for c in range(len(names))]
             _curves(axis, when, numbers, names, looks, height - 0.8)
         else:
             _summary(axis, when, numbers, names, height - 0.8)
@@ -77,13 +54,13 @@ def growth(
 
 def _summary(axis: Axes, when: np.ndarray, numbers: np.ndarray, names: Sequence[str], height: float) -> None:
     """All lines in grey; the mean, and the classes that end highest and lowest, with their names."""
-    axis.plot(when, numbers, color=SOFT, linewidth=0.5, alpha=0.6)
+    axis.plot(when, numbers, color=base.SOFT, linewidth=0.5, alpha=0.6)
     last = np.array([_last(column) for column in numbers.T])
     ends = [int(np.nanargmax(last)), int(np.nanargmin(last))]
     known = np.isfinite(numbers)
     mean = np.where(known, numbers, 0).sum(1) / np.where(known.any(1), known.sum(1), np.nan)
     chosen = np.column_stack([mean, numbers[:, ends]])
-    looks = [(INK, "-", 2.0), (color(3), "-", 1.3), (color(0), "-", 1.3)]
+    looks = [(base.INK, "-", 2.0), (color(3), "-", 1.3), (color(0), "-", 1.3)]
     _curves(axis, when, chosen, ["mean", *(names[c] for c in ends)], looks, height)
 
 
@@ -93,12 +70,7 @@ def _last(column: np.ndarray) -> float:
 
 
 def _curves(
-    axis: Axes,
-    when: np.ndarray,
-    numbers: np.ndarray,
-    names: Sequence[str],
-    looks: Sequence[_Look],
-    height: float,
+    axis: Axes, when: np.ndarray, numbers: np.ndarray, names: Sequence[str], looks: Sequence[_Look], height: float
 ) -> None:
     """Lines with their names at the right, moved apart if they would overlap, given the axis height in inches."""
     marker = "o" if len(when) <= 12 else ""
@@ -109,11 +81,10 @@ def _curves(
     axis.set_ylim(low, high)
     ends = np.array([_last(column) for column in numbers.T])
     named = np.flatnonzero(np.isfinite(ends)).tolist()
-    for c, place in zip(named, apart((ends[named] - low) / (high - low), LINE / height), strict=True):
+    for c, place in zip(named, apart((ends[named] - low) / (high - low), base.LINE / height), strict=True):
         ink = looks[c][0]
-        arrow: dict[str, Any] = {"arrowstyle": "-", "color": ink, "linewidth": 0.5, "relpos": (0, 0.5)}
-        arrow.update(shrinkA=0, shrinkB=0)
-        look: dict[str, Any] = {"fontsize": SMALL, "color": ink, "va": "center", "annotation_clip": False}
+        arrow = {"arrowstyle": "-", "color": ink, "linewidth": 0.5, "relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 0}
+        look: dict[str, Any] = {"fontsize": base.SMALL, "color": ink, "va": "center", "annotation_clip": False}
         point = (when[np.isfinite(numbers[:, c])][-1], ends[c])
         axis.annotate(plain(names[c]), point, (1.07, place), "data", "axes fraction", arrowprops=arrow, **look)
 
@@ -126,13 +97,12 @@ def apart(wanted: np.ndarray, gap: float) -> np.ndarray:
         >>> apart(np.array([0.5, 0.5, 0.1]), 0.2).round(2).tolist()
         [0.4, 0.6, 0.1]
     """
+    from sklearn.isotonic import isotonic_regression
+
+    if not len(wanted):
+        return wanted
     order = np.argsort(wanted, kind="stable")
     steps = min(gap, 1 / max(1, len(wanted) - 1)) * np.arange(len(wanted))
-    free = wanted[order] - steps
-    total = np.append(0.0, free.cumsum())
-    # isotonic regression: the nearest non-decreasing sequence in least squares
-    means = [[(total[k] - total[j]) / (k - j) for k in range(j + 1, len(total))] for j in range(len(free))]
-    rising = [max(min(means[j][i - j :]) for j in range(i + 1)) for i in range(len(free))]
-    places = np.empty_like(free)
-    places[order] = np.clip(rising, 0, 1 - steps[-1:].sum()) + steps
+    places = np.empty_like(wanted)
+    places[order] = isotonic_regression(wanted[order] - steps, y_min=0, y_max=1 - steps[-1]) + steps
     return places

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import numpy as np
 
+from lightning_ff.figures import base
 from lightning_ff.figures.arrays import Values, flat, given
-from lightning_ff.figures.base import INK, PALETTE, SMALL, empty, left_label, legend, log_scale, panels, settled, tidy
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from lightning_ff.figures.base import PALETTE, Figure, empty, left_label, legend, log_scale, panels, settled, tidy
 
 _POSITIVE, _NEGATIVE = PALETTE[3], PALETTE[0]  # as in connectivity_map: red excites, blue inhibits
 _MEMBERS, _OTHERS = PALETTE[0], PALETTE[1]  # as in inhibition_bars
@@ -33,24 +29,21 @@ def weight_histograms(weights: Mapping[str, Values], bins: int = 80) -> Figure:
     figure, axes = panels(len(given("weights", weights, "weights")), 2.8, 2.3)
     for axis, (layer, values) in zip(axes, weights.items(), strict=True):
         tidy(axis, layer, "weight")
-        _signs(axis, flat(values), bins)
+        finite = flat(values)
+        if not len(finite):
+            empty(axis, "no weights")
+            continue
+        limit = float(np.abs(finite).max()) or 1.0
+        counts, edges = np.histogram(finite, bins, (-limit, limit))
+        shares = counts / len(finite)
+        sides = [_NEGATIVE] * (bins // 2) + [_POSITIVE] * (bins // 2)
+        axis.bar(edges[:-1], shares, np.diff(edges), align="edge", color=sides)
+        log_scale(axis, "y", 0.5 / len(finite), 12 * shares.max())
+        axis.locator_params("x", nbins=5)
+        text = f"{100 * (finite < 0).mean():.1f} % negative"
+        axis.text(0.02, 0.98, text, transform=axis.transAxes, va="top", fontsize=base.SMALL, color=base.INK)
     left_label(axes, "share of weights")
     return settled(figure)
-
-
-def _signs(axis: Axes, values: np.ndarray, bins: int) -> None:
-    if not len(values):
-        empty(axis, "no weights")
-        return
-    limit = float(np.abs(values).max()) or 1.0
-    counts, edges = np.histogram(values, bins, (-limit, limit))
-    shares = counts / len(values)
-    sides = [_NEGATIVE] * (bins // 2) + [_POSITIVE] * (bins // 2)
-    axis.bar(edges[:-1], shares, np.diff(edges), align="edge", color=sides)
-    log_scale(axis, "y", 0.5 / len(values), 12 * shares.max())
-    axis.locator_params("x", nbins=5)
-    text = f"{100 * (values < 0).mean():.1f} % negative"
-    axis.text(0.02, 0.98, text, transform=axis.transAxes, va="top", fontsize=SMALL, color=INK)
 
 
 def inhibition_histograms(ratios: Mapping[str, tuple[Values, Values]], bins: int = 30) -> Figure:
@@ -64,38 +57,31 @@ def inhibition_histograms(ratios: Mapping[str, tuple[Values, Values]], bins: int
     Raises:
         ValueError: no layer, or no bars.
     """
+    from matplotlib.patches import Patch
+
     if bins < 1:
         raise ValueError(f"bins={bins}: must be at least 1")
     figure, axes = panels(len(given("ratios", ratios, "ratios of members and of others")), 2.9, 2.3, extra=0.3)
     for axis, (layer, (members, others)) in zip(axes, ratios.items(), strict=True):
         tidy(axis, layer, "inhibition / excitation")
-        _ratios(axis, [flat(members), flat(others)], bins)
+        sides = [flat(members), flat(others)]
+        every = np.concatenate(sides)
+        every = every[every > 0]
+        if not len(every):
+            empty(axis, "no ratios")
+            continue
+        low, high = np.percentile(every, (1, 99))
+        low, high = (low, high) if high > 1.1 * low else (low / 2, high * 2)
+        edges = np.geomspace(low, high, bins + 1)
+        edges[[0, -1]] = low, high
+        for values, color in zip(sides, (_MEMBERS, _OTHERS), strict=True):
+            shares = np.histogram(values.clip(low, high), edges)[0] / max(1, len(values))
+            axis.bar(edges[:-1], shares, np.diff(edges), align="edge", color=color, alpha=0.6)
+            if len(values):
+                axis.axvline(np.median(values).clip(low, high), color=color, linewidth=1.4)
+        beside = (high / low) ** 0.03
+        log_scale(axis, "x", low / beside, high * beside)
     left_label(axes, "share of units")
-    _legend(figure)
-    return settled(figure)
-
-
-def _ratios(axis: Axes, sides: Sequence[np.ndarray], bins: int) -> None:
-    every = np.concatenate(sides)
-    every = every[every > 0]
-    if not len(every):
-        empty(axis, "no ratios")
-        return
-    low, high = np.percentile(every, (1, 99))
-    low, high = (low, high) if high > 1.1 * low else (low / 2, high * 2)
-    edges = np.geomspace(low, high, bins + 1)
-    edges[[0, -1]] = low, high
-    for values, color in zip(sides, (_MEMBERS, _OTHERS), strict=True):
-        shares = np.histogram(values.clip(low, high), edges)[0] / max(1, len(values))
-        axis.bar(edges[:-1], shares, np.diff(edges), align="edge", color=color, alpha=0.6)
-        if len(values):
-            axis.axvline(np.median(values).clip(low, high), color=color, linewidth=1.4)
-    beside = (high / low) ** 0.03
-    log_scale(axis, "x", low / beside, high * beside)
-
-
-def _legend(figure: Figure) -> None:
-    from matplotlib.patches import Patch
-
     handles = [Patch(color=color, alpha=0.6) for color in (_MEMBERS, _OTHERS)]
     legend(figure, handles, ["members", "other units"])
+    return settled(figure)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lightning_ff.report.files import ReportError
@@ -17,13 +17,8 @@ def parser() -> argparse.ArgumentParser:
         description="Compare runs on one page: accuracy, training, sparsity, ensembles, pictures, configuration. The "
         "HTML file holds everything it shows. Runs that differ only in seeds become mean and deviation.",
     )
-    made.add_argument(
-        "runs",
-        nargs="+",
-        type=Path,
-        metavar="RUN",
-        help="a run's log directory, such as logs/digits/version_0, or a folder above several",
-    )
+    folders = "a run's log directory, such as logs/digits/version_0, or a folder above several"
+    made.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=folders)
     made.add_argument("--output", "-o", type=Path, default=Path("report.html"), help="HTML file (%(default)s)")
     made.add_argument("--title", default="Runs compared", help="heading of the page (%(default)s)")
     return made
@@ -34,19 +29,20 @@ def report(arguments: Sequence[str]) -> int:
     from lightning_ff.report.page import write_report
 
     given = parser().parse_args(arguments)
+    runs, output, title = given.runs, given.output, given.title
+    return exit_code("report", output, "an HTML", lambda: f"report  {write_report(runs, output, title)}")
+
+
+def exit_code(command: str, output: Path | None, kind: str, run: Callable[[], str]) -> int:
+    """Print what a command returns; 0, or 2 for an error, reported in one line with the file of an `OSError`."""
     try:
-        if given.output.is_dir():
-            raise ReportError(f"--output {given.output} is a folder: give the name of an HTML file")
-        file = write_report(given.runs, given.output, given.title)
+        if output is not None and output.is_dir():
+            raise ReportError(f"--output {output} is a folder: give the name of {kind} file")
+        print(run())
     except (ReportError, OSError) as error:
-        print(f"lightning-ff report: error: {one_line(error)}", file=sys.stderr)
+        text = " ".join(str(error).split())
+        if isinstance(error, OSError) and error.filename is not None:
+            text = f"{error.filename}: {error.strerror}"
+        print(f"lightning-ff {command}: error: {text}", file=sys.stderr)
         return 2
-    print(f"report  {file}")
     return 0
-
-
-def one_line(error: Exception) -> str:
-    """One line, with the file of an `OSError`."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())

@@ -11,28 +11,19 @@ import numpy as np
 from lightning_ff.report.html import Markup, element
 from lightning_ff.report.series import Series
 
-_LIMIT = 300
 _LABEL_WIDTH, _LABEL_HEIGHT = 18.0, 10.5
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 26.0, 26.0, 34.0
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart.
-
-    Attributes:
-        series: Its points.
-        color: A CSS colour.
-        label: Text at its end; none if empty.
-        thin: For single runs behind their mean.
-        dashes: Pattern of SVG's `stroke-dasharray`, to distinguish lines of one colour.
-    """
+    """One line of a chart."""
 
     series: Series
     color: str
-    label: str = ""
-    thin: bool = False
-    dashes: str | None = None
+    label: str = ""  # at its end
+    thin: bool = False  # for single runs behind their mean
+    dashes: str | None = None  # SVG's `stroke-dasharray`, to distinguish lines of one colour
 
 
 def mean_of(runs: Sequence[Series]) -> Series | None:
@@ -50,7 +41,7 @@ def mean_of(runs: Sequence[Series]) -> Series | None:
     return Series.of((step, float(np.mean([values[step] for values in latest]))) for step in steps)
 
 
-def thinned(series: Series, limit: int = _LIMIT) -> Series:
+def thinned(series: Series, limit: int = 300) -> Series:
     """At most `limit` points, each the mean of equally many neighbours."""
     if len(series.steps) <= limit:
         return series
@@ -98,29 +89,27 @@ class _Axis:
 
 
 def chart(lines: Sequence[Line], label: str, y: str, width: float = 520, height: float = 250) -> Markup | None:
-    """A chart of lines over steps; None if no line has a finite point.
+    """A chart of lines over steps with a title for screen readers; None if no line has a finite point.
 
-    Args:
-        lines: The lines, in drawing order.
-        label: Alternative text (`aria-label`).
-        y: Name of the vertical axis; logarithmic for positive values over more than a factor of 30.
-        width: Width in units of the drawing.
-        height: Height in units of the drawing.
+    The vertical axis is logarithmic for positive values over more than a factor of 30.
     """
-    drawn = [(line, _finite(thinned(line.series))) for line in lines]
-    drawn = [(line, series) for line, series in drawn if len(series.steps)]
+    drawn = []
+    for line in lines:
+        series = thinned(line.series)
+        keep = np.isfinite(series.values)
+        if keep.any():
+            drawn.append((line, Series(series.steps[keep], series.values[keep])))
     if not drawn:
         return None
     values = np.concatenate([series.values for _, series in drawn])
     steps = np.concatenate([series.steps for _, series in drawn])
     log = bool(values.min() > 0 and values.max() > 30 * values.min())
-    below = height - _BOTTOM
     across = _Axis(*_with_margin(min(0, steps.min()), steps.max(), 0.0), _LEFT, width - _RIGHT)
-    up = _Axis(*_with_margin(values.min(), values.max(), 0.0 if log else 0.04), below, _TOP, log)
+    up = _Axis(*_with_margin(values.min(), values.max(), 0.0 if log else 0.04), height - _BOTTOM, _TOP, log)
     return element(
         "svg",
         element("title", label),
-        _grid(across, up, width, below),
+        _grid(across, up),
         [_line(line, series, across, up) for line, series in drawn],
         _labels(drawn, across, up),
         element("text", "step", x=width - _RIGHT, y=height - 4, class_="axis", text_anchor="end"),
@@ -129,11 +118,6 @@ def chart(lines: Sequence[Line], label: str, y: str, width: float = 520, height:
         role="img",
         class_="chart",
     )
-
-
-def _finite(series: Series) -> Series:
-    keep = np.isfinite(series.values)
-    return Series(series.steps[keep], series.values[keep])
 
 
 def _with_margin(low: float, high: float, share: float) -> tuple[float, float]:
@@ -152,25 +136,25 @@ def _number(value: float) -> str:
     return f"{value:.10g}".replace("-", "\u2212")
 
 
-def _grid(across: _Axis, up: _Axis, width: float, below: float) -> list[Markup]:
+def _grid(across: _Axis, up: _Axis) -> list[Markup]:
     drawn = []
     for value in up.ticks():
         at = round(float(up.place(np.array(value))), 1)
-        drawn.append(element("line", x1=_LEFT, x2=width - _RIGHT, y1=at, y2=at, class_="grid"))
-        drawn.append(element("text", _number(value), x=_LEFT - 6, y=at + 3.5, class_="tick", text_anchor="end"))
+        drawn.append(element("line", x1=across.start, x2=across.end, y1=at, y2=at, class_="grid"))
+        drawn.append(element("text", _number(value), x=across.start - 6, y=at + 3.5, class_="tick", text_anchor="end"))
     for value in across.ticks():
         at = round(float(across.place(np.array(value))), 1)
-        drawn.append(element("line", x1=at, x2=at, y1=below, y2=below + 4, class_="rule"))
-        drawn.append(element("text", _number(value), x=at, y=below + 15, class_="tick", text_anchor="middle"))
-    return [*drawn, element("line", x1=_LEFT, x2=width - _RIGHT, y1=below, y2=below, class_="rule")]
+        drawn.append(element("line", x1=at, x2=at, y1=up.start, y2=up.start + 4, class_="rule"))
+        drawn.append(element("text", _number(value), x=at, y=up.start + 15, class_="tick", text_anchor="middle"))
+    return [*drawn, element("line", x1=across.start, x2=across.end, y1=up.start, y2=up.start, class_="rule")]
 
 
 def _line(line: Line, series: Series, across: _Axis, up: _Axis) -> Markup:
     x, y = across.place(series.steps.astype(float)), up.place(series.values)
-    kind = "run" if line.thin else "mean"
     if len(x) == 1:
         return element("circle", cx=f"{x[0]:.1f}", cy=f"{y[0]:.1f}", r=1.6 if line.thin else 2.6, fill=line.color)
     points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+    kind = "run" if line.thin else "mean"
     return element("polyline", points=points, stroke=line.color, stroke_dasharray=line.dashes, class_=kind)
 
 
@@ -187,19 +171,13 @@ def _labels(drawn: Sequence[tuple[Line, Series]], across: _Axis, up: _Axis) -> l
     shown: list[Markup] = []
     for group in groups:
         group.sort(key=lambda end: end[1])
-        for (x, _, line), y in zip(group, _moved_apart([y for _, y, _ in group], up.start), strict=True):
+        # at least a label's height apart: moved down, and up again if the last is below the axis
+        offsets = _LABEL_HEIGHT * np.arange(len(group))
+        down = np.maximum.accumulate([y for _, y, _ in group] - offsets) + offsets
+        for (x, _, line), y in zip(group, np.minimum(down, up.start - offsets[::-1]), strict=True):
             ink = shade(line.color, -0.25)
             shown.append(element("text", line.label, x=f"{x + 5:.1f}", y=f"{y + 3.5:.1f}", fill=ink, class_="end"))
     return shown
-
-
-def _moved_apart(positions: list[float], lowest: float) -> list[float]:
-    """Ordered positions at least a label's height apart: moved down, and up again if the last is below the axis."""
-    down: list[float] = []
-    for place in positions:
-        down.append(max(place, down[-1] + _LABEL_HEIGHT) if down else place)
-    count = len(down)
-    return [min(place, lowest - _LABEL_HEIGHT * (count - 1 - i)) for i, place in enumerate(down)]
 
 
 def shade(color: str, white: float) -> str:

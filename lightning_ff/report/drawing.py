@@ -5,21 +5,18 @@ from __future__ import annotations
 import io
 from base64 import b64encode
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
+from lightning_ff.figures.base import Figure
 from lightning_ff.report.html import Child, Markup, element
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-_DPI = 150  # of pictures drawn here
-_LOGGED_DPI = 120  # of those that loggers write
+_DPI, _LOGGED_DPI = 150, 120  # of pictures drawn here, and of those that loggers write
 
 
-def drawn(make: Callable[[], Figure], alt: str, caption: Child) -> Markup | None:
+def drawn(make: Callable[..., Figure], alt: str, caption: Child, *arguments: Any) -> Markup | None:
     """A picture by one of the functions of `lightning_ff.figures`; None if it raises for the stored data."""
     try:
-        figure = make()
+        figure = make(*arguments)
     except ValueError:
         return None
     file = io.BytesIO()

@@ -24,15 +24,10 @@ class ReportError(Exception):
 
 
 def find_runs(given: Sequence[Path]) -> list[Path]:
-    """Folders of runs: the given folders, or those below them with a metrics file, in natural order.
-
-    Raises:
-        ReportError: one of them is not a folder, or has no run.
-    """
+    """Folders of runs: the given ones, or those below with a metrics file; raises `ReportError` for one without run."""
     found: dict[Path, Path] = {}
-    for folder in given:
-        for run in _runs_in(folder):
-            found.setdefault(run.resolve(), run)
+    for run in (run for folder in given for run in _runs_in(folder)):
+        found.setdefault(run.resolve(), run)
     return list(found.values())
 
 
@@ -41,18 +36,14 @@ def _runs_in(folder: Path) -> list[Path]:
         raise ReportError(f"{folder}: no such folder; give a run's log directory such as logs/digits/version_0")
     if not folder.is_dir():
         raise ReportError(f"{folder} is no folder: give a run's log directory such as logs/digits/version_0")
-    below = {_home(file) for pattern in (METRICS, EVENTS, FILES) for file in folder.rglob(pattern)}
+    below = {home_of(file) for pattern in (METRICS, EVENTS, FILES) for file in folder.rglob(pattern)}
     if folder in below:
         return [folder]
     if below and not any((folder / mark).exists() for mark in _MARKS[:2]):
         return sorted(below, key=_natural)
     if any((folder / mark).exists() for mark in _MARKS) or any(folder.glob(FILES)):
-        return [_home(file) for file in folder.glob(FILES)] or [folder]
+        return [home_of(file) for file in folder.glob(FILES)] or [folder]
     raise ReportError(f"{folder} holds no run: neither it nor a folder below it has a {METRICS} or TensorBoard events")
-
-
-def _home(file: Path) -> Path:
-    return home_of(file) if file.suffix == ".wandb" else file.parent
 
 
 def _natural(folder: Path) -> list[tuple[int, int, str]]:
@@ -79,18 +70,14 @@ def read_yaml(file: Path, notes: list[str]) -> tuple[dict[str, Any], str]:
     """Values and text of a YAML file, empty if there is none; errors are added to the notes."""
     if not file.is_file():
         return {}, ""
-    text = file.read_text(encoding="utf-8", errors="replace")
+    text, values = file.read_text(encoding="utf-8", errors="replace"), None
     try:
         values = yaml.load(text, _Loader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         notes.append(f"{file.name} cannot be read: {' '.join(str(error).split())}")
-        return {}, text
-    if values is None:
-        return {}, text
-    if not isinstance(values, dict):
+    if values is not None and not isinstance(values, dict):
         notes.append(f"{file.name} holds no settings")
-        return {}, text
-    return {str(key): value for key, value in values.items()}, text
+    return {str(key): value for key, value in values.items()} if isinstance(values, dict) else {}, text
 
 
 def read_pictures(folder: Path, notes: list[str]) -> dict[str, tuple[int, bytes]]:

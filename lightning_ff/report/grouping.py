@@ -15,21 +15,13 @@ from lightning_ff.report.settings import ABSENT, compared, seeds, settings_of, w
 
 @dataclass
 class Group:
-    """Runs of one configuration.
+    """Runs of one configuration."""
 
-    Attributes:
-        number: Index on the page, from 0.
-        name: Short, unique name.
-        runs: Runs of the configuration, one per seed.
-        settings: The configuration, flat, without seeds and paths.
-        hue: Index of its colour in pictures.
-    """
-
-    number: int
-    name: str
-    runs: list[Run] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
-    hue: int = 0
+    number: int  # index on the page
+    name: str  # short and unique
+    runs: list[Run] = field(default_factory=list)  # one per seed
+    settings: dict[str, Any] = field(default_factory=dict)  # the configuration, flat, without seeds and paths
+    hue: int = 0  # index of its colour in pictures
 
     @property
     def letter(self) -> str:
@@ -92,9 +84,7 @@ def _common(names: list[str]) -> str:
         >>> _common(["ff_s0", "ff_s1"]), _common(["a", "b"])
         ('ff', 'a')
     """
-    start = "".join(
-        letters[0] for letters in takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-    )
+    start = "".join(letters[0] for letters in takewhile(lambda each: len(set(each)) == 1, zip(*names, strict=False)))
     return names[0] if len(set(names)) == 1 else re.sub(r"[-_. ]+(s|seed|run)?[-_. ]*$", "", start) or names[0]
 
 

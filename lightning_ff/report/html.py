@@ -24,13 +24,9 @@ Cell: TypeAlias = str | float | int | Stat | None
 
 def render(child: Child) -> Markup:
     """A child as HTML: markup unchanged, text escaped, None as empty text, and lists concatenated."""
-    if child is None:
-        return Markup()
-    if isinstance(child, Markup):
-        return child
     if isinstance(child, str):
-        return Markup(html.escape(child))
-    return Markup("".join(render(each) for each in child))
+        return child if isinstance(child, Markup) else Markup(html.escape(child))
+    return Markup("".join(map(render, child or ())))
 
 
 def element(name: str, /, *children: Child, **attributes: str | float | bool | None) -> Markup:
@@ -41,12 +37,8 @@ def element(name: str, /, *children: Child, **attributes: str | float | bool | N
         >>> print(element("p", "a < b", class_="note"))
         <p class="note">a &lt; b</p>
     """
-    given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items()}
-    shown = "".join(
-        f" {key}" if value is True else f' {key}="{html.escape(str(value))}"'
-        for key, value in given.items()
-        if value is not None and value is not False
-    )
+    given = {k.rstrip("_").replace("_", "-"): v for k, v in attributes.items() if v is not None and v is not False}
+    shown = "".join(f" {k}" if v is True else f' {k}="{html.escape(str(v))}"' for k, v in given.items())
     if name in _VOID and not children:
         return Markup(f"<{name}{shown}/>")
     return Markup(f"<{name}{shown}>{render(children)}</{name}>")
@@ -59,12 +51,7 @@ def folded(summary: Child, *children: Child, printed: bool = True) -> Markup:
 
 @dataclass
 class Column:
-    """A column of a table.
-
-    Attributes:
-        head: Its heading.
-        decimals: Digits after the point of its numbers, the same in every row; None for text.
-    """
+    """A column of a table: its heading, and the digits after the point of its numbers; None for text."""
 
     head: Child
     decimals: int | None = None
@@ -79,44 +66,23 @@ class Rows:
 
 
 def table(columns: Sequence[Column], parts: Sequence[Rows], caption: Child, class_: str | None = None) -> Markup:
-    """A table: the first cell of a row is its heading; mean and deviation are in separate cells.
-
-    Args:
-        columns: Its columns; those of numbers have a fixed number of decimals.
-        parts: Rows by part; one part without a heading is a plain table.
-        caption: Contents of the table, and their definition.
-        class_: CSS class of the table.
-    """
-    spread = [_has_deviations(parts, i) for i in range(len(columns))]
-    heads = [
-        element("th", column.head, scope="col", colspan=2 if wide else None, class_=_kind(column))
-        for column, wide in zip(columns, spread, strict=True)
-    ]
-    width = len(columns) + sum(spread)
-    bodies = [
-        element(
-            "tbody",
-            element("tr", element("th", part.head, scope="rowgroup", colspan=width), class_="part")
-            if part.head
-            else None,
-            [element("tr", _cells(row, columns, spread)) for row in part.rows],
-        )
-        for part in parts
-    ]
+    """A table: the first cell of a row is its heading; mean and deviation are in separate cells."""
+    spread = [any(_has_deviation(row[i]) for part in parts for row in part.rows) for i in range(len(columns))]
+    heads = []
+    for column, wide in zip(columns, spread, strict=True):
+        kind = None if column.decimals is None else "number"
+        heads.append(element("th", column.head, scope="col", colspan=2 if wide else None, class_=kind))
+    bodies = []
+    for part in parts:
+        rows = [element("tr", _cells(row, columns, spread)) for row in part.rows]
+        head = element("th", part.head, scope="rowgroup", colspan=len(columns) + sum(spread))
+        bodies.append(element("tbody", element("tr", head, class_="part") if part.head else None, rows))
     shown = element("table", element("thead", element("tr", heads)), bodies, class_=class_)
     return element("figure", element("figcaption", caption), element("div", shown, class_="scroll"), class_="table")
 
 
-def _has_deviations(parts: Sequence[Rows], i: int) -> bool:
-    """Whether a column has deviations."""
-    cells = [row[i] for part in parts for row in part.rows]
-    return any(
-        isinstance(cell, Stat) and (cell.deviation is not None or (cell.missing and cell.count > 0)) for cell in cells
-    )
-
-
-def _kind(column: Column) -> str | None:
-    return None if column.decimals is None else "number"
+def _has_deviation(cell: Cell) -> bool:
+    return isinstance(cell, Stat) and (cell.deviation is not None or (cell.missing and cell.count > 0))
 
 
 def _cells(row: Sequence[Cell], columns: Sequence[Column], spread: Sequence[bool]) -> list[Markup]:
@@ -124,15 +90,12 @@ def _cells(row: Sequence[Cell], columns: Sequence[Column], spread: Sequence[bool
     for i, (cell, column, wide) in enumerate(zip(row, columns, spread, strict=True)):
         if column.decimals is None:
             text = DASH if cell is None or cell == "" else cell if isinstance(cell, str) else str(cell)
-            cells.append(element("th", text, scope="row") if i == 0 else element("td", text))
+            cells.append(element("td", text) if i else element("th", text, scope="row"))
             continue
         stat = cell if isinstance(cell, Stat) else Stat.of([None if isinstance(cell, str) else cell])
         cells.append(element("td", fixed(stat.mean, column.decimals), class_="number"))
         if wide:
-            cells.append(element("td", _deviation(stat, column.decimals), class_="deviation"))
+            deviation = None if stat.deviation is None else f"±\u2009{fixed(stat.deviation, column.decimals)}"
+            count = element("small", f" n\u2009=\u2009{stat.count}") if stat.missing and stat.count else None
+            cells.append(element("td", deviation, count, class_="deviation"))
     return cells
-
-
-def _deviation(stat: Stat, decimals: int) -> list[Child]:
-    shown = None if stat.deviation is None else f"±\u2009{fixed(stat.deviation, decimals)}"
-    return [shown, element("small", f" n\u2009=\u2009{stat.count}") if stat.missing and stat.count else None]

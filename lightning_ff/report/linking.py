@@ -41,11 +41,7 @@ def checkpoint(run: Run) -> str:
 
 def _continues(run: Run, other: Run) -> bool:
     """Whether a run resumes another, directly or through other runs."""
-    while run.earlier is not None:
-        run = run.earlier
-        if run is other:
-            return True
-    return False
+    return run.earlier is not None and (run.earlier is other or _continues(run.earlier, other))
 
 
 def _prepend_steps(run: Run, done: set[int]) -> None:
@@ -75,10 +71,6 @@ def _source(run: Run, by_folder: dict[Path, Run]) -> Run | None:
     if "checkpoints" not in parts[:-1]:
         return None
     home = parts[: len(parts) - 1 - parts[::-1].index("checkpoints")]
-    if Path(*home) in by_folder:
-        return by_folder[Path(*home)]
-    for above in run.folder.resolve().parents:
-        for length in range(len(home), 1, -1):
-            if (there := above.joinpath(*home[-length:])) in by_folder:
-                return by_folder[there]
-    return None
+    ends = [home[-length:] for length in range(len(home), 1, -1)]
+    places = [Path(*home), *(above.joinpath(*end) for above in run.folder.resolve().parents for end in ends)]
+    return next((by_folder[place] for place in places if place in by_folder), None)

@@ -8,8 +8,6 @@ from lightning_ff.report.grouping import Group
 from lightning_ff.report.numbers import duration
 from lightning_ff.report.runs import Run
 
-_ORDER = {"": 0, "last": 1, "best": 2}
-
 
 def by_checkpoint(run: Run) -> dict[str, Run]:
     """Runs that measured this one's test accuracy by checkpoint: itself (no name), `last`, `best`, or another file."""
@@ -18,7 +16,7 @@ def by_checkpoint(run: Run) -> dict[str, Run]:
         if "test/acc" in other.series:
             kind = next((known for known in ("last", "best") if name == known or name.startswith(f"{known}-")), name)
             found[kind] = other
-    return dict(sorted(found.items(), key=lambda item: _ORDER.get(item[0], len(_ORDER))))
+    return {kind: found[kind] for kind in (*(each for each in ("", "last", "best") if each in found), *found)}
 
 
 def of_test(run: Run, key: str, kind: str | None = None) -> float | None:
@@ -48,7 +46,5 @@ def blocks(groups: Sequence[Group], prefix: str) -> list[str]:
 def training_time(runs: Sequence[Run]) -> str:
     """Mean training time, with a mark if it is only known from modification times of files."""
     known = [run.seconds for run in runs if run.seconds[0] is not None]
-    if not known:
-        return duration(None)
-    mean = sum(seconds or 0.0 for seconds, _ in known) / len(known)
+    mean = sum(seconds or 0.0 for seconds, _ in known) / len(known) if known else None
     return ("≈\u2009" if any(guessed for _, guessed in known) else "") + duration(mean)

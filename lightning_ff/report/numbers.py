@@ -13,18 +13,11 @@ DASH = "\u2013"
 
 @dataclass(frozen=True)
 class Stat:
-    """Mean and deviation of one value over the runs of a configuration.
+    """Mean and standard deviation (n - 1 in the denominator) of one value over the runs of a configuration."""
 
-    Attributes:
-        mean: None if no run has the value, NaN if it is undefined in all runs that have it.
-        deviation: Standard deviation between runs (n - 1 in the denominator); None for fewer than two.
-        count: Number of runs with a value that is not NaN.
-        runs: Number of runs.
-    """
-
-    mean: float | None
-    deviation: float | None = None
-    count: int = 1
+    mean: float | None  # None if no run has the value, NaN if it is undefined in all runs that have it
+    deviation: float | None = None  # None for fewer than two values
+    count: int = 1  # of values that are not NaN
     runs: int = 1
 
     @property
@@ -49,7 +42,7 @@ class Stat:
         return cls(mean, deviation, len(finite), len(given))
 
     def times(self, factor: float) -> Stat:
-        """Multiply by a factor, such as for another unit."""
+        """Multiply by a factor."""
         mean = None if self.mean is None else factor * self.mean
         return Stat(mean, None if self.deviation is None else factor * self.deviation, self.count, self.runs)
 
@@ -80,11 +73,10 @@ def duration(seconds: float | None) -> str:
     """
     if seconds is None:
         return DASH
-    whole = round(seconds)
-    minutes, rest = divmod(whole, 60)
-    if minutes < 1:
-        return f"{seconds:.1f}\xa0s" if seconds < 10 else f"{whole}\xa0s"
+    minutes, rest = divmod(round(seconds), 60)
     hours, rest_minutes = divmod(minutes, 60)
+    if not minutes:
+        return f"{seconds:.1f}\xa0s" if seconds < 10 else f"{rest}\xa0s"
     return f"{hours}\xa0h\xa0{rest_minutes}\xa0min" if hours else f"{minutes}\xa0min\xa0{rest}\xa0s"
 
 
@@ -96,7 +88,5 @@ def span(values: Iterable[float]) -> str:
         >>> span([3, 5, 4]), span([3, 3])
         ('3\u2009\u2013\u20095', '3')
     """
-    ordered = sorted(round(value) for value in values)
-    if not ordered:
-        return DASH
-    return str(ordered[0]) if ordered[0] == ordered[-1] else f"{ordered[0]}\u2009{DASH}\u2009{ordered[-1]}"
+    rounded = {round(value) for value in values}
+    return f"\u2009{DASH}\u2009".join(map(str, sorted({min(rounded), max(rounded)}))) if rounded else DASH

@@ -13,7 +13,7 @@ from lightning_ff.report.grouping import Group, group
 from lightning_ff.report.html import Markup, element
 from lightning_ff.report.linking import link
 from lightning_ff.report.runs import read_run
-from lightning_ff.report.sections import Section, sections
+from lightning_ff.report.sections import sections
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -33,10 +33,8 @@ def write_report(runs: Sequence[Path | str], output: Path | str, title: str = "R
         ReportError: one of `runs` is not a folder or has no run.
         OSError: the file cannot be written.
     """
-    folders = find_runs([Path(run) for run in runs])
-    groups = group(link([read_run(folder) for folder in folders]))
-    file = Path(output)
-    text = page(groups, title)
+    file, found = Path(output), [read_run(folder) for folder in find_runs([Path(run) for run in runs])]
+    text = page(group(link(found)), title)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(text.encode("utf-8", "replace"))  # a folder's name need not be Unicode
     return file
@@ -45,6 +43,10 @@ def write_report(runs: Sequence[Path | str], output: Path | str, title: str = "R
 def page(groups: Sequence[Group], title: str) -> str:
     """The whole document."""
     parts = sections(groups)
+    runs = sum(len(each.runs) for each in groups)
+    counted = f"{runs} run{'s' * (runs != 1)} of {len(groups)} configuration{'s' * (len(groups) != 1)}"
+    contents = [element("li", element("a", part.title, href=f"#{part.anchor}")) for part in parts]
+    now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -53,28 +55,13 @@ def page(groups: Sequence[Group], title: str) -> str:
         element("title", title),
         element("style", Markup(files(__package__).joinpath("style.css").read_text(encoding="utf-8"))),
     )
-    body = element(
-        "body", element("main", _header(groups, title, parts), [_section(part) for part in parts], _footer())
-    )
-    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
-
-
-def _header(groups: Sequence[Group], title: str, parts: Sequence[Section]) -> Markup:
-    runs = sum(len(each.runs) for each in groups)
-    counted = f"{runs} run{'s' * (runs != 1)} of {len(groups)} configuration{'s' * (len(groups) != 1)}"
-    contents = [element("li", element("a", part.title, href=f"#{part.anchor}")) for part in parts]
-    return element(
+    header = element(
         "header",
         element("h1", title),
         element("p", counted, class_="subtitle"),
         element("nav", element("ol", contents), aria_label="Contents"),
     )
-
-
-def _section(part: Section) -> Markup:
-    return element("section", element("h2", part.title), part.body, id=part.anchor)
-
-
-def _footer() -> Markup:
-    now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    return element("footer", f"Made with lightning-ff {lightning_ff.__version__} on {now}.")
+    shown = [element("section", element("h2", part.title), part.body, id=part.anchor) for part in parts]
+    footer = element("footer", f"Made with lightning-ff {lightning_ff.__version__} on {now}.")
+    body = element("body", element("main", header, shown, footer))
+    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from lightning_ff.report.events import EVENTS, read_events
-from lightning_ff.report.series import Metrics, Series
+from lightning_ff.report.series import Metrics, by_key
 from lightning_ff.report.wandb_file import find_wandb, read_wandb
 
 METRICS = "metrics.csv"
@@ -18,23 +18,17 @@ def read_metrics(folder: Path) -> Metrics:
         return read_csv(folder / METRICS)
     if any(folder.glob(EVENTS)):
         return read_events(folder)
-    file = find_wandb(folder)
-    if file is not None:
+    if file := find_wandb(folder):
         return read_wandb(file)
     return Metrics(notes=[f"no readable metrics: neither {METRICS} nor TensorBoard events nor the file of a W&B run"])
 
 
 def read_csv(file: Path) -> Metrics:
     """Metrics of a CSVLogger; an incomplete last line of an interrupted run is read as far as possible."""
-    points: dict[str, list[tuple[float, float]]] = {}
     text = file.read_text(encoding="utf-8", errors="replace").replace("\0", "")
-    for row in csv.DictReader(text.splitlines()):
-        step = number(row.get("step"))
-        for key, cell in row.items():
-            value = number(cell)
-            if step is not None and value is not None and key and key != "step":
-                points.setdefault(key, []).append((step, value))
-    series = {key: Series.of(pairs) for key, pairs in points.items()}
+    rows = [(number(row.get("step")), row) for row in csv.DictReader(text.splitlines())]
+    cells = ((key, step, number(cell)) for step, row in rows for key, cell in row.items() if key and key != "step")
+    series = by_key((key, step, value) for key, step, value in cells if step is not None and value is not None)
     return Metrics(METRICS, series, notes=[] if series else [f"{METRICS} holds no values"])
 
 

@@ -1,7 +1,4 @@
-"""Representations of a run stored by an `EnsembleMonitor`, and values of a layer computed from them.
-
-Shapes: C classes, U units.
-"""
+"""Representations stored by an `EnsembleMonitor`, and values computed from them. Shapes: C classes, U units."""
 
 from __future__ import annotations
 
@@ -19,23 +16,14 @@ from lightning_ff.metrics.ensembles import mean_jaccard, selectivity_order
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer's statistics.
+    """One layer's statistics."""
 
-    Attributes:
-        name: Name of the layer, such as `block00`.
-        count: Samples of each class `(C,)`.
-        per_class: `hoyer`, `treves_rolls` and `active_fraction`, each `(C,)`.
-        dead_units: Number of units that are active for no sample.
-        members: Ensembles: units of each class `(C, U)`, bool.
-        seen: Whether a class was trained on `(C,)`, bool.
-    """
-
-    name: str
-    count: np.ndarray
-    per_class: dict[str, np.ndarray]
-    dead_units: float
-    members: np.ndarray
-    seen: np.ndarray
+    name: str  # such as `block00`
+    count: np.ndarray  # samples of each class (C,)
+    per_class: dict[str, np.ndarray]  # `hoyer`, `treves_rolls` and `active_fraction`, each (C,)
+    dead_units: float  # number of units that are active for no sample
+    members: np.ndarray  # ensembles: units of each class (C, U), bool
+    seen: np.ndarray  # whether a class was trained on (C,), bool
 
     @property
     def units(self) -> int:
@@ -75,28 +63,16 @@ class Layer:
 
 @dataclass(frozen=True)
 class Representation:
-    """One file of statistics.
-
-    Attributes:
-        file: Path of the file.
-        stage: `test` or `validate`.
-        classes: Names of the classes.
-        accuracy: Accuracy of each class `(C,)`, if stored.
-        definition: Definition of the ensembles.
-        samples: `correct`, if only correctly classified samples are used, or `all`.
-        seen: Whether a class was trained on `(C,)`, bool.
-        label_policy: Label written into images of unseen classes.
-        layers: By name, in order.
-    """
+    """One file of statistics."""
 
     file: Path
-    stage: str
+    stage: str  # `test` or `validate`
     classes: list[str]
-    accuracy: np.ndarray | None
-    definition: str
-    samples: str
-    seen: np.ndarray
-    label_policy: str
+    accuracy: np.ndarray | None  # of each class (C,), if stored
+    definition: str  # of the ensembles
+    samples: str  # `correct`, if only correctly classified samples are used, or `all`
+    seen: np.ndarray  # whether a class was trained on (C,), bool
+    label_policy: str  # label written into images of unseen classes
     layers: dict[str, Layer]
 
     def array(self, key: str) -> np.ndarray | None:
@@ -112,17 +88,11 @@ def read_representation(file: Path) -> Representation | str:
             classes = [str(name) for name in stored["classes"]]
             seen = stored["seen"].astype(bool) if "seen" in stored else np.ones(len(classes), bool)
             layers = {str(name): _layer(stored, str(name), seen) for name in stored["layers"]}
-            return Representation(
-                file,
-                file.stem.partition("-")[0],
-                classes,
-                stored.get("accuracy"),
-                str(stored.get("definition", "")),
-                str(stored.get("samples", "")),
-                seen,
-                str(stored.get("label_policy", "")),
-                layers,
+            stage, accuracy = file.stem.partition("-")[0], stored.get("accuracy")
+            definition, samples, policy = (
+                str(stored.get(key, "")) for key in ("definition", "samples", "label_policy")
             )
+            return Representation(file, stage, classes, accuracy, definition, samples, seen, policy, layers)
     except KeyError as error:
         return f"representations/{file.name} cannot be read: it lacks {error}"
     except (OSError, ValueError, IndexError, EOFError, zipfile.BadZipFile) as error:

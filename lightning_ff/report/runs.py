@@ -17,35 +17,20 @@ _STAGES = ("test", "validate", "val")
 
 @dataclass
 class Run:
-    """Contents of a run's folder.
+    """Contents of a run's folder."""
 
-    Attributes:
-        folder: The folder as given.
-        metrics: Metrics over training.
-        config: The saved configuration of the command line; empty for a run from Python.
-        config_text: Text of the configuration file.
-        hparams: Arguments of the learner.
-        hparams_text: Text of the file of hyperparameters.
-        pictures: The latest picture of every key: its step and its bytes.
-        representations: Files of representations by name, such as `test` or `validate-epoch=059`.
-        notes: What could not be read.
-        measured: Runs of `lightning-ff test` and `validate` that loaded this one's checkpoints, by checkpoint.
-        earlier: The run that this one resumes.
-        failed: Whether `lightning-ff matrix` has started it and it did not finish.
-    """
-
-    folder: Path
+    folder: Path  # as given
     metrics: Metrics = field(default_factory=Metrics)
-    config: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)  # of the command line; empty for a run from Python
     config_text: str = ""
-    hparams: dict[str, Any] = field(default_factory=dict)
+    hparams: dict[str, Any] = field(default_factory=dict)  # arguments of the learner
     hparams_text: str = ""
-    pictures: dict[str, tuple[int, bytes]] = field(default_factory=dict)
-    representations: dict[str, Path] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    measured: list[tuple[str, Run]] = field(default_factory=list)
-    earlier: Run | None = None
-    failed: bool = False
+    pictures: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # the latest of every key: step, bytes
+    representations: dict[str, Path] = field(default_factory=dict)  # files by name, as `test`, `validate-epoch=059`
+    notes: list[str] = field(default_factory=list)  # what could not be read
+    measured: list[tuple[str, Run]] = field(default_factory=list)  # `test` and `validate` of checkpoints, by checkpoint
+    earlier: Run | None = None  # the run that this one resumes
+    failed: bool = False  # whether `lightning-ff matrix` has started it and it did not finish
 
     @property
     def trained(self) -> bool:
@@ -65,8 +50,8 @@ class Run:
         """The highest value since all blocks have started to learn, if there is one."""
         if key not in self.series:
             return None
-        series, since = self.series[key], self.begun
-        return Series(series.steps[series.steps >= since], series.values[series.steps >= since]).best
+        series, since = self.series[key], self.series[key].steps >= self.begun
+        return Series(series.steps[since], series.values[since]).best
 
     @property
     def begun(self) -> int:
@@ -88,28 +73,30 @@ class Run:
     @property
     def planned(self) -> int | None:
         """Number of epochs in the configuration, if set."""
-        trainer = self.config.get("trainer")
-        epochs = trainer.get("max_epochs") if isinstance(trainer, dict) else None
+        epochs = self._trainer.get("max_epochs")
         return epochs if isinstance(epochs, int) and epochs > 0 else None
 
     @property
     def broke_off(self) -> bool:
         """Whether it failed, or started fewer epochs than configured without a setting that ends it earlier."""
-        trainer = self.config.get("trainer")
-        given = trainer if isinstance(trainer, dict) else {}
+        given = self._trainer
         ended = given.get("max_time") is not None or given.get("max_steps", -1) not in (-1, None)
         ended = ended or "EarlyStopping" in str(given.get("callbacks"))
         short = self.epochs is not None and self.planned is not None and self.epochs < self.planned
         return self.failed or (short and not ended)
+
+    @property
+    def _trainer(self) -> dict[str, Any]:
+        trainer = self.config.get("trainer")
+        return trainer if isinstance(trainer, dict) else {}
 
     @cached_property
     def seconds(self) -> tuple[float | None, bool]:
         """Training time, and whether it is only known from modification times of files."""
         if not self.trained:
             return None, False
-        own, guessed = self.metrics.seconds, False
-        if own is None:
-            own, guessed = _from_files(self.folder), True
+        guessed = self.metrics.seconds is None
+        own = _from_files(self.folder) if guessed else self.metrics.seconds
         if self.earlier is None or own is None:
             return own, guessed
         before, before_guessed = self.earlier.seconds
@@ -118,23 +105,17 @@ class Run:
     @cached_property
     def representation(self) -> Representation | None:
         """Representations of the test, else of the validation; of the run itself, else of its checkpoints."""
-        for stage in _STAGES:
-            for run in (self, *(other for _, other in self.measured)):
-                if stage in run.representations:
-                    found = read_representation(run.representations[stage])
-                    if isinstance(found, Representation):
-                        return found
-        return None
+        every = [run.representations for run in (self, *(other for _, other in self.measured))]
+        files = [found[stage] for stage in _STAGES for found in every if stage in found]
+        return next((read for file in files if isinstance(read := read_representation(file), Representation)), None)
 
     def growth(self) -> dict[int, Representation]:
         """Representations of every epoch with a measured validation during training."""
         found = {}
         for name, file in self.representations.items():
             stage, _, number = name.partition("-epoch=")
-            if stage in _STAGES and number.isdigit():
-                read = read_representation(file)
-                if isinstance(read, Representation):
-                    found[int(number)] = read
+            if stage in _STAGES and number.isdigit() and isinstance(read := read_representation(file), Representation):
+                found[int(number)] = read
         return dict(sorted(found.items()))
 
 
@@ -154,14 +135,11 @@ def read_run(folder: Path) -> Run:
 
 
 def _from_files(folder: Path) -> float | None:
-    """Seconds between the writing of the configuration and of the last checkpoint.
-
-    None if another file is older than the configuration, which was then copied or rewritten.
-    """
+    """Seconds from the configuration to the last checkpoint; None if another file is older than the configuration."""
     kept = [file for file in folder.rglob("*") if file.is_file() and file.name not in (CONFIG, HPARAMS, RUN)]
     written = {file: file.stat().st_mtime for file in kept}
     checkpoints = [when for file, when in written.items() if file.suffix == ".ckpt"]
     if not checkpoints or not (folder / CONFIG).is_file() or not (folder / METRICS).is_file():
         return None
     start = (folder / CONFIG).stat().st_mtime
-    return max(checkpoints) - start if start < min(written.values()) else None
+    return max(checkpoints) - start if start < min(written.values()) else None  # not below: it was copied or rewritten

@@ -16,12 +16,7 @@ if not TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Series:
-    """One metric over training.
-
-    Attributes:
-        steps: Number of batches at each value `(n,)`.
-        values: Values `(n,)`, in the order of logging.
-    """
+    """One metric over training: values `(n,)` in the order of logging, and the number of batches at each `(n,)`."""
 
     steps: np.ndarray
     values: np.ndarray
@@ -50,20 +45,20 @@ class Series:
         return Series(steps, np.concatenate((earlier.values[keep], self.values)))
 
 
+def by_key(points: Iterable[tuple[str, float, float]]) -> dict[str, Series]:
+    """Series by key, from key, step and value of every point."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for key, step, value in points:
+        found.setdefault(key, []).append((step, value))
+    return {key: Series.of(pairs) for key, pairs in found.items()}
+
+
 @dataclass
 class Metrics:
-    """All metrics of a run.
+    """All metrics of a run."""
 
-    Attributes:
-        source: Name of the source; empty if nothing could be read.
-        series: By key.
-        seconds: Time from the first to the last value, if the logger has saved it.
-        pictures: The latest picture of every key, as the bytes of a PNG file, and its step.
-        notes: Errors of reading.
-    """
-
-    source: str = ""
+    source: str = ""  # empty if nothing could be read
     series: dict[str, Series] = field(default_factory=dict)
-    seconds: float | None = None
-    pictures: dict[str, tuple[int, bytes]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    seconds: float | None = None  # from the first to the last value, if the logger has saved it
+    pictures: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # the latest of every key: step, PNG file
+    notes: list[str] = field(default_factory=list)  # errors of reading

@@ -9,25 +9,10 @@ from lightning_ff.report.numbers import DASH
 from lightning_ff.report.runs import Run
 
 ABSENT = object()
-_NOT_COMPARED = {
-    "checkpoint",
-    "ckpt_path",
-    "data.download",
-    "data.root",
-    "last",
-    "predictions",
-    "report",
-    "test_after_fit",
-    "trainer.default_root_dir",
-    "trainer.enable_checkpointing",
-    "trainer.enable_model_summary",
-    "trainer.enable_progress_bar",
-    "trainer.log_every_n_steps",
-    "trainer.logger",
-    "verbose",
-    "weights_only",
-    "model._instantiator",
-}
+_NOT_COMPARED = {"checkpoint", "ckpt_path", "data.download", "data.root", "last", "model._instantiator", "predictions"}
+_NOT_COMPARED |= {"report", "test_after_fit", "verbose", "weights_only"}
+_NOT_COMPARED |= {f"trainer.{key}" for key in ("default_root_dir", "enable_checkpointing", "enable_model_summary")}
+_NOT_COMPARED |= {f"trainer.{key}" for key in ("enable_progress_bar", "log_every_n_steps", "logger")}
 
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:
@@ -38,27 +23,22 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:
         >>> flat({"loss": {"class_path": "lightning_ff.SymBa", "init_args": {"alpha": 4.0}}, "widths": [8, 8]})
         {'loss': 'SymBa', 'loss.alpha': 4.0, 'widths': [8, 8]}
     """
-    if isinstance(value, dict) and "class_path" in value:
+    if (kind := _class_name(value)) is not None:
         arguments = value.get("init_args")
-        kind = {name: str(value["class_path"]).rpartition(".")[2]}
-        return {**kind, **flat(arguments, name)} if isinstance(arguments, dict) and arguments else kind
-    if isinstance(value, dict) and value:
-        return {
-            key: each for part, inner in value.items() for key, each in flat(inner, f"{name}.{part}".strip(".")).items()
-        }
-    if isinstance(value, list) and any(isinstance(each, dict) and "class_path" in each for each in value):
-        return {key: each for entry in _named(value) for key, each in flat(entry[1], f"{name}.{entry[0]}").items()}
+        return {name: kind, **(flat(arguments, name) if isinstance(arguments, dict) and arguments else {})}
+    inner = value if isinstance(value, dict) else {}
+    if isinstance(value, list) and any(_class_name(each) is not None for each in value):
+        for each in value:  # by the names of their classes, numbered from the second of a class on
+            kind = _class_name(each) or "item"
+            inner[kind if kind not in inner else next(n for i in count(2) if (n := f"{kind}#{i}") not in inner)] = each
+    if inner:
+        parts = [flat(each, f"{name}.{part}".strip(".")) for part, each in inner.items()]
+        return {key: each for part in parts for key, each in part.items()}
     return {name: value} if name else {}
 
 
-def _named(parts: list[Any]) -> list[tuple[str, Any]]:
-    """Parts of a list by the names of their classes, numbered from the second of a class on."""
-    found: dict[str, Any] = {}
-    for part in parts:
-        kind = str(part["class_path"]).rpartition(".")[2] if isinstance(part, dict) and "class_path" in part else "item"
-        free = kind if kind not in found else next(n for i in count(2) if (n := f"{kind}#{i}") not in found)
-        found[free] = part
-    return list(found.items())
+def _class_name(value: Any) -> str | None:
+    return str(value["class_path"]).rpartition(".")[2] if isinstance(value, dict) and "class_path" in value else None
 
 
 def is_seed(name: str) -> bool:
@@ -85,8 +65,6 @@ def settings_of(run: Run) -> dict[str, Any]:
 
 def written(value: Any) -> str:
     """A setting as YAML, a dash if missing."""
-    if value is ABSENT:
-        return DASH
-    if value is None or isinstance(value, bool):
-        return str(value).lower().replace("none", "null")
-    return str(value)
+    if value is ABSENT or value is None:
+        return DASH if value is ABSENT else "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lightning_ff.report.series import Metrics, Series
+from lightning_ff.report.series import Metrics, by_key
 
 FILES = "run-*.wandb"
 _HEADER, _BLOCK = 7, 32768
@@ -17,59 +17,45 @@ _FULL, _LAST = 1, 4
 
 def find_wandb(folder: Path) -> Path | None:
     """The file of a W&B run, from its folder or from that of its checkpoints, `save_dir/project/run id`."""
-    own = sorted(folder.glob(FILES))
-    if own:
-        return own[-1]
     run = folder.absolute()
-    name = f"run-{run.name}.wandb"
-    found = sorted(file for file in run.parent.parent.glob("wandb/*/*.wandb") if file.name == name)
-    return found[-1] if found else None
+    beside = [file for file in run.parent.parent.glob("wandb/*/*.wandb") if file.name == f"run-{run.name}.wandb"]
+    return max(folder.glob(FILES), default=max(beside, default=None))
 
 
 def home_of(file: Path) -> Path:
-    """Folder of configuration and checkpoints of a W&B run, or else the folder of its file."""
-    name = file.stem.removeprefix("run-")
+    """Folder of a file of metrics; of a W&B file that of the run's configuration and checkpoints, if there is one."""
+    if file.suffix != ".wandb":
+        return file.parent
     beside = [folder for folder in sorted(file.parent.parent.parent.glob("*")) if folder.name != "wandb"]
-    homes = [folder / name for folder in beside if (folder / name).is_dir()]
-    return homes[0] if homes else file.parent
+    homes = [folder / file.stem.removeprefix("run-") for folder in beside]
+    return next((home for home in homes if home.is_dir()), file.parent)
 
 
 def read_wandb(file: Path) -> Metrics:
     """Numbers and the latest picture of every key."""
     try:
-        rows = [
-            values_of(record.history.item)
-            for record in records_of(file.read_bytes())
-            if record.WhichOneof("record_type") == "history"
-        ]
+        records = list(records_of(file.read_bytes()))
+        rows = [values_of(each.history.item) for each in records if each.WhichOneof("record_type") == "history"]
     except Exception as error:  # another format, or another version of wandb
         return Metrics(notes=[f"{file.name} of the W&B run cannot be read: {error}"])
-    points: dict[str, list[tuple[float, float]]] = {}
+    points: list[tuple[str, float, float]] = []
+    pictures: dict[str, tuple[int, bytes]] = {}
+    files = file.parent / "files"
     for row in rows:
+        step = row.get("trainer/global_step", row.get("_step", 0))
         for key, value in row.items():
             if isinstance(value, (int, float)) and not key.startswith(("_", "trainer/")):
-                points.setdefault(key, []).append((row.get("trainer/global_step", row.get("_step", 0)), value))
-    series = {key: Series.of(pairs) for key, pairs in points.items()}
+                points.append((key, step, value))
+            names = value.get("filenames", []) if isinstance(value, dict) else []
+            given = [files / name for name in names if isinstance(name, str)]
+            inside = (each for each in given if each.is_file() and each.resolve().is_relative_to(files.resolve()))
+            if shown := next(inside, None):
+                pictures[key] = (int(step), shown.read_bytes())
+    series = by_key(points)
     times = [row["_timestamp"] for row in rows if "_timestamp" in row and not any(k.startswith("test/") for k in row)]
     seconds = max(times) - min(times) if len(times) > 1 else None
     notes = [] if series else [f"{file.name} of the W&B run holds no values"]
-    return Metrics("W&B file" if series else "", series, seconds, _pictures(rows, file.parent / "files"), notes)
-
-
-def _pictures(rows: Iterable[dict[str, Any]], files: Path) -> dict[str, tuple[int, bytes]]:
-    latest: dict[str, tuple[int, bytes]] = {}
-    for row in rows:
-        for key, value in row.items():
-            names = value.get("filenames", []) if isinstance(value, dict) else []
-            existing = [files / name for name in names if isinstance(name, str) and _is_inside(files / name, files)]
-            if existing:
-                latest[key] = (int(row.get("trainer/global_step", row.get("_step", 0))), existing[0].read_bytes())
-    return latest
-
-
-def _is_inside(file: Path, folder: Path) -> bool:
-    """Whether a file of that name exists inside the folder."""
-    return file.is_file() and file.resolve().is_relative_to(folder.resolve())
+    return Metrics("W&B file" if series else "", series, seconds, pictures, notes)
 
 
 def values_of(items: Iterable[Any]) -> dict[str, Any]:
@@ -93,7 +79,7 @@ def records_of(data: bytes) -> Iterator[Any]:
         if _BLOCK - at % _BLOCK < 7:
             at += _BLOCK - at % _BLOCK
             continue
-        _, size, kind = struct.unpack("<IHB", data[at : at + 7])
+        _, size, kind = struct.unpack_from("<IHB", data, at)
         if at + 7 + size > len(data):
             return  # still being written
         record += data[at + 7 : at + 7 + size]

@@ -10,13 +10,7 @@ from lightning_ff.report.html import Child, Markup, element, render
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page with an entry in the table of contents.
-
-    Attributes:
-        anchor: Its id.
-        title: Its heading.
-        body: Contents after the heading.
-    """
+    """A part of the page with an entry in the table of contents: its id, heading and contents after the heading."""
 
     anchor: str
     title: str
@@ -26,8 +20,7 @@ class Section:
 def chip(group: Group) -> Markup:
     """The letter of a configuration."""
     light = sum(weight * int(group.color[i : i + 2], 16) for weight, i in ((0.299, 1), (0.587, 3), (0.114, 5))) > 145
-    kind = "chip dark" if light else "chip"
-    return element("span", group.letter, class_=kind, style=f"background:{group.color}")
+    return element("span", group.letter, class_=f"chip{' dark' * light}", style=f"background:{group.color}")
 
 
 def named(group: Group) -> Markup:

@@ -11,11 +11,12 @@ from lightning_ff.report.sections.base import Section, chip, named, paragraph, p
 from lightning_ff.report.settings import ABSENT, written
 
 _ACROSS = 6
+_NONE = f"{DASH}: none, or nowhere saved."
 
 
 def configuration(groups: Sequence[Group]) -> Section:
     """Differences between configurations, then the text of each."""
-    return Section("configuration", "Configuration", [_differences(groups), *(_text(group) for group in groups)])
+    return Section("configuration", "Configuration", [_differences(groups), *map(_text, groups)])
 
 
 def _differences(groups: Sequence[Group]) -> Child:
@@ -26,29 +27,24 @@ def _differences(groups: Sequence[Group]) -> Child:
         return paragraph("No saved setting differs between these configurations.")
     common = [row for row in rows if ABSENT not in row[1]]
     partly = [row for row in rows if ABSENT in row[1]]
-    caption = f"Settings in which the configurations differ. {DASH}: none, or nowhere saved."
+    caption = f"Settings in which the configurations differ. {_NONE}"
     if not partly or not common:
         return _rows(groups, rows, caption)
-    rest = f"Settings that only some of the configurations have, or give no value. {DASH}: none, or nowhere saved."
-    some = folded(f"{len(partly)} settings that only some of them have", _rows(groups, partly, rest))
-    return [_rows(groups, common, caption), some]
+    rest = _rows(groups, partly, f"Settings that only some of the configurations have, or give no value. {_NONE}")
+    return [_rows(groups, common, caption), folded(f"{len(partly)} settings that only some of them have", rest)]
 
 
 def _rows(groups: Sequence[Group], rows: Sequence[tuple[str, list[object]]], caption: str) -> Markup:
-    if len(groups) <= _ACROSS:
-        columns = [Column("Setting"), *(Column(chip(group)) for group in groups)]
-        body = Rows([[element("code", name), *(_value(value) for value in values)] for name, values in rows])
-        return table(columns, [body], caption, "settings")
-    parts = [
-        Rows([[element("code", name), _value(values[i])] for name, values in rows if values[i] is not ABSENT],
-             named(group))
-        for i, group in enumerate(groups)
-    ]  # fmt: skip
-    return table([Column("Setting"), Column("Value")], parts, caption, "settings")
-
-
-def _value(value: object) -> str:
-    return DASH if value is ABSENT else element("code", written(value))
+    shown = [
+        [element("code", name), *(DASH if value is ABSENT else element("code", written(value)) for value in values)]
+        for name, values in rows
+    ]
+    columns, parts = [Column("Setting"), *(Column(chip(group)) for group in groups)], [Rows(shown)]
+    if len(groups) > _ACROSS:
+        columns = [Column("Setting"), Column("Value")]
+        by_group = [[[row[0], row[i]] for row in shown if row[i] != DASH] for i in range(1, len(groups) + 1)]
+        parts = [Rows(of_group, named(group)) for of_group, group in zip(by_group, groups, strict=True)]
+    return table(columns, parts, caption, "settings")
 
 
 def _text(group: Group) -> Child:
@@ -56,5 +52,4 @@ def _text(group: Group) -> Child:
     source, text = ("config.yaml", run.config_text) if run.config_text else ("hparams.yaml", run.hparams_text)
     if not text:
         return paragraph(named(group), ": no configuration was saved in ", path(run.folder), ".")
-    place = path(f"{run.folder}/{source}")
-    return folded([named(group), ": ", place], element("pre", text), printed=False)
+    return folded([named(group), ": ", path(f"{run.folder}/{source}")], element("pre", text), printed=False)

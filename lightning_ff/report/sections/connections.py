@@ -9,10 +9,10 @@ import torch
 
 from lightning_ff.metrics import ensemble_connectivity, excitation_inhibition, inhibition_ratio, weight_statistics
 from lightning_ff.report.grouping import Group
-from lightning_ff.report.html import Cell, Column, Markup, table
+from lightning_ff.report.html import Cell, Column, Markup
 from lightning_ff.report.numbers import Stat
 from lightning_ff.report.representations import Representation
-from lightning_ff.report.stored import by_layer, measured, representations, whose
+from lightning_ff.report.stored import layer_table, measured, representations, whose
 
 _CAPTION = (
     "Weights from one layer to the next. Negative: share of the weights. Own, other: mean weight between ensembles of "
@@ -26,20 +26,16 @@ def connections(groups: Sequence[Group]) -> Markup | None:
     """A table by later layer, of configurations that stored weights of layers that follow each other."""
     found = {group.number: [_numbers(each) for each in representations(group)] for group in measured(groups)}
     shown = [group for group in measured(groups) if any(found[group.number])]
-    if not shown:
-        return None
     names = list(dict.fromkeys(name for group in shown for each in found[group.number] for name in each))
 
     def cells(group: Group, name: str) -> list[Cell] | None:
         rows = [each[name] for each in found[group.number] if name in each]
-        if not rows:
-            return None
-        negative, own, other, members, others = (Stat.of(values) for values in zip(*rows, strict=True))
-        return [negative.times(100), own, other, members, others]
+        stats = [Stat.of(values) for values in zip(*rows, strict=True)]
+        return [stats[0].times(100), *stats[1:]] if stats else None
 
-    columns = [Column("Layer" if len(shown) == 1 else "Layer, configuration"), Column("Negative, per cent", 1)]
-    columns += [Column("Own", 4), Column("Other", 4), Column("Members", 2), Column("Others", 2)]
-    return table(columns, by_layer(shown, names, cells), [whose(shown), _CAPTION])
+    columns = [Column("Negative, per cent", 1), Column("Own", 4), Column("Other", 4)]
+    columns += [Column("Members", 2), Column("Others", 2)]
+    return layer_table(shown, names, cells, columns, [whose(shown), _CAPTION])
 
 
 def _numbers(stored: Representation) -> dict[str, list[float]]:

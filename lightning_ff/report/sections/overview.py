@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from lightning_ff.report.grouping import Group
 from lightning_ff.report.html import Child, Column, Markup, Rows, element, table
@@ -25,7 +24,15 @@ def overview(groups: Sequence[Group]) -> Section:
         f"between runs (n\u2009\u2212\u20091), and {DASH} stands for what was not measured."
     )
     columns = [Column(head) for head in ("Configuration", "Model", "Data", "Runs", "Folders")]
-    return Section("configurations", "What is compared", [table(columns, [Rows(rows)], caption), _notes(groups)])
+    lines = [
+        element("li", chip(group), " ", path(run.folder), ": ", text)
+        for group in groups
+        for run in group.runs
+        for text in notes(run)
+    ]
+    lines += [element("li", chip(group), " ", text) for group in groups for text in _of_group(group)]
+    noted: Child = [paragraph("To be kept in mind:"), element("ul", lines, class_="notes")] if lines else None
+    return Section("configurations", "What is compared", [table(columns, [Rows(rows)], caption), noted])
 
 
 def setting(group: Group, name: str) -> str:
@@ -34,29 +41,15 @@ def setting(group: Group, name: str) -> str:
 
 
 def _folders(group: Group) -> Markup:
+    """Paths of the runs; of several in one folder as version_{0,1}."""
     folders = [run.folder for run in group.runs]
-    parent = folders[0].parent
-    if len(folders) > 1 and all(folder.parent == parent for folder in folders):
-        return path(f"{parent}/{_abbreviated([folder.name for folder in folders])}")
-    return Markup("<br/>".join(path(folder) for folder in folders))
-
-
-def _abbreviated(names: list[str]) -> str:
-    """version_0, version_1 as version_{0,1}."""
+    parent, names = folders[0].parent, [folder.name for folder in folders]
+    if len(folders) == 1 or any(folder.parent != parent for folder in folders):
+        return Markup("<br/>".join(path(folder) for folder in folders))
     stem = names[0].rstrip("0123456789")
     ends = [name.removeprefix(stem) for name in names]
-    return f"{stem}{{{','.join(ends)}}}" if all(end.isdigit() for end in ends) else f"{{{','.join(names)}}}"
-
-
-def _notes(groups: Sequence[Group]) -> Child:
-    lines = [
-        element("li", chip(group), " ", path(run.folder), ": ", text)
-        for group in groups
-        for run in group.runs
-        for text in notes(run)
-    ]
-    lines += [element("li", chip(group), " ", text) for group in groups for text in _of_group(group)]
-    return [paragraph("To be kept in mind:"), element("ul", lines, class_="notes")] if lines else None
+    stem, ends = (stem, ends) if all(map(str.isdigit, ends)) else ("", names)
+    return path(f"{parent}/{stem}{{{','.join(ends)}}}")
 
 
 def notes(run: Run) -> list[str]:
@@ -66,14 +59,12 @@ def notes(run: Run) -> list[str]:
         of = f" of {run.planned}" if run.planned else ""
         texts.append(f"stopped in epoch {run.epochs or DASH}{of}; not put together with runs that went to the end")
     if run.earlier is not None:
-        texts.append(f"goes on from {_relative_path(run.earlier.folder, run.folder)}, whose steps are its first")
+        folder = run.earlier.folder
+        earlier = folder.name if folder.parent == run.folder.parent else folder
+        texts.append(f"goes on from {earlier}, whose steps are its first")
     if not run.trained:
         texts.append("measured only, no training; the run whose checkpoint it loaded is not on this page")
     return texts
-
-
-def _relative_path(folder: Path, other: Path) -> str:
-    return folder.name if folder.parent == other.parent else str(folder)
 
 
 def _of_group(group: Group) -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import TypeAlias
 
+import numpy as np
 import torch
 
 from lightning_ff.figures import activation_wall, class_profiles, connectivity_map, rdm_maps, weight_histograms
@@ -14,7 +15,6 @@ from lightning_ff.report.drawing import drawn, image
 from lightning_ff.report.grouping import Group
 from lightning_ff.report.html import Child, Markup, element, folded
 from lightning_ff.report.representations import Representation
-from lightning_ff.report.runs import Run
 from lightning_ff.report.sections.base import Section, lead, named, paragraph, path
 from lightning_ff.report.sections.connections import connections
 from lightning_ff.report.sections.similarity import agreement, class_rdms
@@ -25,118 +25,92 @@ _OF_WALLS = (
     "A row for each stored sample, sorted by class; a column for each unit, sorted by the class in whose ensemble it "
     "is most active. Units right of the line are in none."
 )
+_OF_PROFILES = "A line for each unit, with a dot if it is in the ensemble of the class."
 _OF_RDMS = "1 less Pearson's correlation, over units, of the classes' mean activities."
 _OF_CONNECTIONS = "Mean weight from ensembles of one layer to those of the next; grey where one of the two is empty."
-Drawings = list[Markup | None]
+Drawings: TypeAlias = list[Markup | None]
 
 
 def pictures(groups: Sequence[Group]) -> Section | None:
     """Pictures by type, for each configuration of one of its runs."""
-    kinds: list[tuple[str, str, Callable[[Group, Representation], Drawings]]] = [
+    every = [(group, stored) for group in groups if (stored := group.shown.representation) is not None]
+    parts: list[Child] = []
+    for title, description, make in (
         ("Activations", _OF_WALLS, _walls),
-        (
-            "Mean activity by class",
-            "A line for each unit, with a dot if it is in the ensemble of the class.",
-            _profiles,
-        ),
+        ("Mean activity by class", _OF_PROFILES, _profiles),
         ("Dissimilarity of the classes", _OF_RDMS, _rdms),
         ("Weights between ensembles", _OF_CONNECTIONS, _connections),
         ("Weights", "Share of the weights by size.", _weights),
-    ]
-    parts: list[Child] = [
-        part for title, description, make in kinds if (part := _kind(title, description, make, groups))
-    ]
-    logged = [_logged(group) for group in groups]
-    if any(logged):
+    ):
+        made = [make(group, stored) for group, stored in every if len(stored.classes) <= _MOST_CLASSES]
+        shown: list[Child] = [each for drawings in made for each in drawings if each is not None]
+        if shown:
+            more = agreement(measured(groups)) if make is _rdms else []
+            body = [element("div", shown, class_="beside"), connections(groups)] if make is _connections else shown
+            parts += [element("h3", title), paragraph(description), [*body, *more]]
+    if any(logged := [_logged(group) for group in groups]):
         parts += [element("h3", "Logged during training"), *logged]
     intro = paragraph("Of several runs of one configuration the first is shown that has the picture.")
     several = any(len(group.runs) > 1 for group in groups)
     return Section("pictures", "Pictures", [intro if several else None, *parts]) if parts else None
 
 
-def _kind(
-    title: str, description: str, make: Callable[[Group, Representation], Drawings], groups: Sequence[Group]
-) -> list[Child]:
-    shown: list[Child] = []
-    for group in groups:
-        stored = group.shown.representation
-        if stored is not None and len(stored.classes) <= _MOST_CLASSES:
-            shown += [each for each in make(group, stored) if each is not None]
-    if not shown:
-        return []
-    if make is _rdms:
-        shown += agreement(measured(groups))
-    page_parts = [element("div", shown, class_="beside"), connections(groups)] if make is _connections else shown
-    return [element("h3", title), paragraph(description), page_parts]
-
-
 def _caption(group: Group, description: str) -> list[Child]:
     return [named(group), f": {description}, {samples_of([group])}."]
 
 
+def _arrays(stored: Representation, key: str) -> dict[str, np.ndarray]:
+    """A large array of every layer that has it."""
+    return {name: found for name in stored.layers if (found := stored.array(f"{name}/{key}")) is not None}
+
+
 def _walls(group: Group, stored: Representation) -> Drawings:
-    label = stored.array("label")
-    kept = {name: h for name in stored.layers if (h := stored.array(f"{name}/activations")) is not None}
+    label, kept = stored.array("label"), _arrays(stored, "activations")
     if label is None or not kept:
         return []
     members = {name: layer.members for name, layer in stored.layers.items()}
-    caption = _caption(group, f"{len(label)} samples")
-    return [
-        drawn(partial(activation_wall, kept, label, stored.classes, members), f"Activations, {group.name}", caption)
-    ]
+    alt, caption = f"Activations, {group.name}", _caption(group, f"{len(label)} samples")
+    return [drawn(activation_wall, alt, caption, kept, label, stored.classes, members)]
 
 
 def _profiles(group: Group, stored: Representation) -> Drawings:
     made: list[Markup | None] = []
-    for name, layer in stored.layers.items():
-        mean = stored.array(f"{name}/mean")
-        if mean is not None:
-            make = partial(class_profiles, mean, layer.members, stored.classes, name)
-            made.append(drawn(make, f"Mean activity of {name} by class, {group.name}", _caption(group, name)))
-    first, rest = made[:1], [each for each in made[1:] if each is not None]
-    return [*first, folded(f"The other layers of {group.letter}", rest, printed=False) if rest else None]
+    for name, mean in _arrays(stored, "mean").items():
+        alt, members = f"Mean activity of {name} by class, {group.name}", stored.layers[name].members
+        made.append(drawn(class_profiles, alt, _caption(group, name), mean, members, stored.classes, name))
+    rest = [each for each in made[1:] if each is not None]
+    return [*made[:1], folded(f"The other layers of {group.letter}", rest, printed=False) if rest else None]
 
 
 def _rdms(group: Group, stored: Representation) -> Drawings:
-    rdms = class_rdms(stored)
-    if not rdms:
-        return []
-    caption = _caption(group, "a map for each layer")
-    return [drawn(partial(rdm_maps, rdms, stored.classes), f"Dissimilarity of classes, {group.name}", caption)]
+    alt, caption = f"Dissimilarity of classes, {group.name}", _caption(group, "a map for each layer")
+    return [drawn(rdm_maps, alt, caption, class_rdms(stored), stored.classes)]
 
 
 def _connections(group: Group, stored: Representation) -> Drawings:
-    layers = [*stored.layers.values()]
     made = []
-    for before, after in pairwise(layers):
+    for before, after in pairwise(stored.layers.values()):
         weight = stored.array(f"{after.name}/weight")
         if weight is not None and weight.shape == (after.units, before.units):
             found = ensemble_connectivity(*map(torch.from_numpy, (weight, before.members, after.members)))
             title = f"{before.name} to {after.name}"
-            make = partial(connectivity_map, found, stored.classes, title)
-            made.append(drawn(make, f"{title}, {group.name}", [named(group), f": {title}."]))
+            alt, caption = f"{title}, {group.name}", [named(group), f": {title}."]
+            made.append(drawn(connectivity_map, alt, caption, found, stored.classes, title))
     return made
 
 
 def _weights(group: Group, stored: Representation) -> Drawings:
-    weights = {name: weight for name in stored.layers if (weight := stored.array(f"{name}/weight")) is not None}
-    if not weights:
-        return []
-    return [drawn(partial(weight_histograms, weights), f"Weights of {group.name}", [named(group), "."])]
+    return [drawn(weight_histograms, f"Weights of {group.name}", [named(group), "."], _arrays(stored, "weight"))]
 
 
 def _logged(group: Group) -> Child:
-    again = group.shown.representation is not None  # then the pictures of an ensemble monitor are drawn above
-    run = next((run for run in group.runs if _own(run, again)), None)
-    if run is None:
-        return None
-    shown = [
-        image(data, f"{key} of {run.folder}", [named(group), ": ", element("code", key), f", after {step} batches."])
-        for key, (step, data) in sorted(_own(run, again).items())
-    ]
-    return [lead(named(group), ", logged in ", path(run.folder), ":"), *shown]
-
-
-def _own(run: Run, again: bool) -> dict[str, tuple[int, bytes]]:
-    """Pictures that a run logged, without those that are redrawn."""
-    return {key: found for key, found in run.pictures.items() if not (again and "/ensembles/" in key)}
+    redrawn = group.shown.representation is not None  # the pictures of an ensemble monitor are drawn above
+    for run in group.runs:
+        shown: list[Child] = []
+        for key, (step, data) in sorted(run.pictures.items()):
+            if not (redrawn and "/ensembles/" in key):
+                caption = [named(group), ": ", element("code", key), f", after {step} batches."]
+                shown.append(image(data, f"{key} of {run.folder}", caption))
+        if shown:
+            return [lead(named(group), ", logged in ", path(run.folder), ":"), *shown]
+    return None

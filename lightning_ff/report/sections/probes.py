@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 
 from lightning_ff.figures import probe_bars
 from lightning_ff.report import measures
@@ -14,57 +13,56 @@ from lightning_ff.report.numbers import Stat
 from lightning_ff.report.sections.base import Section, chip
 
 _INPUT = "input"
-_KINDS = {
-    "probe": "Accuracy of a logistic regression on each layer, in per cent, over all classes: cross-validated on as "
-    "many samples of each class, whether the network tells them right or not.",
-    "probe_unseen": "Balanced accuracy of telling a class that was held out of training from all others, in per "
-    "cent: 50 by chance.",
+_KINDS = {  # label of the bars and caption of the table
+    "probe": (
+        "accuracy of the probe",
+        "Accuracy of a logistic regression on each layer, in per cent, over all classes: cross-validated on as "
+        "many samples of each class, whether the network tells them right or not.",
+    ),
+    "probe_unseen": (
+        "balanced accuracy, held-out class",
+        "Balanced accuracy of telling a class that was held out of training from all others, in per "
+        "cent: 50 by chance.",
+    ),
 }
-_LABELS = {"probe": "accuracy of the probe", "probe_unseen": "balanced accuracy, held-out class"}
 
 
 def probes(groups: Sequence[Group]) -> Section | None:
     """A table and a picture for each type of probe."""
     parts: list[Child] = []
-    for kind, caption in _KINDS.items():
-        found = {group.number: values for group in groups if (values := _values(group, kind))}
-        shown = [group for group in groups if group.number in found]
-        if shown:
-            parts += [_table(shown, found, caption), _bars(shown, found, kind)]
+    for kind, (label, caption) in _KINDS.items():
+        found = [(group, values) for group in groups if (values := _values(group, kind))]
+        if found:
+            parts += [_table(found, caption), _bars(found, label)]
     return Section("probes", "Linear probes", parts) if parts else None
 
 
 def _values(group: Group, kind: str) -> dict[str, Stat]:
     """Mean and deviation by layer, of the test or else the last validation."""
-    for stage in ("test", "val"):
-        names = measures.blocks([group], f"{stage}/{kind}/")
-        if names:
-            prefix = f"{stage}/{kind}/"
+    for prefix in (f"test/{kind}/", f"val/{kind}/"):
+        if names := measures.blocks([group], prefix):
             return {name: Stat.of(measures.measured_value(run, prefix + name) for run in group.runs) for name in names}
     return {}
 
 
-def _table(groups: Sequence[Group], found: dict[int, dict[str, Stat]], caption: str) -> Markup:
-    names = sorted({name for values in found.values() for name in values}, key=lambda name: (name != _INPUT, name))
-    columns = [Column("Layer"), *(Column(chip(group), 1) for group in groups)]
+def _table(found: Sequence[tuple[Group, Mapping[str, Stat]]], caption: str) -> Markup:
+    names = sorted({name for _, values in found for name in values}, key=lambda name: (name != _INPUT, name))
+    columns = [Column("Layer"), *(Column(chip(group), 1) for group, _ in found)]
     rows: list[list[Cell]] = []
     for name in names:
-        stats = [found[group.number].get(name, Stat.of([None])) for group in groups]
-        rows.append(["the image itself" if name == _INPUT else name, *(stat.times(100) for stat in stats)])
+        stats = [values.get(name, Stat.of([None])).times(100) for _, values in found]
+        rows.append(["the image itself" if name == _INPUT else name, *stats])
     return table(columns, [Rows(rows)], caption)
 
 
-def _bars(groups: Sequence[Group], found: dict[int, dict[str, Stat]], kind: str) -> Markup | None:
+def _bars(found: Sequence[tuple[Group, Mapping[str, Stat]]], label: str) -> Markup | None:
     heights: dict[str, dict[str, float]] = {}
     spread: dict[str, dict[str, float]] = {}
-    for group in groups:
-        values = {name: stat for name, stat in found[group.number].items() if name != _INPUT and stat.mean is not None}
-        model = f"{group.letter} {group.name}"
-        heights[model] = {name: float(stat.mean or 0.0) for name, stat in values.items()}
-        deviations = {name: stat.deviation for name, stat in values.items() if stat.deviation is not None}
-        if deviations:
-            spread[model] = deviations
-    of_pixels = [stat.mean for values in found.values() if (stat := values.get(_INPUT)) and stat.mean is not None]
+    for group, values in found:
+        model, layers = f"{group.letter} {group.name}", {k: v for k, v in values.items() if k != _INPUT}
+        heights[model] = {name: stat.mean for name, stat in layers.items() if stat.mean is not None}
+        spread[model] = {name: stat.deviation for name, stat in layers.items() if stat.deviation is not None}
+    of_pixels = [stat.mean for _, values in found if (stat := values.get(_INPUT)) and stat.mean is not None]
     same = len({round(value, 6) for value in of_pixels}) == 1  # other data have another line
-    make = partial(probe_bars, heights, of_pixels[0] if same else None, spread or None, _LABELS[kind])
-    return drawn(make, f"Bars of the {_LABELS[kind]} by layer", "The same as bars.")
+    pixels, alt = of_pixels[0] if same else None, f"Bars of the {label} by layer"
+    return drawn(probe_bars, alt, "The same as bars.", heights, pixels, spread, label)

@@ -10,6 +10,7 @@ from lightning_ff.report.grouping import Group
 from lightning_ff.report.html import Cell, Column, Markup, Rows, element, table
 from lightning_ff.report.numbers import DASH
 from lightning_ff.report.runs import Run
+from lightning_ff.report.sections.accuracy import percent
 from lightning_ff.report.sections.base import Section, lead, named, paragraph, path
 from lightning_ff.report.settings import flat, seeds, written
 
@@ -23,14 +24,16 @@ def repeating(groups: Sequence[Group]) -> Section:
         "Single runs: accuracy in per cent, epochs begun of those planned, and the seeds in which runs of the "
         "configuration differ, all where they do not."
     )
-    commands = [_commands(group) for group in groups]
-    return Section("runs", "Every run, and how to repeat it", [table(columns, parts, caption, "runs"), *commands])
+    shown = table(columns, parts, caption, "runs")
+    return Section("runs", "Every run, and how to repeat it", [shown, *map(_commands, groups)])
 
 
 def _row(run: Run, chosen: set[str]) -> list[Cell]:
     accuracies = [measures.of_test(run, "acc"), run.best("val/acc"), measures.validation(run, "acc")]
-    shown = [None if value is None else 100 * value for value in accuracies]
-    return [path(run.folder), _seeds(run, chosen), _epochs(run), *shown, measures.training_time([run])]
+    given = ", ".join(f"{name} {written(value)}" for name, value in seeds(run).items() if name in chosen)
+    epochs = None if run.epochs is None else f"{run.epochs} of {run.planned}" if run.planned else str(run.epochs)
+    shown = [percent([value]) for value in accuracies]
+    return [path(run.folder), given or DASH, epochs, *shown, measures.training_time([run])]
 
 
 def _varied(group: Group) -> set[str]:
@@ -40,31 +43,17 @@ def _varied(group: Group) -> set[str]:
     return {name for name in names if len({repr(each.get(name)) for each in given}) > 1} or names
 
 
-def _seeds(run: Run, chosen: set[str]) -> str:
-    return ", ".join(f"{name} {written(value)}" for name, value in seeds(run).items() if name in chosen) or DASH
-
-
-def _epochs(run: Run) -> str:
-    if run.epochs is None:
-        return DASH
-    return f"{run.epochs} of {run.planned}" if run.planned else str(run.epochs)
-
-
 def _commands(group: Group) -> list[Markup]:
     with_file = [run for run in group.runs if run.config_text and run.trained]
     if not with_file:
         text = ": made from Python, without a saved configuration; only the script that made it can repeat it."
         return [paragraph(named(group), text if any(run.trained for run in group.runs) else ": no training to repeat.")]
-    lines = [line for run in with_file for line in _lines(run)]
+    lines = []
+    for run in with_file:
+        config, last = shlex.quote(str(run.folder / "config.yaml")), run.folder / "checkpoints" / "last.ckpt"
+        version = flat(run.config).get("trainer.logger.version")
+        anew = "" if version is None else " --trainer.logger.init_args.version null"  # so that it is not overwritten
+        lines.append(f"lightning-ff fit --config {config}{anew}")
+        if last.is_file():
+            lines.append(f"lightning-ff test --config {config} --ckpt_path {shlex.quote(str(last))}")
     return [lead(named(group)), element("pre", "\n".join(lines), class_="commands")]
-
-
-def _lines(run: Run) -> list[str]:
-    config = shlex.quote(str(run.folder / "config.yaml"))
-    version = flat(run.config).get("trainer.logger.version")
-    anew = "" if version is None else " --trainer.logger.init_args.version null"  # so that it is not overwritten
-    lines = [f"lightning-ff fit --config {config}{anew}"]
-    last = run.folder / "checkpoints" / "last.ckpt"
-    if last.is_file():
-        lines.append(f"lightning-ff test --config {config} --ckpt_path {shlex.quote(str(last))}")
-    return lines

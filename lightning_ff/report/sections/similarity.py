@@ -9,12 +9,16 @@ from torch import Tensor
 
 from lightning_ff.metrics import class_mean_rdm, compare_rdms
 from lightning_ff.report.grouping import Group
-from lightning_ff.report.html import Cell, Child, Column, Markup, Rows, element, table
+from lightning_ff.report.html import Cell, Child, Column, Rows, element, table
 from lightning_ff.report.representations import Representation
 from lightning_ff.report.sections.base import chip
 from lightning_ff.report.stored import same_classes
 
 _MOST = 12
+_CAPTION = (
+    "How far these maps agree: Spearman's rank correlation of the dissimilarities of all pairs of classes, of the runs "
+    "shown above."
+)
 
 
 def class_rdms(stored: Representation) -> dict[str, Tensor]:
@@ -27,22 +31,12 @@ def agreement(groups: Sequence[Group]) -> list[Child]:
     """For configurations with the same classes a table of rank correlations of their maps, if it is small enough."""
     made: list[Child] = []
     for same in same_classes(groups):
-        maps = [
-            (element("span", chip(group), " ", name), rdm)
-            for group in same
-            if group.shown.representation is not None
-            for name, rdm in class_rdms(group.shown.representation).items()
+        shown = [(group, stored) for group in same if (stored := group.shown.representation) is not None]
+        rdms = [
+            (element("span", chip(g), " ", name), rdm) for g, each in shown for name, rdm in class_rdms(each).items()
         ]
-        if 1 < len(maps) <= _MOST:
-            made.append(_table(maps))
+        if 1 < len(rdms) <= _MOST:
+            columns = [Column(""), *(Column(head, 2) for head, _ in rdms)]
+            rows: list[list[Cell]] = [[head, *(float(compare_rdms(x, y)) for _, y in rdms)] for head, x in rdms]
+            made.append(table(columns, [Rows(rows)], _CAPTION))
     return made
-
-
-def _table(maps: Sequence[tuple[Markup, Tensor]]) -> Markup:
-    columns = [Column(""), *(Column(head, 2) for head, _ in maps)]
-    rows: list[list[Cell]] = [[head, *(float(compare_rdms(rdm, other)) for _, other in maps)] for head, rdm in maps]
-    caption = (
-        "How far these maps agree: Spearman's rank correlation of the dissimilarities of all pairs of classes, of the "
-        "runs shown above."
-    )
-    return table(columns, [Rows(rows)], caption)

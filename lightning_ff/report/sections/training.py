@@ -12,11 +12,21 @@ from lightning_ff.report.sections.base import Section, chip
 from lightning_ff.report.series import Series
 
 _DASHES = (None, "6 3", "2 2.5", "8 3 2 3")
+_LOSSES = (
+    "Training loss over steps, mean over runs; the number at a line's end is the block's. Losses of different "
+    "objectives are no measure of each other, so each configuration has an axis of its own."
+)
+_SEPARATION = (
+    "Mean goodness of positives minus that of negatives (in class mode: of the true class minus the others) over "
+    "training steps; the number at a line's end is the block's."
+)
 
 
 def training(groups: Sequence[Group]) -> Section | None:
     """Accuracy of all configurations in one chart, losses and goodness in one for each."""
-    parts = [_accuracy(groups), _losses(groups), _separation(groups), _sparsity(groups)]
+    losses = _multiples(groups, "train/loss", "loss", _LOSSES)
+    separation = _multiples(groups, "goodness/separation", "goodness", _SEPARATION)
+    parts = [_accuracy(groups), losses, separation, _sparsity(groups)]
     return Section("training", "Training", parts) if any(parts) else None
 
 
@@ -24,7 +34,7 @@ def _accuracy(groups: Sequence[Group]) -> Child:
     key, title = "val/acc", "Validation accuracy"
     if not any(key in run.series for group in groups for run in group.runs):
         key, title = "train/acc", "Accuracy on the first images of a training batch, a rough estimate,"
-    lines = [line for group in groups for line in _lines(group, key, percent=True)]
+    lines = [line for group in groups for line in _lines(group, key)]
     drawn = chart(lines, f"{title.strip(',')} over steps", "per cent", 720, 300)
     if drawn is None:
         return None
@@ -32,43 +42,23 @@ def _accuracy(groups: Sequence[Group]) -> Child:
     return _figure(drawn, f"{title} over training steps (batches), by configuration{runs}.", "wide")
 
 
-def _lines(group: Group, key: str, percent: bool = False) -> list[Line]:
-    """Lines of one metric: every run, and their mean if there are several."""
-    found = [run.series[key] for run in group.runs if key in run.series]
-    found = [Series(series.steps, 100 * series.values) if percent else series for series in found]
+def _lines(group: Group, key: str) -> list[Line]:
+    """Accuracy in per cent: every run, and their mean if there are several."""
+    every = [run.series[key] for run in group.runs if key in run.series]
+    found = [Series(series.steps, 100 * series.values) for series in every]
     mean = mean_of(found) if len(found) > 1 else None
+    thin = [] if mean is None else [Line(series, group.color, thin=True) for series in found]
     dashes = _DASHES[group.hue // len(PALETTE) % len(_DASHES)]
-    thick = [Line(series, group.color, group.letter, dashes=dashes) for series in (found if mean is None else [mean])]
-    return thick if mean is None else [*(Line(series, group.color, thin=True) for series in found), *thick]
-
-
-def _losses(groups: Sequence[Group]) -> Child:
-    caption = (
-        "Training loss over steps, mean over runs; the number at a line's end is the block's. Losses of different "
-        "objectives are no measure of each other, so each configuration has an axis of its own."
-    )
-    return _multiples(groups, "train/loss", "loss", caption)
-
-
-def _separation(groups: Sequence[Group]) -> Child:
-    caption = (
-        "Mean goodness of positives minus that of negatives (in class mode: of the true class minus the others) over "
-        "training steps; the number at a line's end is the block's."
-    )
-    return _multiples(groups, "goodness/separation", "goodness", caption)
+    return [*thin, *(Line(each, group.color, group.letter, dashes=dashes) for each in ([mean] if mean else found))]
 
 
 def _sparsity(groups: Sequence[Group]) -> Child:
-    kinds = {"val/sparsity": "all validation samples", "train/sparsity": "the batches themselves"}
-    grown = [
-        key
-        for key in kinds
-        if any(len(run.series[k].steps) > 1 for g in groups for run in g.runs for k in run.series if k.startswith(key))
-    ]
-    if not grown:
-        return None
-    caption = f"Hoyer sparsity of each layer over training steps, of {kinds[grown[0]]}; the number is the block's."
-    return _multiples(groups, grown[0], "Hoyer sparsity", caption)
+    every = [item for group in groups for run in group.runs for item in run.series.items()]
+    for key, of in (("val/sparsity", "all validation samples"), ("train/sparsity", "the batches themselves")):
+        if any(name.startswith(key) and len(series.steps) > 1 for name, series in every):
+            caption = f"Hoyer sparsity of each layer over training steps, of {of}; the number is the block's."
+            return _multiples(groups, key, "Hoyer sparsity", caption)
+    return None
 
 
 def _multiples(groups: Sequence[Group], key: str, unit: str, caption: str) -> Child:

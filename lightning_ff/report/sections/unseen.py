@@ -10,11 +10,11 @@ from torch import Tensor
 
 from lightning_ff.metrics import chance_jaccard, jaccard, null_jaccard
 from lightning_ff.report.grouping import Group
-from lightning_ff.report.html import Cell, Child, Column, table
+from lightning_ff.report.html import Cell, Child, Column
 from lightning_ff.report.numbers import Stat
 from lightning_ff.report.representations import Representation
 from lightning_ff.report.sections.base import named, paragraph
-from lightning_ff.report.stored import by_layer, layer_names, representations
+from lightning_ff.report.stored import layer_names, layer_table, representations
 
 _SIMILAR, _SHARE, _PERMUTATIONS = 3, 0.1, 20
 _CAPTION = (
@@ -28,21 +28,16 @@ _CAPTION = (
 
 def unseen(found: Sequence[Group]) -> list[Child]:
     """Names of these classes, and a table of their ensembles."""
-    parts: list[Child] = [
-        paragraph(named(group), description) for group in found if (description := _description(group))
-    ]
-    if not parts:
-        return []
-    held = [group for group in found if _description(group)]
-    columns = [Column("Layer" if len(held) == 1 else "Layer, configuration"), Column("Class")]
-    columns += [Column("Size", 1), Column("Size, per cent", 1)]
+    held = [(group, description) for group in found if (description := _description(group))]
+    groups = [group for group, _ in held]
+    columns = [Column("Class"), Column("Size", 1), Column("Size, per cent", 1)]
     columns += [Column(head, 3) for head in ("Similar", "Others", "By chance", "Shuffled")]
-    rows = [part for part in by_layer(held, layer_names(held), _cells) if part.rows]
-    return [*parts, table(columns, rows, _CAPTION) if rows else None]
+    shown = layer_table(groups, layer_names(groups), _cells, columns, _CAPTION)
+    return [*(paragraph(named(group), description) for group, description in held), shown]
 
 
 def _held_out(stored: Representation) -> list[int]:
-    return [c for c, seen in enumerate(stored.seen) if not seen]
+    return np.flatnonzero(~stored.seen).tolist()
 
 
 def _description(group: Group) -> str:
