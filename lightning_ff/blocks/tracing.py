@@ -5,8 +5,10 @@ from __future__ import annotations
 import dis
 import sys
 import traceback
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +18,11 @@ from torch import Tensor, nn
 from torch.fx import Graph, Node, Proxy, Tracer
 
 from lightning_ff._torch import buffers_of
+from lightning_ff.blocks.generators import States, have_drawn, restore, states
 
 _RANDOM_CONSTANT = (
-    "it draws random numbers of a fixed shape, which would be recorded as constants; draw them like the activation "
-    "(torch.randn_like), or in a separate module"
+    "it draws random numbers of a fixed shape, or by Python's or NumPy's generators, which would be recorded as "
+    "constants; draw them like the activation (torch.randn_like), or in a separate module"
 )
 MODEL = "model"  # attribute of the wrapper that holds the traced model
 
@@ -80,8 +83,13 @@ def path(node: Node) -> str:
 
 @contextmanager
 def untouched(*modules: nn.Module) -> Iterator[None]:
-    """Context manager: restores attributes, modes and buffers of modules, and the random state."""
+    """Context manager: restores attributes, modes and buffers of modules, and the random state.
+
+    Lists, dicts and sets that are attributes keep their entries: a recorded forward would add proxies to them.
+    """
     parts = {part: dict(vars(part)) for module in modules for part in module.modules()}
+    kept = [(each, copy(each)) for of_part in parts.values() for each in of_part.values() if _collects(each)]
+    generators = states(parts)
     buffers = {part: dict(buffers_of(part)) for part in parts}
     values = {b: b.detach().clone() for of_part in buffers.values() for b in of_part.values() if b is not None}
     devices = {p.device.index or 0 for module in modules for p in module.parameters() if p.is_cuda}
@@ -93,9 +101,17 @@ def untouched(*modules: nn.Module) -> Iterator[None]:
                 vars(part).clear()
                 vars(part).update(attributes)
                 buffers_of(part).update(buffers[part])
+            for collection, entries in kept:
+                collection.clear()
+                collection.extend(entries) if isinstance(collection, list | deque) else collection.update(entries)
+            restore(generators)
             with torch.no_grad():
                 for buffer, value in values.items():
                     buffer.copy_(value)
+
+
+def _collects(value: Any) -> bool:
+    return type(value) in (list, dict, set, deque)
 
 
 class _Wrapper(nn.Module):
@@ -149,26 +165,27 @@ class _Tracer(Tracer):
         name = self.path_of_module(m)
         if self.is_leaf_module(m, name):
             return self.create_proxy("call_module", name, args, kwargs)
-        random = torch.get_rng_state()
+        before, generators = torch.get_rng_state(), states(m.modules())
         if name == MODEL:
-            return self._without_draws(random, forward(*args, **kwargs))
-        before = len(self.graph.nodes)
+            return self._without_draws(before, generators, forward(*args, **kwargs))
+        start = len(self.graph.nodes)
         self.number += 1
         self.calls.append(Call(name.removeprefix(MODEL + "."), self.number))
         try:
-            return self._without_draws(random, forward(*args, **kwargs))
+            return self._without_draws(before, generators, forward(*args, **kwargs))
         except Exception:
-            torch.set_rng_state(random)  # so that the check of the module around it passes
-            for node in reversed(list(self.graph.nodes)[before:]):
+            torch.set_rng_state(before)
+            restore(generators)  # so that the check of the module around it passes
+            for node in reversed(list(self.graph.nodes)[start:]):
                 self.graph.erase_node(node)
         finally:
             self.calls.pop()
         return self.create_proxy("call_module", name, args, kwargs)
 
     @staticmethod
-    def _without_draws(before: Tensor, result: Any) -> Any:
+    def _without_draws(before: Tensor, generators: States, result: Any) -> Any:
         """Return the result of a forward; raises if it drew a random number, which would be recorded as a constant."""
-        if not torch.equal(before, torch.get_rng_state()):
+        if not torch.equal(before, torch.get_rng_state()) or have_drawn(generators):
             raise RuntimeError(_RANDOM_CONSTANT)
         return result
 
