@@ -33,6 +33,14 @@ def datamodule_of(trainer: Trainer) -> LightningDataModule | None:
     return trainer.datamodule  # type: ignore[attr-defined]
 
 
+def given_loader(trainer: Trainer) -> object:
+    """The loader that was given to the Trainer in place of a data module; of several validation loaders the first."""
+    loops = {"fit": trainer.fit_loop, "validate": trainer.validate_loop, "test": trainer.test_loop}
+    loop = loops.get(str(getattr(trainer.state.fn, "value", "")), trainer.predict_loop)
+    found = loop._data_source.instance  # type: ignore[attr-defined]
+    return found[0] if isinstance(found, (list, tuple)) and found else found
+
+
 def is_trial(trainer: Trainer) -> bool:
     """Whether `fast_dev_run` of the Trainer is set; Lightning declares no type for it."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
@@ -42,6 +50,11 @@ def ends_interval(trainer: Trainer, every_n_steps: int | None = None) -> bool:
     """Whether this training batch ends a log interval; None is the Trainer's `log_every_n_steps`."""
     every = trainer.log_every_n_steps if every_n_steps is None else every_n_steps  # type: ignore[attr-defined]
     return every > 0 and (batches_seen(trainer) + 1) % every == 0
+
+
+def saves_by_time(callback: Callback) -> bool:
+    """Whether a callback saves checkpoints by `train_time_interval`."""
+    return getattr(callback, "_train_time_interval", None) is not None
 
 
 def trainer_of(module: LightningModule) -> Trainer | None:

@@ -35,7 +35,8 @@ def unpack(batch: Any) -> tuple[Tensor, Tensor, Tensor | None]:
     """
     image, label, index = _parts(batch)
     if image is None or label is None:
-        raise TypeError(f"a batch must be (image, label[, index]) or a dict with such keys, not {_describe(batch)}")
+        keys = "a dict with the keys image, label and, if there is one, index"
+        raise TypeError(f"a batch must be (image, label[, index]) or {keys}, not {_describe(batch)}")
     samples = _count(image)
     return image, _as_int64("label", label, samples), _index(index, samples)
 

@@ -200,6 +200,11 @@ class LocalNetwork(nn.Module):
         shape = tuple(image.shape[1:])
         if shape in self._checked_shapes:
             return
+        if shape != self.input_shape and sorted(shape) == sorted(self.input_shape):
+            raise ValueError(
+                f"inputs of shape {shape} are of another layout than input_shape={self.input_shape}: permute the axes, "
+                "such as image.permute(0, 3, 1, 2) for channels in the last place"
+            )
         try:
             self._predict_in_process(torch.zeros_like(image[:1]))
         except (RuntimeError, ValueError, IndexError) as error:

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from lightning_ff._lightning import batches_seen, ends_interval
 from lightning_ff.figures import goodness_histograms
+from lightning_ff.learner import LocalLearner
 from lightning_ff.learner.strategy import blockwise
 from lightning_ff.loggers import log_figure
 from lightning_ff.validate import check_int
@@ -54,6 +55,7 @@ class GoodnessMonitor(Callback):
 
     Raises:
         ValueError: a negative number.
+        TypeError: the module is not a learner of this package.
     """
 
     def __init__(self, every_n_steps: int | None = None, histogram_every_n_epochs: int = 10) -> None:
@@ -67,6 +69,13 @@ class GoodnessMonitor(Callback):
         self.every_n_steps = every_n_steps
         self.histogram_every_n_epochs = histogram_every_n_epochs
         self._kept: list[dict[str, tuple[Tensor, Tensor]]] = []
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not isinstance(pl_module, LocalLearner):
+            raise TypeError(
+                f"GoodnessMonitor logs the goodness of a LocalLearner, not of {type(pl_module).__name__}: remove it"
+            )
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

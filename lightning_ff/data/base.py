@@ -34,13 +34,15 @@ class _Split(NamedTuple):
 
 
 class _TrainerLoader(BatchLoader):
-    """Uses the epoch of its Trainer.
+    """Uses the epoch of its Trainer, and says of its data what a learner needs to know, also without the data module.
 
     The epoch that Lightning passes to samplers is ``current_epoch + 1`` after it resumes a run with ``max_steps`` from
     the end of an epoch, or from an epoch that ``max_steps`` ended early.
     """
 
     trainer: Trainer | None = None
+    held_out_classes: Sequence[int] = ()
+    input_max: float | None = None
 
     @override
     def set_epoch(self, epoch: int) -> None:
@@ -225,6 +227,7 @@ class ImageData(LightningDataModule, ABC):
             even=even,
         )
         loader.trainer = self.trainer
+        loader.held_out_classes, loader.input_max = self.held_out_classes, self.input_max
         return loader
 
     def _process(self) -> tuple[int, int]:

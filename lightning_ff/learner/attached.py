@@ -22,6 +22,7 @@ from lightning_ff._lightning import (
     callbacks_of,
     complete_batch,
     datamodule_of,
+    given_loader,
     resumes_in_epoch,
     trainer_of,
 )
@@ -97,7 +98,8 @@ class Attached(Callback):
         """Check the arguments against the data; set the held-out classes, and an open on-value, from it."""
         if not self._is_learner(pl_module):
             return
-        network, data = self.learner.network, datamodule_of(trainer)
+        network = self.learner.network
+        data = datamodule_of(trainer) or given_loader(trainer)
         self._open = open_buffers(network.owners, nan=stage == "fit")
         checks.check_negatives(self.learner.negatives, network)
         self.learner.held_out = checks.held_out(data, network.num_classes)
@@ -144,6 +146,11 @@ class Attached(Callback):
         if not in_epoch or (blockwise(trainer.strategy).replicas > 1 and trainer.global_rank):
             for total in sums(self.learner.network).values():  # that of a checkpoint is the first process's
                 total.zero_()
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0 and self._is_learner(pl_module):
+            checks.check_thawed(self.learner.network, self.learner.local_optimizers)
 
     def end_batch(self, trainer: Trainer) -> None:
         """Step the schedulers after a training batch; after the last one of an epoch, first fit the fitted parts."""

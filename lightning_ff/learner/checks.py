@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_ff._lightning import callbacks_of, one_backward
+from lightning_ff._lightning import callbacks_of, one_backward, saves_by_time
 from lightning_ff.credit import Credit
 from lightning_ff.labels import Unlabelled
 from lightning_ff.negatives import NegativeSampler, check_sampler
@@ -140,6 +140,11 @@ def check_trainer(trainer: Trainer, backward: str, step: str, segments: int) -> 
             "StochasticWeightAveraging replaces the scheduler and the backward of automatic optimisation, which this "
             "learner does not use: remove it, or use lightning.pytorch.callbacks.EMAWeightAveraging (Lightning 2.6)"
         )
+    if any(saves_by_time(callback) for callback in callbacks_of(trainer)):
+        raise ValueError(
+            "ModelCheckpoint(train_time_interval=...) saves nothing under manual optimisation, as Lightning is: use "
+            "every_n_train_steps or every_n_epochs"
+        )
     if one_backward(trainer.strategy) and backward == "per_block" and segments > 1:
         raise ValueError(
             "strategy='ddp' expects all gradients from one backward, and backward='per_block' runs one per block: use "
@@ -149,6 +154,17 @@ def check_trainer(trainer: Trainer, backward: str, step: str, segments: int) -> 
         raise ValueError(
             "step='block' with precision='16-mixed' would update the loss scale once per block: use step='batch' or "
             "precision='bf16-mixed'"
+        )
+
+
+def check_thawed(network: LocalNetwork, optimizers: BlockOptimizers) -> None:
+    """Check that every weight that requires gradients is one that an optimizer steps."""
+    stepped = {id(p) for name in optimizers.by_block for p in optimizers.parameters(name)}
+    thawed = [name for name, p in network.named_parameters() if p.requires_grad and id(p) not in stepped]
+    if thawed:
+        raise ValueError(
+            f"{thawed[0]} requires gradients since training began, and no optimizer steps it: let it require them "
+            "before fit, and freeze it for some epochs by requires_grad_(False) in a callback, or use a GreedySchedule"
         )
 
 

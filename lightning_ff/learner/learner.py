@@ -17,7 +17,6 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import Self, override
 
-from lightning_ff._lightning import ends_interval
 from lightning_ff.batch import unpack, unpack_image
 from lightning_ff.blocks.local_block import LocalBlock
 from lightning_ff.credit import Credit
@@ -303,9 +302,9 @@ class LocalLearner(LightningModule):
 
     @torch.no_grad()
     def _log_training(self, result: SweepResult, image: Tensor, label: Tensor) -> None:
-        """Add the losses of a batch; at a log interval, log their means and the accuracy on a few samples."""
+        """Add the losses of a batch; when it is due, log their means and the accuracy on a few samples."""
         self.train_log.add(result.losses)
-        if not ends_interval(self.trainer):
+        if not self.train_log.is_due(self.trainer):
             return
         strategy = blockwise(self.trainer.strategy)
         n = max(1, _SAMPLES // strategy.replicas)

@@ -106,7 +106,7 @@ class NegativeSampler(nn.Module):
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
         check_int("seed", seed)
-        self.seed = seed
+        self.seed = int(seed)
 
     @property
     def version(self) -> int | None:

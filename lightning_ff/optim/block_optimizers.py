@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_ff.optim.settings import check_kinds, reconcile, warn_of
+from lightning_ff.optim.settings import check_kinds, plain, reconcile, warn_of
 
 
 class BlockOptimizers(Optimizer):
@@ -104,7 +104,9 @@ class BlockOptimizers(Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """State of all optimizers, their class names, and learning rates before any scheduler."""
-        return {**super().state_dict(), "kinds": self.kinds, "rates": list(self._rates)}
+        state = super().state_dict()
+        state["param_groups"] = plain(state["param_groups"])  # a scheduler may have set NumPy's numbers
+        return {**state, "kinds": self.kinds, "rates": list(self._rates)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state, and share it and the groups with the inner optimizers.

@@ -12,6 +12,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from lightning_ff.objectives import Goodness
 from lightning_ff.optim.block_optimizers import BlockOptimizers
+from lightning_ff.optim.settings import plain
 
 Factory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -80,8 +81,9 @@ def _make(
             f"the optimizer of {name} is {type(optimizer).__name__}, which evaluates the loss several times in a step, "
             "and a sweep runs once: use one that does not, such as torch.optim.Adam"
         )
-    if lr is not None and not matching:
-        for group in optimizer.param_groups:
+    for group in optimizer.param_groups:
+        group.update({key: plain(value) for key, value in group.items() if key != "params"})
+        if lr is not None and not matching:
             group["lr"] = lr
     return optimizer
 

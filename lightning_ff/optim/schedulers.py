@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lightning_ff._torch import combined_schedulers
 from lightning_ff.optim.block_optimizers import BlockOptimizers
-from lightning_ff.optim.settings import check_kinds, settings_of, warn_of
+from lightning_ff.optim.settings import check_kinds, plain, settings_of, warn_of
 
 
 class BlockSchedulers:
@@ -49,7 +49,7 @@ class BlockSchedulers:
     def state_dict(self) -> dict[str, Any]:
         """State of every scheduler by name, with the name of its class."""
         made = self.by_block.items()
-        return {name: {**scheduler.state_dict(), "kind": type(scheduler).__name__} for name, scheduler in made}
+        return {name: {**plain(scheduler.state_dict()), "kind": type(scheduler).__name__} for name, scheduler in made}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of every scheduler; for settings see `BlockOptimizers.load_state_dict`.

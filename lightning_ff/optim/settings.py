@@ -5,13 +5,26 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Any
 
+import numpy as np
 from torch.optim.lr_scheduler import LRScheduler
 
 # How a step is computed, not what it gives.
 _IMPLEMENTATION = {"params", "name", "lr", "initial_lr", "fused", "foreach", "capturable", "differentiable"}
 Groups = Sequence[dict[str, Any]]
+
+
+def plain(value: Any) -> Any:
+    """A value with plain numbers and strings in place of NumPy's and of enumerations, which no file could hold."""
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(plain, value))
+    if isinstance(value, np.generic):
+        return value.item()
+    return value.value if isinstance(value, Enum) else value
 
 
 def check_kinds(ours: Mapping[str, str], saved: Mapping[str, str], what: str) -> None:

@@ -98,6 +98,7 @@ class Sweep:
         self.optimizers = optimizers
         self.loss = make_loss(network, segments, not self.credit.local)
         self._blocks = network.stack
+        self._parameters = {name: optimizers.parameters(name) for name in optimizers.by_block}
         self._optimizer_of = {k: optimizers.owner(block) for k, block in enumerate(network.stack)}
         self._names = [self._names_of(segment.blocks) for segment in self.segments]
         self._fitted = {k for k, block in enumerate(network.stack) if block.fitted}
@@ -202,7 +203,11 @@ class Sweep:
         """Whether a segment learns in this epoch, by gradients or by a fit."""
         if not self.schedule.learns(segment, self.epoch):
             return False
-        return bool(self.names(segment)) or not self._fitted.isdisjoint(segment.blocks)
+        return self._descends(segment) or not self._fitted.isdisjoint(segment.blocks)
+
+    def _descends(self, segment: Segment) -> bool:
+        """Whether a segment has a weight that learns by gradients now: it may have been frozen during training."""
+        return any(p.requires_grad for name in self.names(segment) for p in self._parameters[name])
 
     def names(self, segment: Segment) -> list[str]:
         """Names of the optimizers of a segment; blocks without trainable parameters have none."""
@@ -226,7 +231,7 @@ class Sweep:
     @property
     def reads_out(self) -> bool:
         """Whether the readout has parameters and learns together with the blocks."""
-        return "readout" in self.optimizers.by_block
+        return any(p.requires_grad for p in self._parameters.get("readout", ()))
 
     @property
     def _readout_uses_sweep(self) -> bool:
@@ -260,7 +265,7 @@ class Sweep:
         """Forward, loss and backward of a segment; returns its output."""
         forward = partial(self._forward, segment, learns, batch)
         names = self.names(segment)
-        if not (learns and names):  # frozen, or fitted alone
+        if not (learns and self._descends(segment)):  # frozen, or fitted alone
             with torch.no_grad():
                 loss, h = forward()
                 surrogate = None

@@ -149,9 +149,8 @@ def test_outputs_are_computed_once_and_each_block_begins_from_what_was_kept_befo
     model = learner(negatives=FixedPool())
     calls = runs_of_block_0(model)
     fit(model, GreedySchedule(epochs=3), log_every_n_steps=1000)
-    assert calls == [
-        STEPS * 3 + STEPS
-    ]  # its own three epochs, and once for block 1; block 2 starts from the kept outputs
+    # its own three epochs, and once for block 1; block 2 starts from the kept outputs; train/acc once an epoch
+    assert calls == [STEPS * 3 + STEPS + 9]
 
 
 def test_a_redrawn_pool_is_computed_again() -> None:

@@ -127,7 +127,7 @@ DATA: dict[str, Bad] = {
     ),
     "four tensors": fed("a list of ['Tensor', 'Tensor', ", "(image, label[, index])", data=FOUR, error=TypeError),
     "no labels": fed(
-        "'class'", "dict with such keys", data=DataLoader([{"image": IMAGE, "class": 3}]), error=TypeError
+        "'class'", "a dict with the keys image, label and", data=DataLoader([{"image": IMAGE, "class": 3}]), error=TypeError
     ),
     "text": fed("a list of ['str']", "(image, label", data=DataLoader(["a", "b"]), error=TypeError),
     "no image to predict": fed(
