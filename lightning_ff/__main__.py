@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
 from lightning_ff.cli import main
-from lightning_ff.matrix import matrix
+from lightning_ff.matrix import ENDED_EARLY, matrix
 from lightning_ff.record import record
 from lightning_ff.report.command import report
 
@@ -15,7 +17,11 @@ def run() -> None:
     for command in (report, matrix, record):
         if sys.argv[1:2] == [command.__name__]:
             sys.exit(command(sys.argv[2:]))
-    main()
+    try:
+        main()
+    except SIGTERMException:  # its own code is that of success
+        print("lightning-ff: ended early by SIGTERM; the last checkpoint resumes the run", file=sys.stderr)
+        sys.exit(ENDED_EARLY)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import yaml
 from lightning_ff.cli.run_file import write_json
 from lightning_ff.report.files import ReportError
 
+ENDED_EARLY = 143  # exit code of a run that got a SIGTERM
 _DONE = "finished.json"
 
 
@@ -119,6 +120,8 @@ def make(run: Run) -> str:
         command = [sys.executable, "-m", "lightning_ff", "fit", *run.arguments, *resume]
         code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
     _merge_metrics(run.folder)
+    if code == ENDED_EARLY:
+        return f"ended early by SIGTERM, see {log.name}; it is resumed the next time"
     if code:
         return f"failed, see {log.name}"
     write_json(done, run.arguments)
@@ -165,7 +168,7 @@ def matrix(arguments: Sequence[str]) -> int:
             print(f"{run.name} seed {run.seed}", end=" ... ", flush=True)
             status = make(run)
             print(status, flush=True)
-            failed |= status.startswith("failed")
+            failed |= status.startswith(("failed", "ended early"))
         output = runs[0].folder.parent.parent
         print(f"report  {write_report([output], output / 'report.html', given.file.stem)}")
     except (MatrixError, ReportError, OSError) as error:

@@ -28,6 +28,8 @@ class RunReport(Callback):
         metrics = trainer.callback_metrics
         if trainer.is_global_zero and "test/acc" in metrics:
             tested = {"tested checkpoint": str(trainer.ckpt_path)} if trainer.ckpt_path else _checkpoints(trainer)
+            if not trainer.ckpt_path and not trainer.global_step:
+                tested = {"tested weights": "untrained: no ckpt_path was given"}
             _print({"test accuracy": f"{float(metrics['test/acc']):.4f}", **tested, **_results(trainer)})
 
 

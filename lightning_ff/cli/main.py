@@ -85,6 +85,9 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Take the arguments of the model that are not given from the checkpoint in `ckpt_path`."""
+        for name in LINKED:
+            if [name] in given_names(self._given_args, []):
+                raise ValueError(f"--model.{name} is taken from the data: leave it out")
         if (command := self.subcommand) is None or not (config := self.config[command]).ckpt_path:
             return
         if config.ckpt_path == "last" and command != "fit":

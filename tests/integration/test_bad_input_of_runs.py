@@ -127,7 +127,10 @@ DATA: dict[str, Bad] = {
     ),
     "four tensors": fed("a list of ['Tensor', 'Tensor', ", "(image, label[, index])", data=FOUR, error=TypeError),
     "no labels": fed(
-        "'class'", "a dict with the keys image, label and", data=DataLoader([{"image": IMAGE, "class": 3}]), error=TypeError
+        "'class'",
+        "a dict with the keys image, label and",
+        data=DataLoader([{"image": IMAGE, "class": 3}]),
+        error=TypeError,
     ),
     "text": fed("a list of ['str']", "(image, label", data=DataLoader(["a", "b"]), error=TypeError),
     "no image to predict": fed(
