@@ -258,7 +258,7 @@ class LocalLearner(LightningModule):
         self.sweep.epoch, self.sweep.batch = self.current_epoch, batch_idx
         self.sweep.version = None if self.augment is not None else self.sampling.version()
         with hold_reductions(self.trainer.strategy, not self._updates):
-            start = self.sweep.start(label, index)
+            start = self.sweep.start(label, index, image)
             if start is None:
                 image = image if self.augment is None else self.augment(image)
                 start = Start(*self.inputs(image, label, index))

@@ -45,24 +45,29 @@ class KeptOutputs:
         self._kept: tuple[_Key, OutputCache] | None = None
         self._earlier: tuple[_Key, OutputCache] | None = None
 
-    def get(self, index: Tensor, epoch: int, version: int) -> tuple[int, Activation] | None:
+    def get(
+        self, index: Tensor, epoch: int, version: int, marks: Tensor | None = None
+    ) -> tuple[int, Activation] | None:
         """Index of a block and its input `(G N, ...)` for samples `(N,)`; None if one of the samples is missing.
 
         It is the first block that learns, or an earlier one whose kept input is still valid.
+
+        Raises:
+            ValueError: the output kept by an index is of another sample, by `marks`, see :func:`marks_of`.
         """
         if not self.windows.first(epoch):
             return None
         self._update_caches(len(index), epoch, version)
         for entry in (self._kept, self._earlier):
-            if entry is not None and (rows := entry[1].get(index)) is not None:
+            if entry is not None and (rows := entry[1].get(index, marks)) is not None:
                 return entry[0].block, _unstack(rows)
         return None
 
-    def put(self, index: Tensor, x: Activation, epoch: int, version: int) -> None:
+    def put(self, index: Tensor, x: Activation, epoch: int, version: int, marks: Tensor | None = None) -> None:
         """Keep the input `(G N, ...)` of the first block that learns for samples `(N,)`."""
         self._update_caches(len(index), epoch, version)
         assert self._kept is not None
-        self._kept[1].put(index, _stack(x, len(index)))
+        self._kept[1].put(index, _stack(x, len(index)), marks)
 
     def _update_caches(self, samples: int, epoch: int, version: int) -> None:
         """Start a new cache if the block or the inputs have changed; a valid earlier one is used until it is full."""
@@ -92,6 +97,21 @@ class KeptOutputs:
         self._kept = self._earlier = None
 
 
+def marks_of(image: Tensor | None, label: Tensor | None) -> Tensor | None:
+    """Numbers by which samples are told apart `(N, 3)`: the label and two sums over the image, NaN if not given."""
+    if image is None and label is None:
+        return None
+    n = len(image if label is None else label)  # type: ignore[arg-type]
+    marks = torch.full((n, 3), torch.nan, dtype=torch.float64)
+    if label is not None:
+        marks[:, 0] = label
+    if image is not None:
+        flat = image.flatten(1).double()
+        weights = torch.arange(flat.shape[1], device=flat.device, dtype=flat.dtype).cos()
+        marks[:, 1:] = torch.stack((flat.sum(1), flat @ weights), 1)
+    return marks
+
+
 def _stack(x: Activation, samples: int) -> Activation:
     """Rows by sample `(N, G, ...)` of G groups of N rows."""
     if isinstance(x, Tensor):
@@ -119,57 +139,84 @@ class OutputCache:
     def __init__(self, samples: int, memory: float) -> None:
         self._capacity = samples
         self._memory = memory
-        self._position = torch.full((samples,), -1)
-        self._filled = 0
+        self._index = torch.empty(0, dtype=torch.int64)  # samples in ascending order, and where each is kept
+        self._place = torch.empty(0, dtype=torch.int64)
         self._stores: list[Tensor] = []
+        self._marks: Tensor | None = None
         self._tuple = False
         self.on_disk = False
 
     def __len__(self) -> int:
-        return self._filled
+        return len(self._index)
 
-    def get(self, index: Tensor) -> Activation | None:
+    def get(self, index: Tensor, marks: Tensor | None = None) -> Activation | None:
         """Outputs `(N, G, ...)` of the samples `(N,)`, as given to `put`; None if one of them is missing."""
-        positions = self._positions(index.cpu())
-        if not self._stores or bool((positions < 0).any()):
+        samples = index.cpu()
+        places = self._places(samples)
+        if not self._stores or bool((places < 0).any()):
             return None
-        rows = [store.index_select(0, positions.to(store.device)) for store in self._stores]
+        self._check(samples, places, marks)
+        rows = [store.index_select(0, places.to(store.device)) for store in self._stores]
         rows = [row.to(index.device) for row in rows]
         return tuple(rows) if self._tuple else rows[0]
 
-    def put(self, index: Tensor, rows: Activation) -> None:
+    def put(self, index: Tensor, rows: Activation, marks: Tensor | None = None) -> None:
         """Keep outputs `(N, G, ...)` of samples `(N,)`; replaces those already kept."""
         entries = (rows,) if isinstance(rows, Tensor) else rows
         self._tuple = not isinstance(rows, Tensor)
         samples = index.cpu()
-        positions = self._positions(samples)
-        new = positions < 0
-        positions[new] = torch.arange(self._filled, self._filled + int(new.sum()))
-        self._position[samples] = positions
-        self._filled += int(new.sum())
-        if not self._stores or self._filled > self._capacity:
+        known = self._places(samples)
+        self._check(samples, known, marks)
+        self._insert(samples[known < 0])
+        places = self._places(samples)
+        if not self._stores or len(self) > self._capacity:
             self._grow(entries)
+        if marks is not None:
+            if self._marks is None or len(self._marks) < self._capacity:
+                old, self._marks = self._marks, marks.new_zeros(self._capacity, marks.shape[1])
+                self._marks[: 0 if old is None else len(old)] = 0 if old is None else old
+            self._marks[places] = marks
+            self._check(samples, places, marks)  # an index may be twice in a batch
         for store, entry in zip(self._stores, entries, strict=True):
-            store.index_copy_(0, positions.to(store.device), entry.detach().to(store.device))
+            store.index_copy_(0, places.to(store.device), entry.detach().to(store.device))
 
     def close(self) -> None:
-        """Free the memory, and remove the file."""
-        self._stores, self._filled = [], 0
-        self._position.fill_(-1)
-        self.on_disk = False
+        """Free the memory, and the files."""
+        self._stores, self._marks, self.on_disk = [], None, False
+        self._index, self._place = self._index[:0], self._place[:0]
 
-    def _positions(self, index: Tensor) -> Tensor:
-        """Positions of samples in the cache, -1 for samples that are not kept."""
-        highest = int(index.max()) + 1
-        if highest > len(self._position):
-            self._position = torch.cat(
-                (self._position, torch.full((max(highest, 2 * len(self._position)) - len(self._position),), -1))
+    def _places(self, samples: Tensor) -> Tensor:
+        """Where samples are kept, -1 for those that are not."""
+        if not len(self):
+            return torch.full_like(samples, -1)
+        at = torch.searchsorted(self._index, samples).clamp(max=len(self) - 1)
+        return torch.where(self._index[at] == samples, self._place[at], -1)
+
+    def _insert(self, samples: Tensor) -> None:
+        """Give each of the samples, none of which is kept, the next free place."""
+        new = samples.unique()
+        places = len(self) + torch.arange(len(new))
+        order = torch.cat((self._index, new)).argsort()
+        self._index = torch.cat((self._index, new))[order]
+        self._place = torch.cat((self._place, places))[order]
+
+    def _check(self, samples: Tensor, places: Tensor, marks: Tensor | None) -> None:
+        """Check that the outputs at these places are of the same samples."""
+        if marks is None or self._marks is None:
+            return
+        kept = places >= 0
+        old, new = self._marks[places[kept]], marks[kept]
+        same = (torch.isclose(old, new, rtol=1e-9, atol=1e-9) | old.isnan() | new.isnan()).all(1)
+        if not bool(same.all()):
+            number = int(samples[kept][~same][0])
+            raise ValueError(
+                f"index={number} is that of two different samples: the third entry of a batch is the position of the "
+                "sample in its data set; leave it out if it is something else, or give the schedule cache=False"
             )
-        return self._position[index]
 
     def _grow(self, like: tuple[Tensor, ...]) -> None:
         """Reserve memory for all samples; doubles it if there are more than expected."""
-        old, self._capacity = self._stores, max(self._capacity, 2 * self._capacity if self._stores else 0, self._filled)
+        old, self._capacity = self._stores, max(self._capacity, 2 * self._capacity if self._stores else 0, len(self))
         size = sum(self._capacity * entry[0].numel() * entry.element_size() for entry in like)
         self.on_disk |= size > self._memory * 2**20
         self._stores = [self._new(entry) for entry in like]

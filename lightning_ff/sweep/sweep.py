@@ -24,7 +24,7 @@ from lightning_ff.sweep.modes import Backward, Segments, Step, check_modes
 from lightning_ff.sweep.schedule import Schedule
 from lightning_ff.sweep.segments import Segmentation, add, make_loss
 from lightning_ff.sweep.state import BatchState, Start, SweepResult
-from lightning_ff.sweep.store import KeptOutputs
+from lightning_ff.sweep.store import KeptOutputs, marks_of
 from lightning_ff.target import Labels, Pairs, Target, rows
 from lightning_ff.validate import check_type
 
@@ -174,8 +174,11 @@ class Sweep:
         if not 0 <= block < len(self.network.blocks):
             raise ValueError(f"block={block}: there are {len(self.network.blocks)} blocks")
 
-    def start(self, label: Tensor, index: Tensor | None) -> Start | None:
-        """Start from a message of the stage before, or from kept outputs; None to start from the data."""
+    def start(self, label: Tensor, index: Tensor | None, image: Tensor | None = None) -> Start | None:
+        """Start from a message of the stage before, or from kept outputs; None to start from the data.
+
+        With the images, a kept output of another sample with the same index is noticed.
+        """
         stage = self.network.stage
         if not stage.is_first:
             received = stage.recv_forward(label)
@@ -183,7 +186,7 @@ class Sweep:
             return Start(received.x, received.target, features=received.features)
         if self.store is None or index is None or self.version is None:
             return None
-        if (found := self.store.get(index, self.epoch, self.version)) is None:
+        if (found := self.store.get(index, self.epoch, self.version, marks_of(image, label))) is None:
             return None
         segment, x = found
         target = Labels(label) if self.network.mode == "class" else Pairs(len(label))
@@ -324,7 +327,7 @@ class Sweep:
         if self.store is None or batch.index is None or self.version is None:
             return
         if segment.index == self.store.windows.first(self.epoch):
-            self.store.put(batch.index, batch.x, self.epoch, self.version)
+            self.store.put(batch.index, batch.x, self.epoch, self.version, marks_of(batch.image, batch.label))
 
     def _collect(self, batch: BatchState) -> None:
         """Collect the normalised output of a block, if the readout learns from the sweep."""
