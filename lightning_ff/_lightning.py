@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.tuner.lr_finder import _LRCallback
 
 if TYPE_CHECKING:
-    from lightning.pytorch.cli import LightningCLI
+    from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 
 def batches_seen(trainer: Trainer) -> int:
@@ -70,6 +70,11 @@ def state_key(callback: Callback, **arguments: Any) -> str:
 def setting(cli: LightningCLI, config: Any, key: str) -> Any:
     """A value of the command line's configuration, with or without a subcommand."""
     return cli._get(config, key)
+
+
+def parser_of(cli: LightningCLI) -> LightningArgumentParser:
+    """The parser of the command line's subcommand."""
+    return cli._parser(cli.subcommand)
 
 
 PARSE_CHECKPOINT = "_parse_ckpt_path"

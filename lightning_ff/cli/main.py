@@ -18,10 +18,11 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from typing_extensions import override
 
 import lightning_ff.data  # jsonargparse resolves short class names among imported classes
-from lightning_ff._lightning import PARSE_CHECKPOINT, setting
+from lightning_ff._lightning import PARSE_CHECKPOINT, parser_of, setting
 from lightning_ff.callbacks import PredictionWriter, RunReport
 from lightning_ff.cli.arguments import LINKED, filled, given_names, saved_arguments
 from lightning_ff.cli.checkpoints import last_checkpoint
+from lightning_ff.cli.errors import Parser
 from lightning_ff.cli.run_file import finish_run, start_run
 from lightning_ff.learner import LocalLearner
 from lightning_ff.loggers import run_folder
@@ -164,8 +165,12 @@ class CLI(LightningCLI):
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         # not a default of the parser: its arguments would be passed to another logger set by the user
-        if setting(self, self.config_init, "trainer.logger") is None:
+        bare = setting(self, self.config_init, "trainer.barebones")
+        if setting(self, self.config_init, "trainer.logger") is None and not bare:
             kwargs["logger"] = CSVLogger("logs")
+        keys = parser_of(self).callback_keys
+        if bare or setting(self, self.config_init, "trainer.enable_checkpointing") is False:
+            keys[:] = [] if bare else [key for key in keys if key not in ("checkpoint", "last")]
         trainer = super().instantiate_trainer(**kwargs)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):  # wandb uses the system's temporary folder if this one does not exist
@@ -189,6 +194,7 @@ def main(args: ArgsType = None) -> CLI:
         save_config_kwargs={"command": command},
         seed_everything_default=0,
         auto_configure_optimizers=False,
+        parser_class=Parser,
         parser_kwargs={"prog": "lightning-ff", "version": lightning_ff.__version__, "epilog": _ALSO},
         args=args,
     )

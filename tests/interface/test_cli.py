@@ -276,11 +276,14 @@ def test_help_is_the_manual_of_a_class(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (["--model.widdths=[8]"], ["'widdths' is not", "ForwardForward"]),
-        (["--model.loss=Symbaa"], ['"loss"', "Symbaa"]),
-        (["--data=Digitz"], ['"data"', "Digitz"]),
+        (
+            ["--model.widdths=[8]"],
+            ["--model.widdths", "ForwardForward has no argument 'widdths' (did you mean widths?)"],
+        ),
+        (["--model.loss=Symbaa"], ["--model.loss=Symbaa", "did you mean SymBa?"]),
+        (["--data=Digitz"], ["--data=Digitz", "did you mean Digits?"]),
         (["--trainer.epochs_max=3"], ["trainer.epochs_max"]),
-        (["--model.step=both"], ['"step"', "both"]),
+        (["--model.step=both"], ["--model.step=both", "choose one of batch, block"]),
         (["--config=nowhere.yaml"], ["File does not exist", "nowhere.yaml"]),
     ],
 )
