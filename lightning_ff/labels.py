@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_ff.validate import check_ints, check_number
+from lightning_ff.validate import check_int, check_ints, check_number
 
 
 class LabelEncoding(nn.Module):
@@ -163,7 +163,8 @@ class LabelChannel(LabelEncoding):
 
     def __init__(self, on_value: float | None = None, seed: int = 0) -> None:
         super().__init__(on_value)
-        self.seed = seed
+        check_int("seed", seed)
+        self.seed = int(seed)
 
     def shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(input_shape) != 3:

@@ -88,6 +88,10 @@ class LocalNetwork(nn.Module):
         self.num_classes = num_classes
         self.readout = readout = copy_if_owned(readout)
         self.labels = labels = None if labels is None else copy_if_owned(labels)
+        if input_normalization is not None:
+            check_type(
+                "input_normalization", input_normalization, nn.Module, "give a module, such as Normalize(), or None"
+            )
         self.input_normalization = input_normalization
         self.scan_memory = scan_memory
         digits = max(2, len(str(len(self.blocks) - 1)))

@@ -32,11 +32,38 @@ def check_type(name: str, value: Any, wanted: type | tuple[type, ...], remedy: s
         raise TypeError(f"{name}={what}: {remedy}")
 
 
+def check_flag(name: str, value: Any) -> None:
+    """Check that an argument is True or False."""
+    check_type(name, value, bool, "choose True or False")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Check that an argument is one of some names or numbers.
+
+    Example::
+
+        >>> check_choice("order", "down", ("top-down", "parallel"))
+        Traceback (most recent call last):
+            ...
+        ValueError: order='down': choose one of 'top-down', 'parallel'
+    """
+    if not any(value == each and type(value) is type(each) for each in choices):
+        raise ValueError(f"{name}={value!r}: choose one of {', '.join(map(repr, choices))}")
+
+
+def check_text(name: str, value: Any, remedy: str) -> None:
+    """Check that an argument is a string, or None."""
+    if value is not None:
+        check_type(name, value, str, remedy)
+
+
 def check_int(name: str, value: Any, remedy: str = "give a whole number") -> None:
-    """Check that an argument is an integer; NumPy integers are accepted, True and 10.0 are not."""
+    """Check that an argument is an integer of 64 bits; NumPy integers are accepted, True and 10.0 are not."""
     if isinstance(value, bool):
         raise TypeError(f"{name}={value} is a bool: {remedy}")
     check_type(name, value, Integral, remedy)
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name}={value} is too large: {remedy}")
 
 
 def check_ints(name: str, values: Any, remedy: str) -> None:

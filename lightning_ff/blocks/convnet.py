@@ -40,11 +40,17 @@ class ConvNet(nn.Sequential):
         kernel_size: int = 3,
     ) -> None:
         check_int("num_classes", num_classes)
+        check_int("channels", channels)
+        if num_classes < 1 or channels < 1:
+            raise ValueError(f"num_classes={num_classes}, channels={channels}: each must be at least 1")
+        check_int("kernel_size", kernel_size, "must be odd, such as 3")
         check_ints("widths", widths, "give the channels of every layer, such as [32, 64]")
         if not widths or min(widths) < 1:
             raise ValueError(f"widths={list(widths)}: give one number of channels per layer, each at least 1")
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size}: must be odd, such as 3")
+        if pools is not None:
+            check_ints("pools", pools, "give indices of layers, such as [0, 1], or None")
         pooled = range(len(widths) - 1) if pools is None else pools
         for index in pooled:
             if not 0 <= index < len(widths):

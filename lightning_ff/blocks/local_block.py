@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, cast
 
@@ -14,7 +14,7 @@ from lightning_ff.blocks.recompute import check_graph, recomputing, statistics_k
 from lightning_ff.objectives import Goodness, LocalLoss, Term
 from lightning_ff.objectives.goodness import wide
 from lightning_ff.target import Labels, Target
-from lightning_ff.validate import check_ints, check_type, copy_if_owned
+from lightning_ff.validate import check_flag, check_ints, check_text, check_type, copy_if_owned
 
 Activation = Tensor | tuple[Tensor, ...]
 
@@ -74,6 +74,8 @@ class LocalBlock(nn.Module):
         class_map: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        check_flag("recompute", recompute)
+        check_text("title", title, "give the name of the layers, or None")
         terms = _checked(layers, goodness, loss, normalization, terms)
         if goodness is not None and loss is not None and goodness.mode != loss.mode:
             raise ValueError(
@@ -263,7 +265,7 @@ def _checked(layers: object, goodness: object, loss: object, normalization: obje
         check_type("loss", loss, LocalLoss, "give an instance, such as ThresholdLoss()")
     if normalization is not None:
         check_type("normalization", normalization, nn.Module, "give a module, such as Normalize('rms')")
-    check_type("terms", terms, Iterable, "give a list, such as [PeerNormalization()]")
+    check_type("terms", None if isinstance(terms, Mapping) else terms, Iterable, "give a list of terms")
     listed: list[Term] = list(terms)
     for i, term in enumerate(listed):
         check_type(f"terms[{i}]", term, Term, "give an instance, such as PeerNormalization()")

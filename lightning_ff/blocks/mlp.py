@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from lightning_ff.validate import check_int, check_ints, check_number
+from lightning_ff.validate import check_flag, check_int, check_ints, check_number
 
 ActivationName = Literal["relu", "leaky_relu", "gelu", "silu", "tanh", "sigmoid"]
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -77,8 +77,9 @@ def mlp(
     """
     if not widths or min(widths) < 1:
         raise ValueError(f"widths={list(widths)}: give one number of units per layer, each at least 1")
-    if activation not in _ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise ValueError(f"activation={activation!r}: choose one of {', '.join(get_args(ActivationName))}")
+    check_flag("full_gradient", full_gradient)
     if full_gradient and activation != "relu":
         raise ValueError(f"full_gradient=True works with activation='relu', not {activation!r}")
     check_number("dropout", dropout, "must lie in [0, 1)", least=0)
@@ -126,6 +127,8 @@ class MLP(nn.Sequential):
         check_int("num_classes", num_classes)
         check_int("inputs", inputs)
         check_ints("widths", widths, "give the units of every layer, such as [500, 500]")
+        if num_classes < 1:
+            raise ValueError(f"num_classes={num_classes}: must be at least 1")
         if inputs < 1:
             raise ValueError(f"inputs={inputs}: must be at least 1, such as 784 for images of 28 x 28")
         layers = mlp(inputs, widths, activation, dropout=dropout)

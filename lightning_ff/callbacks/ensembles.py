@@ -23,7 +23,7 @@ from lightning_ff.metrics import (
     leave_one_out_ensemble,
     quantile_median_ensemble,
 )
-from lightning_ff.validate import check_int, check_number
+from lightning_ff.validate import check_flag, check_int, check_number, check_text
 
 Definition = Literal["leave_one_out", "quantile_median", "kolmogorov_smirnov"]
 _PARAMETER = {"leave_one_out": ("k", 1.0), "quantile_median": ("quantile", 0.9), "kolmogorov_smirnov": ("level", 0.05)}
@@ -72,15 +72,18 @@ class EnsembleMonitor(RepresentationCallback):
         scores: str | None = None,
     ) -> None:
         super().__init__(layers, every_n_epochs, units)
-        if definition not in _PARAMETER:
+        if not isinstance(definition, str) or definition not in _PARAMETER:
             raise ValueError(f"definition={definition!r}: choose one of {', '.join(_PARAMETER)}")
+        check_flag("only_correct", only_correct)
+        check_flag("pictures", pictures)
+        check_text("scores", scores, "give the path of a module, or None")
         if label_policy not in ("true", "neutral", "predicted"):
             raise ValueError(f"label_policy={label_policy!r}: choose 'true', 'neutral' or 'predicted'")
         check_int("samples", samples)
         if samples < 0:
             raise ValueError(f"samples={samples}: must be 0 or more")
         if parameter is not None:
-            check_number("parameter", parameter, "give a number, or None")
+            check_number("parameter", parameter, "give a number of 0 or more, or None", least=0)
         if definition != "leave_one_out" and samples == 0:
             raise ValueError(f"definition={definition!r} needs samples, and samples=0 keeps none: raise it")
         self.definition = definition

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from lightning_ff._lightning import is_trial
 from lightning_ff.loggers import run_folder
+from lightning_ff.validate import check_text
 
 
 class PredictionWriter(Callback):
@@ -25,6 +26,7 @@ class PredictionWriter(Callback):
     """
 
     def __init__(self, path: str | None = None) -> None:
+        check_text("path", path, "give the name of a file, or None")
         self.path = path
         self._folder = Path()
         self._rows: dict[int, int] = {}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lightning_ff.callbacks.base import pair_learner
@@ -49,6 +49,10 @@ class SwitchNegatives(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epochs = trainer.max_epochs
+        beyond = [first for first in self.samplers if epochs is not None and 0 < epochs <= first]
+        if beyond:
+            rank_zero_warn(f"SwitchNegatives: epochs {beyond} are beyond the run of {epochs} epochs")
         self._install(pl_module, trainer.current_epoch)
 
     @override

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from lightning_ff._lightning import epoch_is_over, restart_epoch
 from lightning_ff.data import scaling as scales
 from lightning_ff.data.loader import BatchLoader, generator, require
 from lightning_ff.data.split import draw_per_class, proportional, without
-from lightning_ff.validate import check_int, check_number
+from lightning_ff.validate import check_flag, check_int, check_number, check_type
 
 Images = tuple[Tensor, Tensor]
 """Images ``(S, C, H, W)``, uint8, and their class numbers ``(S,)``, int64."""
@@ -129,6 +130,9 @@ class ImageData(LightningDataModule, ABC):
         held_out: Sequence[int | str] | None = None,
     ) -> None:
         super().__init__()
+        check_type("root", root, (str, Path), "give a folder")
+        check_flag("drop_last", drop_last)
+        check_flag("download", download)
         self.root = str(root)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.train_size = val_size, train_size

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from lightning_ff.data.base import ImageData, Images
 from lightning_ff.data.loader import require
-from lightning_ff.validate import check_int, check_number
+from lightning_ff.validate import check_int, check_number, check_type
 
 EXTENSIONS = frozenset(
     {".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".gif", ".ppm", ".pgm", ".pbm", ".tif", ".tiff", ".webp"}
@@ -72,6 +72,7 @@ class ImageFolder(ImageData):
         drop_last: bool = False,
         held_out: Sequence[int | str] | None = None,
     ) -> None:
+        check_type("root", root, (str, Path), "give a folder")
         check_int("image_size", image_size)
         check_int("channels", channels, "give 1 (grey) or 3 (colour)")
         check_number("max_memory_gb", max_memory_gb, "give a number of 10^9 bytes above 0", above=0)

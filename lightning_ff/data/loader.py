@@ -15,7 +15,7 @@ from torch.utils.data import SequentialSampler
 from typing_extensions import override
 
 from lightning_ff.data.batch import Batch
-from lightning_ff.validate import check_int
+from lightning_ff.validate import check_flag, check_int, check_type
 
 
 def require(holds: bool, argument: str, value: object, remedy: str) -> None:
@@ -78,6 +78,12 @@ class BatchLoader(Iterable[Batch]):
         world_size: int = 1,
         even: bool | None = None,
     ) -> None:
+        for name, tensor in (("images", images), ("labels", labels), ("index", index)):
+            if not (tensor is None and name == "index"):
+                check_type(name, tensor, Tensor, "give a tensor")
+        for name, flag in (("shuffle", shuffle), ("drop_last", drop_last), ("even", even)):
+            if not (flag is None and name == "even"):
+                check_flag(name, flag)
         self.images, self.labels = images, labels
         self.index = torch.arange(len(images)) if index is None else index
         self.batch_size = batch_size

@@ -11,6 +11,7 @@ import torch
 from typing_extensions import override
 
 from lightning_ff.data.base import ImageData, Images
+from lightning_ff.validate import check_flag
 
 DAMAGE = (OSError, RuntimeError, ValueError, TypeError, LookupError, AssertionError, EOFError)
 """Errors that torchvision raises for missing or damaged files."""
@@ -112,6 +113,7 @@ class MNIST(TorchvisionData):
 
     def __init__(self, root: str = "data", colour: bool = False, **kwargs: Any) -> None:
         super().__init__(root, **kwargs)
+        check_flag("colour", colour)
         if colour:
             self.input_shape, self.mean, self.std = (3, 28, 28), self.mean * 3, self.std * 3
 

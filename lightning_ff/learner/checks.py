@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -67,10 +66,8 @@ def check_numbers(lr_decay: Any, gradient_clip_val: Any, accumulate_grad_batches
     """Check the numeric arguments of a step."""
     check_number("lr_decay", lr_decay, "must be above 0; 1 leaves all rates as they are", above=0)
     if gradient_clip_val is not None:
-        check_type("gradient_clip_val", gradient_clip_val, Real, "give a number, or None for no clipping")
+        check_number("gradient_clip_val", gradient_clip_val, "must be above 0, or None for no clipping", above=0)
     check_int("accumulate_grad_batches", accumulate_grad_batches)
-    if gradient_clip_val is not None and not gradient_clip_val > 0:
-        raise ValueError(f"gradient_clip_val={gradient_clip_val}: must be above 0, or None for no clipping")
     if accumulate_grad_batches < 1:
         raise ValueError(f"accumulate_grad_batches={accumulate_grad_batches}: must be at least 1")
 

@@ -102,7 +102,7 @@ class LocalLearner(LightningModule):
         checks.check_subclass(type(self))
         self._chosen = remember(self, ignore=["network", "blocks"])
         checks.check_choices(scheduler_interval, gradient_clip_algorithm)
-        negatives, augment, credit = part(negatives), part(augment), part(credit) or Credit()
+        negatives, augment, credit = part(negatives), part(augment), Credit() if credit is None else part(credit)
         checks.check_parts(network, negatives, augment, block_optimizers, credit)
         check_modes(segments, backward, step, refresh_output)
         checks.check_numbers(lr_decay, gradient_clip_val, accumulate_grad_batches)

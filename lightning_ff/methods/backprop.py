@@ -60,7 +60,9 @@ class Backprop(CutNetworkLearner):
         terms: list[Term] | None = None,
         **kwargs: Any,
     ) -> None:
-        check_type("terms", terms or [], (list, tuple), "give a list, such as [ActivationPenalty(1e-6)]")
+        check_type(
+            "terms", [] if terms is None else terms, (list, tuple), "give a list, such as [ActivationPenalty(1e-6)]"
+        )
         check_extra(type(self).__name__, kwargs)
         check_segments("Backprop", "the last loss", kwargs)
         objective = loss_for(loss)

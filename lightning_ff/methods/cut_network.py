@@ -50,7 +50,7 @@ def cut_network(
 
 def loss_for(loss: LocalLoss | None) -> LocalLoss:
     """The loss given, or the cross-entropy."""
-    objective = part(loss) or CrossEntropy()
+    objective = CrossEntropy() if loss is None else part(loss)
     check_type("loss", objective, LocalLoss, "give an instance, such as CrossEntropy()")
     return cast(LocalLoss, objective)
 

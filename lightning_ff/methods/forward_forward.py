@@ -80,7 +80,7 @@ class ForwardForward(LocalLearner):
         check_type("labels", labels, LabelEncoding, "give a label encoding, such as PixelOverlay()")
         check_type("goodness", measure, Goodness, "give an instance, such as MeanSquare()")
         check_type("loss", objective, LocalLoss, "give an instance, such as ThresholdLoss()")
-        check_type("terms", terms or [], (list, tuple), "give a list, such as [PeerNormalization()]")
+        check_type("terms", [] if terms is None else terms, (list, tuple), "give a list, such as [PeerNormalization()]")
         check_int("num_classes", num_classes)
         check_ints("input_shape", input_shape, "give the shape of one input, such as (1, 28, 28)")
         if (widths is None) == (blocks is None):

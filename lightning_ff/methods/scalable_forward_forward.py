@@ -74,7 +74,7 @@ class ScalableForwardForward(CutNetworkLearner):
         if head not in ("local", "auxiliary", "none"):
             raise ValueError(f"head={head!r}: choose 'local', 'auxiliary' or 'none'")
         check_extra(type(self).__name__, kwargs)
-        measure, objective = part(goodness) or AuxiliaryGoodness(), loss_for(loss)
+        measure, objective = AuxiliaryGoodness() if goodness is None else part(goodness), loss_for(loss)
         check_type("goodness", measure, Goodness, "give an instance, such as AuxiliaryGoodness()")
         net, cut = cut_network(model, num_classes, input_shape, cuts, weights, frozen)
         if head != "none":

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_ff.objectives.goodness import Goodness, Mode
-from lightning_ff.validate import check_int
+from lightning_ff.validate import check_flag, check_int
 
 
 def projected_goodness(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -91,6 +91,7 @@ class AuxiliaryGoodness(Goodness):
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size}: must be odd, such as 1, 3 or 5")
         self.kernel_size = kernel_size
+        check_flag("bias", bias)
         self.bias = bias
         self.register_parameter("weight", None)
         self.register_parameter("offset", None)
@@ -99,6 +100,8 @@ class AuxiliaryGoodness(Goodness):
         size = self.kernel_size if len(shape) == 3 else 1
         if len(shape) > 3 and self.kernel_size > 1:
             raise ValueError(f"kernel_size={self.kernel_size} is for images: use kernel_size=1 for {tuple(shape)}")
+        if len(shape) == 3 and size > max(shape[1:]):
+            raise ValueError(f"kernel_size={size} is larger than the map {tuple(shape[1:])}: choose a smaller one")
         channels = shape[0] if len(shape) > 2 else shape[-1]
         made = nn.Conv2d(channels, num_classes, size, bias=self.bias)
         self.weight = cast(nn.Parameter, made.weight)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_ff.target import Target
+from lightning_ff.validate import check_choice, check_flag
 
 Mode = Literal["pair", "class"]
 
@@ -148,8 +149,7 @@ class NormGoodness(Goodness):
 
     def __init__(self, p: Literal[1, 2, "inf"] = 2) -> None:
         super().__init__()
-        if p not in (1, 2, "inf"):
-            raise ValueError(f"p={p!r}: choose 1, 2 or 'inf'")
+        check_choice("p", p, (1, 2, "inf"))
         self.p = p
 
     def forward(self, h: Tensor) -> Tensor:
@@ -171,6 +171,7 @@ class LinearGoodness(Goodness):
 
     def __init__(self, bias: bool = True) -> None:
         super().__init__()
+        check_flag("bias", bias)
         self.bias = bias
         self.projection = None
 

@@ -53,7 +53,8 @@ class PeerNormalization(Term):
     def __init__(self, weight: float = 0.03, momentum: float = 0.9) -> None:
         super().__init__()
         check_number("weight", weight, "must be 0 or more", least=0)
-        if not 0 <= momentum < 1:
+        check_number("momentum", momentum, "must lie in [0, 1)", least=0)
+        if momentum >= 1:
             raise ValueError(f"momentum={momentum}: must lie in [0, 1)")
         self.weight = weight
         self.momentum = momentum

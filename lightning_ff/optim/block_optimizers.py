@@ -7,7 +7,7 @@ optimizer: counters, checkpoints, learning-rate monitor and finder all work.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_ff.optim.settings import check_kinds, plain, reconcile, warn_of
+from lightning_ff.validate import check_type
 
 
 class BlockOptimizers(Optimizer):
@@ -32,6 +33,7 @@ class BlockOptimizers(Optimizer):
     """
 
     def __init__(self, optimizers: dict[str, Optimizer]) -> None:
+        check_type("optimizers", optimizers, Mapping, "give optimizers by the name of the block")
         self.by_block = dict(optimizers)
         self.own_settings = False
         _check_disjoint(self.by_block)

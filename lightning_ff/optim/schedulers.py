@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from lightning_ff._torch import combined_schedulers
 from lightning_ff.optim.block_optimizers import BlockOptimizers
 from lightning_ff.optim.settings import check_kinds, plain, settings_of, warn_of
+from lightning_ff.validate import check_int, check_number
 
 
 class BlockSchedulers:
@@ -92,14 +93,17 @@ class CosineToEnd(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, total: int | None = None, flat: float = 0.0, end: float = 0.0) -> None:
-        if not 0 <= flat < 1:
+        check_number("flat", flat, "must lie in [0, 1)", least=0)
+        check_number("end", end, "must lie in [0, 1]", least=0)
+        if flat >= 1:
             raise ValueError(f"flat={flat}: must lie in [0, 1)")
-        if total is not None and total < 1:
-            raise ValueError(f"total={total}: must be at least 1")
+        if total is not None:
+            check_int("total", total, "give the number of steps, or None")
+            check_number("total", total, "must be at least 1", least=1)
         self.total = total
         self.flat = flat
         self.end = end
-        if not 0 <= end <= 1:
+        if end > 1:
             raise ValueError(f"end={end}: must lie in [0, 1]")
         super().__init__(optimizer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from lightning_ff.stage import Stage
 from lightning_ff.strategies.failure_detector import FailureDetector
 from lightning_ff.strategies.reduction import Average
 from lightning_ff.strategies.stop_sync import StopSync
+from lightning_ff.validate import check_text, check_type
 
 if TYPE_CHECKING:
     from lightning.pytorch.strategies import ParallelStrategy as Base
@@ -160,3 +162,11 @@ def _statistics(block: nn.Module) -> list[Tensor]:
         for buffer in module.buffers(recurse=False)
         if buffer.is_floating_point()
     ]
+
+
+def check_group(process_group_backend: Any, timeout: Any) -> None:
+    """Check the arguments of a process group."""
+    check_text("process_group_backend", process_group_backend, 'give "nccl", "gloo" or another backend, or None')
+    check_type("timeout", timeout, timedelta, "give a datetime.timedelta")
+    if timeout <= timedelta(0):
+        raise ValueError(f"timeout={timeout}: must be above 0")

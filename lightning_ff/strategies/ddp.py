@@ -18,8 +18,9 @@ from torch.distributed.constants import default_pg_timeout
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from lightning_ff.strategies.common import LocalStrategy
+from lightning_ff.strategies.common import LocalStrategy, check_group
 from lightning_ff.strategies.reduction import Average
+from lightning_ff.validate import check_choice
 
 
 class LocalDDPStrategy(LocalStrategy, DDPStrategy):
@@ -64,8 +65,9 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         checkpoint_io: CheckpointIO | None = None,
         precision_plugin: Precision | None = None,
     ) -> None:
-        if compression not in (None, "bf16"):
-            raise ValueError(f"compression={compression!r}: choose 'bf16', or None")
+        check_choice("compression", compression, (None, "bf16"))
+        check_choice("start_method", start_method, ("popen", "spawn", "fork", "forkserver"))
+        check_group(process_group_backend, timeout)
         super().__init__(
             accelerator=accelerator,
             parallel_devices=parallel_devices,

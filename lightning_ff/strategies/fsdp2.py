@@ -16,7 +16,8 @@ from torch.utils.hooks import RemovableHandle
 from typing_extensions import override
 
 from lightning_ff.learner import LocalLearner
-from lightning_ff.strategies.common import LocalStrategy
+from lightning_ff.strategies.common import LocalStrategy, check_group
+from lightning_ff.validate import check_flag
 
 
 class LocalFSDP2Strategy(LocalStrategy, ModelParallelStrategy):
@@ -43,6 +44,8 @@ class LocalFSDP2Strategy(LocalStrategy, ModelParallelStrategy):
         process_group_backend: str | None = None,
         timeout: timedelta = default_pg_timeout,
     ) -> None:
+        check_flag("save_distributed_checkpoint", save_distributed_checkpoint)
+        check_group(process_group_backend, timeout)
         super().__init__(
             data_parallel_size=1,
             tensor_parallel_size=1,

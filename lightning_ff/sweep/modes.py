@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
-from lightning_ff.validate import check_int, check_ints
+from lightning_ff.validate import check_flag, check_int, check_ints
 
 Objective = Literal["local", "overlapping", "sum_of_losses", "loss_of_sum", "last"]
 Segments = Objective | int | Sequence[int]
@@ -55,6 +55,7 @@ def check_modes(segments: Any, backward: str, step: str, refresh_output: bool) -
     check_choice("step", step, Step)
     if step == "block" and backward == "summed":
         raise ValueError("step='block' needs a backward per block: use backward='per_block', or step='batch'")
+    check_flag("refresh_output", refresh_output)
     if refresh_output and (step != "block" or segments != "local"):
         raise ValueError(
             f"refresh_output=True with step={step!r} and segments={segments!r}: blocks must have "
