@@ -199,7 +199,7 @@ class LocalNetwork(nn.Module):
             TypeError: they are not of the weights' floating-point type.
             ValueError: the network cannot take inputs of this shape.
         """
-        if image.dtype == torch.float64 or not image.is_floating_point():
+        if image.dtype != torch.float32:
             self._check_dtype(image)
         shape = tuple(image.shape[1:])
         if shape in self._checked_shapes:
@@ -220,10 +220,11 @@ class LocalNetwork(nn.Module):
 
     def _check_dtype(self, image: Tensor) -> None:
         weight = next((p.dtype for p in self.parameters() if p.is_floating_point()), torch.float32)
-        if not image.is_floating_point() or weight != torch.float64:
+        autocast = torch.is_autocast_enabled(image.device.type)
+        if not image.is_floating_point() or (image.dtype != weight and not (autocast and image.dtype != torch.float64)):
             raise TypeError(
                 f"inputs of type {image.dtype} do not fit weights of type {weight}: convert the data, such as "
-                "image.float() / 255 for bytes, or train with precision='64-true' for float64"
+                "image.float() for halves, / 255 for bytes, or train with precision='64-true' for float64"
             )
 
     @torch.no_grad()

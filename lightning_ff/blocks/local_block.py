@@ -260,13 +260,13 @@ def _checked(layers: object, goodness: object, loss: object, normalization: obje
     """Check the type of every part; returns the terms as a list."""
     check_type("layers", layers, nn.Module, "give a module, such as nn.Sequential(...)")
     if goodness is not None:
-        check_type("goodness", goodness, Goodness, "give an instance, such as MeanSquare()")
+        check_type("goodness", goodness, Goodness, "give a Goodness, such as MeanSquare()")
     if loss is not None:
-        check_type("loss", loss, LocalLoss, "give an instance, such as ThresholdLoss()")
+        check_type("loss", loss, LocalLoss, "give a LocalLoss, such as ThresholdLoss()")
     if normalization is not None:
         check_type("normalization", normalization, nn.Module, "give a module, such as Normalize('rms')")
     check_type("terms", None if isinstance(terms, Mapping) else terms, Iterable, "give a list of terms")
     listed: list[Term] = list(terms)
     for i, term in enumerate(listed):
-        check_type(f"terms[{i}]", term, Term, "give an instance, such as PeerNormalization()")
+        check_type(f"terms[{i}]", term, Term, "give a Term, such as PeerNormalization()")
     return listed

@@ -283,6 +283,8 @@ class Attached(Callback):
         learner, trainer = self.learner, trainer_of(module)
         resumes = trainer is not None and trainer.state.fn == "fit"
         checks.check_weights_fit(module, checkpoint)
+        if resumes:
+            checks.check_complete(checkpoint)
         learner.network.untrained = set(checkpoint.get("waiting", ()))
         if learner.sampling.own is not None and "negatives" in checkpoint:
             load_state(learner.sampling.own, checkpoint["negatives"], strict=resumes)

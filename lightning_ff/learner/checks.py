@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -203,6 +204,42 @@ def check_weights_fit(learner: LightningModule, checkpoint: Mapping[str, Any]) -
         f"the checkpoint is of another network: {first}; build the learner with the arguments of the checkpoint"
         f"{f', {differ}' if differ else ''}"
     )
+
+
+def check_complete(checkpoint: Mapping[str, Any]) -> None:
+    """Check that a checkpoint to resume from has the states of optimizers and of the training loop."""
+    lacking = [key for key in ("optimizer_states", "lr_schedulers", "loops") if key not in checkpoint]
+    if lacking:
+        raise ValueError(
+            f"the checkpoint has no {', '.join(lacking)}, as one of save_weights_only=True: begin a new run from its "
+            "weights, load_from_checkpoint(path)"
+        )
+
+
+def check_augmented(image: object, before: Tensor) -> Tensor:
+    """Check that an augmentation gives images like those that it gets; returns them."""
+    if not isinstance(image, Tensor):
+        raise TypeError(f"augment gives a {type(image).__name__}: it maps images (N, ...) to images, as a tensor")
+    if image.shape != before.shape or image.dtype != before.dtype:
+        raise ValueError(
+            f"augment maps {tuple(before.shape)} of {before.dtype} to {tuple(image.shape)} of {image.dtype}: keep "
+            "the size and the type of a batch"
+        )
+    return image
+
+
+@contextmanager
+def one_sample_named() -> Iterator[None]:
+    """Context manager: names the remedy where torch's batch norm refuses a batch of one sample."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ValueError(
+            f"a batch of one sample has no statistics for batch norm ({error}): give the data module drop_last=True "
+            "or another batch size"
+        ) from None
 
 
 def check_readout(readout: Readout, trainer: Trainer) -> None:

@@ -257,10 +257,10 @@ class LocalLearner(LightningModule):
         self._updates = (batch_idx + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch
         self.sweep.epoch, self.sweep.batch = self.current_epoch, batch_idx
         self.sweep.version = None if self.augment is not None else self.sampling.version()
-        with hold_reductions(self.trainer.strategy, not self._updates):
+        with hold_reductions(self.trainer.strategy, not self._updates), checks.one_sample_named():
             start = self.sweep.start(label, index, image)
             if start is None:
-                image = image if self.augment is None else self.augment(image)
+                image = image if self.augment is None else checks.check_augmented(self.augment(image), image)
                 start = Start(*self.inputs(image, label, index))
             x, target, block, features = start
             result = self.sweep(x, target, image, label, index, block, features, self._updates)

@@ -18,6 +18,8 @@ from typing_extensions import override
 from lightning_ff.network import LocalNetwork
 from lightning_ff.trust import UntrustedCheckpoint
 
+_LEGACY = bytes.fromhex("80028a0a6cfc9c46f920")  # of files before torch 1.6
+
 
 class CorruptCheckpoint(RuntimeError):
     """A checkpoint file cannot be read."""
@@ -56,9 +58,16 @@ class WholeFileIO(TorchCheckpointIO):
         if not Path(path).exists():
             raise FileNotFoundError(f"Checkpoint file not found: {path}")
         try:
-            return dict(torch.load(path, map_location or _on_cpu, weights_only=weights_only is not False))
+            found = torch.load(path, map_location or _on_cpu, weights_only=weights_only is not False)
         except UnpicklingError as error:
             raise not_plain(path, error) from None
+        if not isinstance(found, dict) or "state_dict" not in found:
+            what = "a state_dict" if isinstance(found, dict) else f"a {type(found).__name__}"
+            raise CorruptCheckpoint(
+                f"ckpt_path={str(path)!r} holds {what}, no checkpoint of Lightning: load weights by "
+                "model.load_state_dict(torch.load(path)), or by weights= of a method"
+            )
+        return found
 
 
 def _on_cpu(storage: Any, location: str) -> Any:
@@ -140,6 +149,12 @@ def check_file(path: Any, name: str = "ckpt_path") -> None:
     file = Path(str(path))
     if not file.is_file():
         return
+    with file.open("rb") as opened:
+        if opened.read(16).startswith(_LEGACY):
+            raise CorruptCheckpoint(
+                f"{name}={str(path)!r} is of torch's old file format, which cannot be checked: save it again by "
+                "torch.save(torch.load(path), path)"
+            )
     try:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()

@@ -51,7 +51,7 @@ def cut_network(
 def loss_for(loss: LocalLoss | None) -> LocalLoss:
     """The loss given, or the cross-entropy."""
     objective = CrossEntropy() if loss is None else part(loss)
-    check_type("loss", objective, LocalLoss, "give an instance, such as CrossEntropy()")
+    check_type("loss", objective, LocalLoss, "give a LocalLoss, such as CrossEntropy()")
     return cast(LocalLoss, objective)
 
 

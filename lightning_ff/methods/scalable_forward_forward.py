@@ -75,7 +75,7 @@ class ScalableForwardForward(CutNetworkLearner):
             raise ValueError(f"head={head!r}: choose 'local', 'auxiliary' or 'none'")
         check_extra(type(self).__name__, kwargs)
         measure, objective = AuxiliaryGoodness() if goodness is None else part(goodness), loss_for(loss)
-        check_type("goodness", measure, Goodness, "give an instance, such as AuxiliaryGoodness()")
+        check_type("goodness", measure, Goodness, "give a Goodness, such as AuxiliaryGoodness()")
         net, cut = cut_network(model, num_classes, input_shape, cuts, weights, frozen)
         if head != "none":
             check_output(net, cut, num_classes if head == "local" else None)
