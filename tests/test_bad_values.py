@@ -83,7 +83,7 @@ def kernel(size: int) -> None:
 
 
 OUT_OF_BOUNDS: dict[str, tuple[Any, str]] = {
-    "kernel": (lambda: kernel(99), "kernel_size=99 is larger than the map"),
+    "kernel": (lambda: kernel(99), r"kernel_size=99 is larger than maps of \(8, 8\) need"),
     "parameter": (lambda: lightning_ff.EnsembleMonitor(parameter=-1), "parameter=-1: give a number of 0 or more"),
     "seed": (lambda: lightning_ff.WrongLabel(seed=2**70), "seed=.* is too large"),
     "widths": (lambda: lightning_ff.ForwardForward(10, (1, 8, 8), widths=[2**70]), "widths.*is too large"),

@@ -26,7 +26,7 @@ DOCS = ROOT / "docs"
 EXAMPLES = DOCS / "examples"
 Run = Callable[[str], dict[str, Any]]
 # Lightning's warnings about the machine, short runs and choices of the scripts are not tested here.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = pytest.mark.filterwarnings("ignore:::lightning")
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ DOCS = ROOT / "docs"
 EXAMPLES = DOCS / "examples"
 PAGES = sorted(DOCS.rglob("*.md"))
 # Lightning's warnings about the machine, short runs and its own interface are not tested here.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = pytest.mark.filterwarnings("ignore:::lightning")
 
 
 def fences(page: Path) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from lightning.pytorch.tuner import Tuner
 from lightning_ff import ForwardForward
 from lightning_ff.data import Digits
 
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = pytest.mark.filterwarnings("ignore:::lightning")
 
 
 def learner() -> ForwardForward:
