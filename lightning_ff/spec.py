@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 
 class NotDescribable(TypeError):
@@ -115,7 +117,8 @@ def _argument(value: Any) -> Any:
     if is_spec(value):
         loaded = _load(value["class_path"])
         arguments = _arguments_of(value)
-        if inspect.isroutine(loaded):
+        makes_later = inspect.isclass(loaded) and issubclass(loaded, (Optimizer, LRScheduler))  # a factory in a part
+        if inspect.isroutine(loaded) or makes_later:
             return partial(loaded, **arguments) if arguments else loaded
         return loaded(**arguments)
     return {key: _argument(entry) for key, entry in value.items()} if isinstance(value, Mapping) else value

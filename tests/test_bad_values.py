@@ -76,14 +76,7 @@ def test_drawn_values_of_other_types_are_refused_by_name(name: str, root: str, d
     refuses(name, row, draws.draw(strategy(takes(arguments(CLASSES[name])[row]))), root)
 
 
-def kernel(size: int) -> None:
-    goodness = lightning_ff.AuxiliaryGoodness(kernel_size=size)
-    block = lightning_ff.LocalBlock(nn.Conv2d(1, 20, 3, padding=1), goodness, lightning_ff.CrossEntropy())
-    lightning_ff.LocalNetwork([block], (1, 8, 8), 10, lightning_ff.SumReadout())
-
-
 OUT_OF_BOUNDS: dict[str, tuple[Any, str]] = {
-    "kernel": (lambda: kernel(99), r"kernel_size=99 is larger than maps of \(8, 8\) need"),
     "parameter": (lambda: lightning_ff.EnsembleMonitor(parameter=-1), "parameter=-1: give a number of 0 or more"),
     "seed": (lambda: lightning_ff.WrongLabel(seed=2**70), "seed=.* is too large"),
     "widths": (lambda: lightning_ff.ForwardForward(10, (1, 8, 8), widths=[2**70]), "widths.*is too large"),

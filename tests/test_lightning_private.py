@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import signal
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -241,7 +242,7 @@ def test_no_other_file_touches_private_names() -> None:
     theirs, own = lightning_names(), own_names([tree for file, tree in trees.items() if file != "_lightning.py"])
     assert {"_trainer", "_generate_state_key", "_get", "_fabric"} <= theirs - own
     found = {file: touched for file, tree in trees.items() if (touched := list(uses(tree, theirs, own)))}
-    assert len(found.pop("_lightning.py")) == 16
+    assert len(found.pop("_lightning.py")) == 18
     assert found == {}
 
 
@@ -277,7 +278,7 @@ def test_our_private_names_hide_none_of_lightnings() -> None:
         ours = {name for each in kind.__mro__ if each.__module__.startswith("lightning_ff") for name in vars(each)}
         ours |= set(vars(made)) - set(vars(base())) if made is not None else set()
         hidden = {name for name in ours if private(name)} & set(dir(base))
-        assert hidden <= {"_abc_impl"}, kind  # every abstract class has its own
+        assert hidden <= {"_abc_impl", _lightning.PARSE_CHECKPOINT}, kind  # every abstract class has its own
 
 
 def test_a_signal_that_comes_while_processes_ask_each_other_is_kept() -> None:
@@ -292,3 +293,28 @@ def test_a_signal_that_comes_while_processes_ask_each_other_is_kept() -> None:
     stops.apply(False, True)
     assert trainer.received_sigterm
     assert stops.poll() == [False, False]
+
+
+def test_what_the_newest_private_names_are_for(tmp_path: Path) -> None:
+    assert callable(getattr(LightningCLI, _lightning.PARSE_CHECKPOINT, None)) or version_of_lightning() < (2, 6)
+    timed = pl.callbacks.ModelCheckpoint(tmp_path, train_time_interval=timedelta(seconds=3))
+    assert _lightning.saves_by_time(timed)
+    assert not _lightning.saves_by_time(pl.callbacks.ModelCheckpoint(tmp_path))
+    found: list[object] = []
+
+    class Looks(Callback):
+        def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+            found.append(_lightning.given_loader(trainer))
+
+    data = Digits(batch_size=500)
+    data.setup("fit")
+    loader = data.train_dataloader()
+    flags: Any = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "callbacks": [Looks()]}
+    trainer = Trainer(accelerator="cpu", max_epochs=1, **flags)
+    trainer.fit(ForwardForward(10, (1, 8, 8), [8]), loader, [loader])
+    trainer.validate(ForwardForward(10, (1, 8, 8), [8]), [loader], verbose=False)
+    assert found == [loader, loader]
+
+
+def version_of_lightning() -> tuple[int, ...]:
+    return tuple(map(int, pl.__version__.split(".")[:2]))

@@ -73,6 +73,7 @@ class Attached(Callback):
         self.own_settings = False  # whether settings of this run, not those of a checkpoint, count in a resume
         self._clipped: set[str] = set()  # optimizers whose gradients are clipped already for the next step
         self._validated = False
+        self._optimizers_train: bool | None = None  # the mode of the optimizers
         self._open: set[str] = set()  # buffers that need not be finite
         self._predicted: torch.Tensor | None = None  # whether all scores so far are finite
         self._in_batch = False  # resumed from a checkpoint that was saved at the end of a batch
@@ -115,6 +116,7 @@ class Attached(Callback):
             return
         self.learner.train_log.clear()
         self.learner.local_optimizers.own_settings = self.own_settings
+        self._optimizers_train = None
         if not trainer.ckpt_path:
             self._in_batch = False
             self.learner.resume_state.clear()
@@ -149,8 +151,22 @@ class Attached(Callback):
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if batch_idx == 0 and self._is_learner(pl_module):
+        if not self._is_learner(pl_module):
+            return
+        self._set_mode(True)
+        if batch_idx == 0:
             checks.check_thawed(self.learner.network, self.learner.local_optimizers)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._is_learner(pl_module):
+            self._set_mode(False)
+
+    def _set_mode(self, trains: bool) -> None:
+        """Set the mode of the optimizers, once."""
+        if self._optimizers_train != trains:
+            self.learner.local_optimizers.train(trains)
+            self._optimizers_train = trains
 
     def end_batch(self, trainer: Trainer) -> None:
         """Step the schedulers after a training batch; after the last one of an epoch, first fit the fitted parts."""
@@ -194,6 +210,8 @@ class Attached(Callback):
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._validated = False
+        if trainer.state.fn == "fit" and self._is_learner(pl_module):
+            self._set_mode(False)
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

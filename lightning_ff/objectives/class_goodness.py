@@ -100,8 +100,6 @@ class AuxiliaryGoodness(Goodness):
         size = self.kernel_size if len(shape) == 3 else 1
         if len(shape) > 3 and self.kernel_size > 1:
             raise ValueError(f"kernel_size={self.kernel_size} is for images: use kernel_size=1 for {tuple(shape)}")
-        if len(shape) == 3 and size > 2 * max(shape[1:]) + 1:
-            raise ValueError(f"kernel_size={size} is larger than maps of {tuple(shape[1:])} need: choose a smaller one")
         channels = shape[0] if len(shape) > 2 else shape[-1]
         made = nn.Conv2d(channels, num_classes, size, bias=self.bias)
         self.weight = cast(nn.Parameter, made.weight)

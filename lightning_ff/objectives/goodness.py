@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_ff.target import Target
-from lightning_ff.validate import check_choice, check_flag
+from lightning_ff.validate import check_flag
 
 Mode = Literal["pair", "class"]
 
@@ -149,7 +149,8 @@ class NormGoodness(Goodness):
 
     def __init__(self, p: Literal[1, 2, "inf"] = 2) -> None:
         super().__init__()
-        check_choice("p", p, (1, 2, "inf"))
+        if isinstance(p, bool) or p not in (1, 2, "inf"):
+            raise ValueError(f"p={p!r}: choose 1, 2 or 'inf'")
         self.p = p
 
     def forward(self, h: Tensor) -> Tensor:

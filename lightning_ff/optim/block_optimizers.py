@@ -87,6 +87,17 @@ class BlockOptimizers(Optimizer):
         for name in self.by_block if names is None else names:
             self.by_block[name].zero_grad(set_to_none)
 
+    def train(self, mode: bool = True) -> None:
+        """Set the mode of optimizers whose weights differ between training and evaluation, as schedule-free ones."""
+        for optimizer in self.by_block.values():
+            switch = getattr(optimizer, "train" if mode else "eval", None)
+            if callable(switch):
+                switch()
+
+    def eval(self) -> None:
+        """Same as `train(False)`."""
+        self.train(False)
+
     def _with_gradients(self) -> list[str]:
         return [n for n in self.by_block if any(p.grad is not None for p in self.parameters(n))]
 

@@ -73,20 +73,20 @@ class Run:
     @property
     def planned(self) -> int | None:
         """Number of epochs in the configuration, if set."""
-        epochs = self._trainer.get("max_epochs")
+        epochs = self._trainer_flags.get("max_epochs")
         return epochs if isinstance(epochs, int) and epochs > 0 else None
 
     @property
     def broke_off(self) -> bool:
         """Whether it failed, or started fewer epochs than configured without a setting that ends it earlier."""
-        given = self._trainer
+        given = self._trainer_flags
         ended = given.get("max_time") is not None or given.get("max_steps", -1) not in (-1, None)
         ended = ended or "EarlyStopping" in str(given.get("callbacks"))
         short = self.epochs is not None and self.planned is not None and self.epochs < self.planned
         return self.failed or (short and not ended)
 
     @property
-    def _trainer(self) -> dict[str, Any]:
+    def _trainer_flags(self) -> dict[str, Any]:
         trainer = self.config.get("trainer")
         return trainer if isinstance(trainer, dict) else {}
 

@@ -65,7 +65,8 @@ class LocalDDPStrategy(LocalStrategy, DDPStrategy):
         checkpoint_io: CheckpointIO | None = None,
         precision_plugin: Precision | None = None,
     ) -> None:
-        check_choice("compression", compression, (None, "bf16"))
+        if compression not in (None, "bf16"):
+            raise ValueError(f"compression={compression!r}: choose 'bf16', or None")
         check_choice("start_method", start_method, ("popen", "spawn", "fork", "forkserver"))
         check_group(process_group_backend, timeout)
         super().__init__(

@@ -53,7 +53,7 @@ class KeptOutputs:
         It is the first block that learns, or an earlier one whose kept input is still valid.
 
         Raises:
-            ValueError: the output kept by an index is of another sample, by `marks`: a few numbers of each sample `(N, M)`.
+            ValueError: the output kept by an index is of another sample, by `marks`, numbers of each `(N, M)`.
         """
         if not self.windows.first(epoch):
             return None
