@@ -53,7 +53,7 @@ from lightning_ff.objectives import (
     Term,
     ThresholdLoss,
 )
-from lightning_ff.optim import BlockOptimizers, CosineToEnd
+from lightning_ff.optim import BlockOptimizers, ByShape, CosineToEnd
 from lightning_ff.readouts import (
     IntervalReadout,
     LastReadout,
@@ -81,6 +81,7 @@ __all__ = [
     "Backprop",
     "BlockOptimizers",
     "BlockSummary",
+    "ByShape",
     "Compose",
     "ConvNet",
     "CorruptCheckpoint",

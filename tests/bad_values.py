@@ -61,6 +61,11 @@ VALID: dict[str, dict[str, Callable[[], Any]]] = {
     "DeepSupervision": CUT,
     "ScalableForwardForward": CUT,
     "BlockOptimizers": {"optimizers": lambda: {"block00": torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)}},
+    "ByShape": {
+        "params": lambda: list(nn.Linear(2, 2).parameters()),
+        "matrices": lambda: torch.optim.AdamW,
+        "others": lambda: torch.optim.AdamW,
+    },
     "Compose": {"transforms": lambda: [lightning_ff.RandomFlip()]},
     "ConvNet": {"num_classes": lambda: 10},
     "CosineToEnd": {"optimizer": lambda: torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)},

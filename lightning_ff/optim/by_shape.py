@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_ff.optim.block_optimizers import BlockOptimizers
+from lightning_ff.validate import check_type
 
 Factory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -22,6 +23,7 @@ class ByShape(BlockOptimizers):
         others: Factory for all others, such as biases and convolutions.
 
     Raises:
+        ValueError: there are no parameters.
         TypeError: a factory does not return an optimizer.
 
     Example::
@@ -34,16 +36,21 @@ class ByShape(BlockOptimizers):
     """
 
     def __init__(self, params: Iterable[nn.Parameter], matrices: Factory, others: Factory) -> None:
+        check_type("params", params, Iterable, "give the parameters of a module")
         listed = list(params)
+        if not listed or not all(isinstance(p, Tensor) for p in listed):
+            raise ValueError("params holds no parameters: give those of a module")
         made = {}
         for name, factory, own in (
             ("matrices", matrices, [p for p in listed if p.dim() == 2]),
             ("others", others, [p for p in listed if p.dim() != 2]),
         ):
+            if not callable(factory):
+                raise TypeError(f"{name}={factory!r}: give a factory, such as torch.optim.AdamW")
             if own:
                 made[name] = factory(own)
                 if not isinstance(made[name], Optimizer):
-                    raise TypeError(f"{name} made {made[name]!r}: give a factory, such as torch.optim.AdamW")
+                    raise TypeError(f"{name} made a {type(made[name]).__name__}: give a factory, as torch.optim.AdamW")
         super().__init__(made)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
