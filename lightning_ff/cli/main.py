@@ -64,7 +64,8 @@ class CLI(LightningCLI):
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name in ("num_classes", "input_shape"):
-            parser.link_arguments("data", f"model.init_args.{name}", self._from_data(name), apply_on="instantiate")
+            target = f"model.init_args.{name}" if self.subclass_mode_model else f"model.{name}"
+            parser.link_arguments("data", target, self._from_data(name), apply_on="instantiate")
         best = {"monitor": "val/acc", "mode": "max", "filename": "best-{epoch:03d}"}
         # with a monitor, save_last=True writes last.ckpt only when the monitored metric improves
         last = {"filename": "last", "enable_version_counter": False, "save_on_train_epoch_end": True}
@@ -90,6 +91,8 @@ class CLI(LightningCLI):
             if [name] in given_names(self._given_args, []):
                 raise ValueError(f"--model.{name} is taken from the data: leave it out")
         if (command := self.subcommand) is None or not (config := self.config[command]).ckpt_path:
+            return
+        if not self.subclass_mode_model:
             return
         if config.ckpt_path == "last" and command != "fit":
             config.ckpt_path = self._last(command)
@@ -139,7 +142,7 @@ class CLI(LightningCLI):
                 found, reason = getattr(data, name), f"data={data_name} has {name}=None"
             except AttributeError as error:
                 found, reason = None, f"data={data_name} has no {name} ({error})"
-            if found is None and name in model.init_args:
+            if found is None and name in model.get("init_args", ()):
                 model_type = model.class_path.rpartition(".")[2]
                 raise ValueError(
                     f"{reason}, and {model_type} takes it from the data: set self.{name} in the __init__ of "
