@@ -46,7 +46,7 @@ class SaveConfig(SaveConfigCallback):
         text = self.parser.dump(self.config, skip_none=False)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            Path(folder, self.config_filename).write_text(text)
+            Path(folder, self.config_filename).write_text(text, encoding="utf-8")
             if stage == "fit":
                 checkpoint = self.config.get("ckpt_path")
                 start_run(folder, trainer, text, self.command, None if checkpoint is None else str(checkpoint))
