@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -94,8 +94,8 @@ class CLI(LightningCLI):
             return
         if not self.subclass_mode_model:
             return
-        if config.ckpt_path == "last" and command != "fit":
-            config.ckpt_path = self._last(command)
+        if config.ckpt_path in ("last", "best") and command != "fit":
+            config.ckpt_path = self._of_run(command, config.ckpt_path)
         file = Path(config.ckpt_path)
         if not file.is_file():
             return
@@ -119,8 +119,8 @@ class CLI(LightningCLI):
         if isinstance(self.model, LocalLearner):
             self.model._attached.own_settings = True
 
-    def _last(self, command: str) -> str:
-        """Resolve "last", of which the Trainer alone knows the folder.
+    def _of_run(self, command: str, which: Literal["last", "best"]) -> str:
+        """Resolve "last" or "best", of which the Trainer alone knows the folder.
 
         Lightning would search this run's new folder, and continue with untrained weights.
         """
@@ -129,7 +129,7 @@ class CLI(LightningCLI):
         logging.disable(logging.INFO)  # the Trainer is made again
         try:
             self.config_init = self.parser.instantiate_classes(without_model)
-            return last_checkpoint(self.instantiate_trainer())
+            return last_checkpoint(self.instantiate_trainer(), which)
         finally:
             logging.disable(logging.NOTSET)
 
