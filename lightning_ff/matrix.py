@@ -47,7 +47,7 @@ def planned(file: Path, more: Sequence[str] = ()) -> list[Run]:
         MatrixError: the file is missing or invalid.
     """
     try:
-        given = yaml.safe_load(file.read_text())
+        given = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise MatrixError(f"{file}: {error.strerror}") from None
     except yaml.YAMLError as error:
@@ -104,7 +104,7 @@ def make(run: Run) -> str:
     done = run.folder / _DONE
     if done.exists():
         try:
-            made_with = json.loads(done.read_text())
+            made_with = json.loads(done.read_text(encoding="utf-8"))
         except ValueError as error:
             raise MatrixError(f"{done} is damaged ({error}): remove it, and the run is resumed") from None
         if made_with != run.arguments:
@@ -116,7 +116,7 @@ def make(run: Run) -> str:
     if resume and (run.folder / "metrics.csv").exists():  # the logger would overwrite it
         (run.folder / "metrics.csv").replace(run.folder / f"metrics-{time.time_ns()}.csv")
     start = time.monotonic()
-    with (run.folder / "output.log").open("a") as log:
+    with (run.folder / "output.log").open("a", encoding="utf-8") as log:
         command = [sys.executable, "-m", "lightning_ff", "fit", *run.arguments, *resume]
         code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
     _merge_metrics(run.folder)
@@ -135,14 +135,14 @@ def _merge_metrics(folder: Path) -> None:
         return
     rows: list[dict[str, str]] = []
     for part in parts:
-        with part.open(newline="") as file:
+        with part.open(newline="", encoding="utf-8") as file:
             new = list(csv.DictReader(file))
         first = min((int(row["step"]) for row in new if row.get("step")), default=None)
         if first is not None:
             rows = [row for row in rows if not row.get("step") or int(row["step"]) < first]
         rows += new
     merged = folder / "metrics.csv.partial"
-    with merged.open("w", newline="") as file:
+    with merged.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, dict.fromkeys(key for row in rows for key in row), restval="")
         table.writeheader()
         table.writerows(rows)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from enum import Enum
 from functools import partial
 from numbers import Integral, Real
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -41,6 +43,10 @@ def describe(value: Any) -> Any:
         return value
     if isinstance(value, Real):  # also NumPy's numbers, which a weights-only checkpoint cannot hold
         return int(value) if isinstance(value, Integral) else float(value)
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Enum):
+        return describe(value.value)
     if isinstance(value, torch.dtype):
         raise NotDescribable(f"{value} is no plain data")
     if isinstance(value, Mapping):

@@ -7,6 +7,7 @@ import inspect
 import sys
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from typing import Any
 
 from torch import nn
@@ -105,21 +106,25 @@ def _is_trusted(path: str, trusted: Sequence[str]) -> bool:
     return any(path == each or path.startswith(f"{each}.") for each in trusted)
 
 
+def declared(owner: type, name: str) -> type | None:
+    """The class, of one and its bases, whose constructor declares an argument."""
+    inits = ((each, vars(each).get("__init__")) for each in owner.__mro__)
+    return next((each for each, init in inits if init is not None and name in inspect.signature(init).parameters), None)
+
+
 def _annotation(owner: type, name: str) -> Any:
     """Annotation of an argument in the constructors of a class and its bases."""
-    for each in owner.__mro__:
-        init = vars(each).get("__init__")
-        if init is not None and name in inspect.signature(init).parameters:
-            try:
-                return typing.get_type_hints(init).get(name)
-            except Exception:  # names that are imported for type checkers alone
-                return None
-    return None
+    if (home := declared(owner, name)) is None:
+        return None
+    try:
+        return typing.get_type_hints(home.__init__).get(name)  # type: ignore[misc]
+    except Exception:  # names that are imported for type checkers alone
+        return None
 
 
 def _classes(annotation: Any) -> Iterator[type]:
     """Types of parts in an annotation, such as that which a factory returns."""
-    if inspect.isclass(annotation) and issubclass(annotation, _PARTS):
+    if inspect.isclass(annotation) and (issubclass(annotation, _PARTS) or is_dataclass(annotation)):
         yield annotation
     for each in typing.get_args(annotation):  # a list holds the arguments of a factory
         yield from _classes(each) if not isinstance(each, list) else ()

@@ -308,3 +308,17 @@ def test_a_fault_is_found(check: Check, sources: Sources, findings: list[str]) -
 @pytest.mark.parametrize("check", [check for check, _ in CHECKS])
 def test_a_clean_tree_has_no_fault(check: Check) -> None:
     assert check(CLEAN) == []
+
+
+def test_text_files_are_opened_as_utf_8() -> None:
+    """Not by the platform's own encoding."""
+    lacking = []
+    for path, text in package().items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                name, keywords = node.func.attr, {keyword.arg for keyword in node.keywords}
+                mode = str(node.args[0].value) if node.args and isinstance(node.args[0], ast.Constant) else ""
+                opens = name == "open" and (mode in ("r", "w", "a", "x") or "newline" in keywords)
+                if (name in ("read_text", "write_text") or opens) and "encoding" not in keywords:
+                    lacking.append(f"{path}:{node.lineno}")
+    assert lacking == []

@@ -368,3 +368,17 @@ def test_fused_momentum_of_weights_that_get_their_gradient_later(dampening: floa
             optimizer.zero_grad()
         for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
             torch.testing.assert_close(a, b)
+
+
+class Lookahead(Optimizer):
+    """Wraps another optimizer."""
+
+    def __init__(self, parameters: Any) -> None:
+        inner = SGD(parameters, lr=0.1)
+        super().__init__(inner.param_groups, inner.defaults)
+        self.inner = inner
+
+
+def test_an_optimizer_that_wraps_another_warns() -> None:
+    with pytest.warns(UserWarning, match="the optimizer of all is Lookahead, which wraps SGD: what it keeps by itself"):
+        make_optimizers({"all": layers()}, Lookahead)

@@ -92,7 +92,7 @@ def save(trainer: Trainer, stage: str, data: Data) -> None:
 def _write_table(path: Any, data: Data) -> None:
     """Write the values of each layer and class as one row."""
     keys = ("count", "hoyer", "treves_rolls", "active_fraction")
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["layer", "class", "seen", "accuracy", *keys, "ensemble_size"])
         for layer in map(str, data["layers"]):

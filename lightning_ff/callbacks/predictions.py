@@ -64,7 +64,7 @@ class PredictionWriter(Callback):
         index = outputs["index"].tolist() if "index" in outputs else range(first, first + len(labels))
         loader = {"loader": dataloader_idx} if len(trainer.num_predict_batches) > 1 else {}
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a" if self._rows else "w", newline="") as out:
+        with file.open("a" if self._rows else "w", newline="", encoding="utf-8") as out:
             writer = csv.writer(out)
             if not self._rows:
                 writer.writerow([*loader, "index", "label", *(f"score{c}" for c in range(len(scores[0])))])

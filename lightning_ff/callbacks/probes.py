@@ -131,7 +131,7 @@ class ProbeMonitor(RepresentationCallback):
         file = folder / "representations" / f"{stage}_probes.csv"
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")
-        with partial.open("w", newline="") as opened:
+        with partial.open("w", newline="", encoding="utf-8") as opened:
             table = csv.writer(opened)
             table.writerow(["layer", "accuracy", *(f"recall {name}" for name in classes)])
             for name, row in rows.items():

@@ -1,9 +1,10 @@
-"""The checkpoint of `--ckpt_path=last`, if another process has trained."""
+"""The checkpoint of `--ckpt_path=last` or `best`, if another process has trained."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -11,8 +12,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_ff.loggers import version_name
 
 
-def last_checkpoint(trainer: Trainer) -> str:
-    """Path of the last checkpoint in this run's folder, or else of the only other run in the same folder.
+def last_checkpoint(trainer: Trainer, which: Literal["last", "best"] = "last") -> str:
+    """Path of the last or best checkpoint in this run's folder, or else of the only other run in the same folder.
 
     Raises:
         FileNotFoundError: there is none.
@@ -25,22 +26,22 @@ def last_checkpoint(trainer: Trainer) -> str:
         logger = trainer.loggers[0]
         root, version = f"{logger.save_dir or root}/{logger.name}", version_name(logger)
     if any("://" in folder for folder in (root, *given)):
-        return "last"  # a remote path: Lightning resolves it, and warns if there is none
+        return which  # a remote path: Lightning resolves it, and warns if there is none
     own, others = dict.fromkeys(Path(folder) for folder in given), list[Path]()
     if len(given) < len(callbacks):
         own[Path(root, version, "checkpoints")] = None
         others = list(Path(root).glob("*/checkpoints"))
-    found = _newest(own) or [last for run in others for last in _newest([run])]
+    found = _newest(own, which) or [file for run in others for file in _newest([run], which)]
     if not found:
         searched = f"{', '.join(map(str, own))}{' or a run beside it' if len(given) < len(callbacks) else ''}"
-        raise FileNotFoundError(f"ckpt_path='last': no last.ckpt in {searched}: fit first, or give its path")
+        raise FileNotFoundError(f"ckpt_path={which!r}: no {which}.ckpt in {searched}: fit first, or give its path")
     if len(found) > 1:
-        several = f"{len(found)} runs in {root} have a last.ckpt, the newest is {_newest(others)[0]}"
-        raise ValueError(f"ckpt_path='last': {several}: give the path of the one that is meant")
+        several = f"{len(found)} runs in {root} have a {which}.ckpt, the newest is {_newest(others, which)[0]}"
+        raise ValueError(f"ckpt_path={which!r}: {several}: give the path of the one that is meant")
     return str(found[0])
 
 
-def _newest(folders: Iterable[Path]) -> list[Path]:
-    """The last.ckpt with the latest modification time, if there is one."""
-    found = [file for folder in folders for file in folder.glob("last*.ckpt")]
+def _newest(folders: Iterable[Path], which: str) -> list[Path]:
+    """The checkpoint with this name and the latest modification time, if there is one."""
+    found = [file for folder in folders for file in folder.glob(f"{which}*.ckpt")]
     return [max(found, key=lambda file: file.stat().st_mtime)] if found else []

@@ -27,6 +27,11 @@ _TYPES = {"Sequence": "list", "Iterable": "list", "int": "whole number", "float"
 class Parser(LightningArgumentParser):
     """Prints what is wrong, without the usage, which `--help` prints."""
 
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        """The help, without lists of all modules of torch."""
+        listed = re.compile(r",\s+known\s+subclasses:\s+torch\.nn\.Module,[^()]*\)")
+        return listed.sub(")", str(super().format_help(*args, **kwargs)))
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print an error and exit with code 2; inner parsers, whose errors lead to other attempts, raise as they do."""
         if not self.exit_on_error:

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -46,7 +46,7 @@ class SaveConfig(SaveConfigCallback):
         text = self.parser.dump(self.config, skip_none=False)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            Path(folder, self.config_filename).write_text(text)
+            Path(folder, self.config_filename).write_text(text, encoding="utf-8")
             if stage == "fit":
                 checkpoint = self.config.get("ckpt_path")
                 start_run(folder, trainer, text, self.command, None if checkpoint is None else str(checkpoint))
@@ -64,7 +64,8 @@ class CLI(LightningCLI):
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for name in ("num_classes", "input_shape"):
-            parser.link_arguments("data", f"model.init_args.{name}", self._from_data(name), apply_on="instantiate")
+            target = f"model.init_args.{name}" if self.subclass_mode_model else f"model.{name}"
+            parser.link_arguments("data", target, self._from_data(name), apply_on="instantiate")
         best = {"monitor": "val/acc", "mode": "max", "filename": "best-{epoch:03d}"}
         # with a monitor, save_last=True writes last.ckpt only when the monitored metric improves
         last = {"filename": "last", "enable_version_counter": False, "save_on_train_epoch_end": True}
@@ -91,8 +92,10 @@ class CLI(LightningCLI):
                 raise ValueError(f"--model.{name} is taken from the data: leave it out")
         if (command := self.subcommand) is None or not (config := self.config[command]).ckpt_path:
             return
-        if config.ckpt_path == "last" and command != "fit":
-            config.ckpt_path = self._last(command)
+        if not self.subclass_mode_model:
+            return
+        if config.ckpt_path in ("last", "best") and command != "fit":
+            config.ckpt_path = self._of_run(command, config.ckpt_path)
         file = Path(config.ckpt_path)
         if not file.is_file():
             return
@@ -116,8 +119,8 @@ class CLI(LightningCLI):
         if isinstance(self.model, LocalLearner):
             self.model._attached.own_settings = True
 
-    def _last(self, command: str) -> str:
-        """Resolve "last", of which the Trainer alone knows the folder.
+    def _of_run(self, command: str, which: Literal["last", "best"]) -> str:
+        """Resolve "last" or "best", of which the Trainer alone knows the folder.
 
         Lightning would search this run's new folder, and continue with untrained weights.
         """
@@ -126,7 +129,7 @@ class CLI(LightningCLI):
         logging.disable(logging.INFO)  # the Trainer is made again
         try:
             self.config_init = self.parser.instantiate_classes(without_model)
-            return last_checkpoint(self.instantiate_trainer())
+            return last_checkpoint(self.instantiate_trainer(), which)
         finally:
             logging.disable(logging.NOTSET)
 
@@ -139,7 +142,7 @@ class CLI(LightningCLI):
                 found, reason = getattr(data, name), f"data={data_name} has {name}=None"
             except AttributeError as error:
                 found, reason = None, f"data={data_name} has no {name} ({error})"
-            if found is None and name in model.init_args:
+            if found is None and name in model.get("init_args", ()):
                 model_type = model.class_path.rpartition(".")[2]
                 raise ValueError(
                     f"{reason}, and {model_type} takes it from the data: set self.{name} in the __init__ of "

@@ -51,7 +51,7 @@ def finish_run(trainer: Trainer) -> None:
     """Add the end of a run, and its minutes."""
     folder = run_folder(trainer) if trainer.is_global_zero else None
     if folder is not None and (folder / RUN).is_file():
-        run, now = json.loads((folder / RUN).read_text()), datetime.now(timezone.utc)
+        run, now = json.loads((folder / RUN).read_text(encoding="utf-8")), datetime.now(timezone.utc)
         minutes = run["minutes"] + (now - datetime.fromisoformat(run["start"])).total_seconds() / 60
         write_json(folder / RUN, {**run, "end": now.isoformat(), "minutes": round(minutes, 3)})
 
@@ -60,7 +60,7 @@ def _minutes_until(checkpoint: str | None) -> float:
     """Minutes that a run took until it wrote a checkpoint; 0 if they are not known."""
     try:
         file = Path(checkpoint or "")
-        run = json.loads((file.parents[1] / RUN).read_text())
+        run = json.loads((file.parents[1] / RUN).read_text(encoding="utf-8"))
         last = max(file.stat().st_mtime - datetime.fromisoformat(run["start"]).timestamp(), 0.0) / 60
         return float(run["minutes"]) + (last if run["end"] is None else 0.0)
     except (OSError, ValueError, LookupError, TypeError):
@@ -82,6 +82,6 @@ def _git() -> dict[str, Any]:
 
 def _hardware(device: torch.device) -> dict[str, Any]:
     info = Path("/proc/cpuinfo")
-    models = re.findall(r"model name\s*: (.*)", info.read_text() if info.is_file() else "")
+    models = re.findall(r"model name\s*: (.*)", info.read_text(encoding="utf-8") if info.is_file() else "")
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {"cores": os.cpu_count(), "cpu": (models or [platform.processor() or platform.machine()])[0], "gpu": gpu}

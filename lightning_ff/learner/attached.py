@@ -100,7 +100,8 @@ class Attached(Callback):
         if not self._is_learner(pl_module):
             return
         network = self.learner.network
-        data = datamodule_of(trainer) or given_loader(trainer)
+        module = datamodule_of(trainer)
+        data = given_loader(trainer) if module is None else module
         self._open = open_buffers(network.owners, nan=stage == "fit")
         checks.check_negatives(self.learner.negatives, network)
         self.learner.held_out = checks.held_out(data, network.num_classes)

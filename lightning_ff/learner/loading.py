@@ -12,7 +12,8 @@ from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch import LightningModule
 
 from lightning_ff.learner.resume import check_file, is_local_path, not_plain
-from lightning_ff.trust import UntrustedCheckpoint, check_class, check_descriptions
+from lightning_ff.spec import is_spec, part
+from lightning_ff.trust import UntrustedCheckpoint, check_class, check_descriptions, declared
 
 _INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"  # of checkpoints of the command line
 _SIGNATURE = inspect.signature(LightningModule.load_from_checkpoint)
@@ -33,8 +34,21 @@ def prepare(
     if arguments.get("weights_only") is False:
         return dict(kwargs)
     saved = read_plain(path)
-    check_arguments(learner, saved.get(learner.CHECKPOINT_HYPER_PARAMS_KEY) or {}, trusted)
-    return {**kwargs, "weights_only": True} if "weights_only" in _SIGNATURE.parameters else dict(kwargs)
+    described = saved.get(learner.CHECKPOINT_HYPER_PARAMS_KEY) or {}
+    check_arguments(learner, described, trusted)
+    made = {**_of_subclass(learner, described, kwargs), **kwargs}
+    return {**made, "weights_only": True} if "weights_only" in _SIGNATURE.parameters else made
+
+
+def _of_subclass(learner: type, described: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Parts that are arguments of a user's subclass, which gets what it was given and no description."""
+    if "_class_path" in described:
+        return {}
+    homes = {name: declared(learner, name) for name, value in described.items() if is_spec(value) and name not in given}
+    theirs = [
+        name for name, home in homes.items() if home is not None and not home.__module__.startswith("lightning_ff.")
+    ]
+    return {name: part(described[name]) for name in theirs}
 
 
 def check_arguments(learner: type, saved: Mapping[str, Any], trusted: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 
@@ -74,6 +75,13 @@ def _make(
         raise TypeError(
             f"the optimizer factory of {name} made {optimizer!r}: give one of torch.optim, such as "
             "functools.partial(torch.optim.Adam, lr=0.001)"
+        )
+    wrapped = [value for value in vars(optimizer).values() if isinstance(value, Optimizer)]
+    if wrapped and not isinstance(optimizer, BlockOptimizers):
+        warnings.warn(
+            f"the optimizer of {name} is {type(optimizer).__name__}, which wraps {type(wrapped[0]).__name__}: what it "
+            "keeps by itself is not in checkpoints, so that a resumed run may differ",
+            stacklevel=2,
         )
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:

@@ -19,6 +19,9 @@ CONFIG, HPARAMS, RUN = "config.yaml", "hparams.yaml", "run.json"
 _MARKS = (CONFIG, HPARAMS, "checkpoints", "representations", "figures")
 
 
+_MOST_VALUES = 100_000
+
+
 class ReportError(Exception):
     """The report cannot be made; the message is one line."""
 
@@ -73,11 +76,25 @@ def read_yaml(file: Path, notes: list[str]) -> tuple[dict[str, Any], str]:
     text, values = file.read_text(encoding="utf-8", errors="replace"), None
     try:
         values = yaml.load(text, _Loader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        _check_size(values)
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
+        values = None
         notes.append(f"{file.name} cannot be read: {' '.join(str(error).split())}")
     if values is not None and not isinstance(values, dict):
         notes.append(f"{file.name} holds no settings")
     return {str(key): value for key, value in values.items()} if isinstance(values, dict) else {}, text
+
+
+def _check_size(values: Any) -> None:
+    """Check that values with aliases are finite, and not too many."""
+    open_, seen = [values], 0
+    while open_:
+        each = open_.pop()
+        seen += 1
+        if seen > _MOST_VALUES:
+            raise ValueError(f"more than {_MOST_VALUES} values, or one that holds itself")
+        if isinstance(each, (dict, list)):
+            open_ += each.values() if isinstance(each, dict) else each
 
 
 def read_pictures(folder: Path, notes: list[str]) -> dict[str, tuple[int, bytes]]:

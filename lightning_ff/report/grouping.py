@@ -97,7 +97,7 @@ def _distinguish(groups: Sequence[Group]) -> None:
         if len(same) < 2:
             continue
         rows = [row for row in differences(same) if all(not isinstance(value, (list, dict)) for value in row[1])]
-        rows = [row for row in rows if len(set(map(str, row[1]))) == len(same)][:1] or rows[:2]
+        rows = _separating(rows, len(same))
         for i, each in enumerate(same):
             suffixes = [f"{key.rpartition('.')[2]} {written(values[i])}" for key, values in rows]
             if each.runs[0].broke_off and any(other.settings == each.settings for other in same if other is not each):
@@ -105,6 +105,21 @@ def _distinguish(groups: Sequence[Group]) -> None:
             elif not suffixes and not any(other.runs[0].broke_off for other in same):
                 suffixes.append(each.runs[0].folder.name)
             each.name = ", ".join([name, *suffixes])
+
+
+def _separating(rows: Sequence[tuple[str, list[Any]]], count: int) -> list[tuple[str, list[Any]]]:
+    """The fewest settings, or nearly so, that tell N groups apart as far as settings do, each adding something."""
+    chosen: list[tuple[str, list[Any]]] = []
+    apart = 1
+    while rows and apart < count:
+        told = [
+            len({tuple(map(str, each)) for each in zip(*(v for _, v in [*chosen, row]), strict=True)}) for row in rows
+        ]
+        if max(told) == apart:
+            break
+        apart = max(told)
+        chosen.append(rows[told.index(apart)])
+    return chosen
 
 
 def differences(groups: Sequence[Group]) -> list[tuple[str, list[Any]]]:

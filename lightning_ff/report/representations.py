@@ -84,19 +84,43 @@ class Representation:
 def read_representation(file: Path) -> Representation | str:
     """Statistics of one file, or a line with the reason why it cannot be read."""
     try:
+        _check_arrays(file)
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
             classes = [str(name) for name in stored["classes"]]
             seen = stored["seen"].astype(bool) if "seen" in stored else np.ones(len(classes), bool)
             layers = {str(name): _layer(stored, str(name), seen) for name in stored["layers"]}
             stage, accuracy = file.stem.partition("-")[0], stored.get("accuracy")
+            if accuracy is not None and len(accuracy) != len(classes):
+                raise ValueError(f"accuracy is for {len(accuracy)} classes, not {len(classes)}")
             definition, samples, policy = (
                 str(stored.get(key, "")) for key in ("definition", "samples", "label_policy")
             )
             return Representation(file, stage, classes, accuracy, definition, samples, seen, policy, layers)
     except KeyError as error:
         return f"representations/{file.name} cannot be read: it lacks {error}"
-    except (OSError, ValueError, IndexError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damaged files raise many types of errors
         return f"representations/{file.name} cannot be read: {error}"
+
+
+_AXES = {"classes": 1, "layers": 1, "accuracy": 1, "seen": 1, "label": 1, "count": 1, "hoyer": 1, "treves_rolls": 1}
+_AXES |= {"active_fraction": 1, "dead_units": 0, "confusion": 2, "members": 2, "mean": 2, "activations": 2, "weight": 2}
+
+
+def _check_arrays(file: Path) -> None:
+    """Check that a file is whole, and its arrays have as many axes as they should, and numbers; reads no array."""
+    with zipfile.ZipFile(file) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"{damaged} is damaged")
+        for name in archive.namelist():
+            with archive.open(name) as stored:
+                version = np.lib.format.read_magic(stored)
+                reads = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                shape, _, kind = reads[version](stored)
+            key = name.removesuffix(".npy")
+            axes = _AXES.get(key.rpartition("/")[2])
+            numbers = key.rpartition("/")[2] not in ("classes", "layers")
+            if axes is not None and (len(shape) != axes or (numbers and kind.kind not in "biuf")):
+                raise ValueError(f"{key} holds {kind} of shape {shape}, and should have {axes} axes of numbers")
 
 
 def _layer(stored: np.lib.npyio.NpzFile, name: str, seen: np.ndarray) -> Layer:

@@ -35,7 +35,8 @@ class Run:
     @property
     def trained(self) -> bool:
         """Whether it trained, or, without any metrics, may have."""
-        return not self.series or any(key.startswith("train/") for key in self.series)
+        logged = any(key.startswith("train/") for key in self.series)  # not in epochs shorter than the log interval
+        return not self.series or logged or (self.folder / "checkpoints").is_dir() or (self.folder / RUN).is_file()
 
     @property
     def series(self) -> dict[str, Series]:

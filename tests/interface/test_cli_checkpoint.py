@@ -46,11 +46,12 @@ def run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: 
     """The command line in a copy of the run's folder."""
     (tmp_path / LAST.parent).mkdir(parents=True)
     (tmp_path / LAST).write_bytes((folder / LAST).read_bytes())
+    (tmp_path / LAST.with_name("best-epoch=000.ckpt")).write_bytes((folder / LAST).read_bytes())
     monkeypatch.chdir(tmp_path)
     return command
 
 
-@pytest.mark.parametrize("path", [str(LAST), "last"])
+@pytest.mark.parametrize("path", [str(LAST), "last", "best"])
 @pytest.mark.parametrize("use", ["test", "validate", "predict"])
 def test_the_checkpoint_fills_what_is_not_given(run: Command, use: str, path: str) -> None:
     cli = run(use, *MODEL, f"--ckpt_path={path}")
@@ -60,7 +61,7 @@ def test_the_checkpoint_fills_what_is_not_given(run: Command, use: str, path: st
     assert all(torch.equal(value, saved[name]) for name, value in cli.model.state_dict().items())
 
 
-@pytest.mark.parametrize("path", [str(LAST), "last"])
+@pytest.mark.parametrize("path", [str(LAST), "last", "best"])
 def test_what_is_given_counts(run: Command, path: str, tmp_path: Path) -> None:
     cli = run("test", *MODEL, "--model.readout=LastReadout", f"--ckpt_path={path}")
     assert isinstance(cli.model.network.readout, LastReadout)
@@ -72,7 +73,7 @@ def test_what_is_given_counts(run: Command, path: str, tmp_path: Path) -> None:
     assert float(cli.trainer.callback_metrics["test/acc"]) == given
 
 
-@pytest.mark.parametrize("path", [str(LAST), "last"])
+@pytest.mark.parametrize("path", [str(LAST), "last", "best"])
 def test_weights_of_another_network_are_refused(run: Command, path: str) -> None:
     with pytest.raises(ValueError, match=r"the checkpoint is of another network: .* is \(9, 64\) there, and \(7, 64\)"):
         run("test", *MODEL, "--model.widths=[7]", f"--ckpt_path={path}")

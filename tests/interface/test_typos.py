@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from lightning_ff.cli import main
+from lightning_ff import ForwardForward
+from lightning_ff.cli import CLI, main
+from lightning_ff.data import Digits
 from tests.command_line import parser
 
 MODEL = ("--model=ForwardForward", "--model.widths=[8]", "--data=Digits")
@@ -106,3 +108,20 @@ def test_runs_without_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     cli = main(["fit", *MODEL, f"--trainer.{flag}", *limits])
     assert cli.trainer.global_step == 2
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_help_of_a_learner_lists_no_modules_of_torch(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["fit", "--model.help=ForwardForward"])
+    printed = capsys.readouterr().out
+    assert "--model.widths" in printed
+    assert "torch.nn.Identity" not in printed
+    assert len(printed.splitlines()) < 1000
+
+
+def test_the_command_line_of_one_learner_and_data_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = ["fit", "--model.widths=[8]", "--trainer.accelerator=cpu", "--trainer.fast_dev_run=1"]
+    cli = CLI(ForwardForward, Digits, args=line, auto_configure_optimizers=False)
+    assert cli.model.num_classes == 10
+    assert cli.trainer.global_step == 1

@@ -114,3 +114,12 @@ def test_statistics_over_runs() -> None:
     assert Stat.of([0.5]) == Stat(0.5, None, 1, 1)
     assert stat.times(100).deviation == pytest.approx(100 * np.std(values, ddof=1))
     assert [fixed(value, 1) for value in (-0.04, -0.06, float("inf"), 1e9)] == ["0.0", "\u22120.1", "∞", "1000000000.0"]
+
+
+def test_names_take_the_settings_that_separate() -> None:
+    """The first two that differ go together, and tell nothing apart that one of them does not."""
+    rows = [("a", "x", 1), ("a", "x", 2), ("b", "y", 1), ("b", "y", 2)]
+    made = group([run(f"logs/a/version_{k}", config(first=a, second=b, third=c)) for k, (a, b, c) in enumerate(rows)])
+    assert [each.name for each in made] == [
+        "a, first a, third 1", "a, first a, third 2", "a, first b, third 1", "a, first b, third 2"
+    ]  # fmt: skip
