@@ -224,7 +224,7 @@ class LocalNetwork(nn.Module):
         if not image.is_floating_point() or (image.dtype != weight and not (autocast and image.dtype != torch.float64)):
             raise TypeError(
                 f"inputs of type {image.dtype} do not fit weights of type {weight}: convert the data, such as "
-                "image.float() for halves, / 255 for bytes, or train with precision='64-true' for float64"
+                "image.float() / 255 for bytes, without / 255 for halves, or train with precision='64-true' for float64"
             )
 
     @torch.no_grad()

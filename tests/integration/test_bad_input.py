@@ -95,7 +95,9 @@ LEARNER: dict[str, Bad] = {
     "classes as text": made("num_classes='10' is a str", "give a whole number", num_classes="10", error=TypeError),
     "one input size": made("input_shape=64 is a int", "such as (1, 28, 28)", input_shape=64, error=TypeError),
     "goodness by name": made("goodness='MeanSquare'", "such as MeanSquare()", goodness="MeanSquare", error=TypeError),
-    "goodness as a class": made("goodness=MeanSquare is a class", "instance", goodness=MeanSquare, error=TypeError),
+    "goodness as a class": made(
+        "goodness=MeanSquare is a class", "give a Goodness, such as MeanSquare()", goodness=MeanSquare, error=TypeError
+    ),
     "loss by name": made("loss='SymBa'", "such as ThresholdLoss()", loss="SymBa", error=TypeError),
     "labels by name": made("labels='PixelOverlay'", "such as PixelOverlay()", labels="PixelOverlay", error=TypeError),
     "readout by name": made("readout='SumReadout'", "such as SumReadout()", readout="SumReadout", error=TypeError),

@@ -20,12 +20,12 @@ resource = pytest.importorskip("resource", reason="limits of files are of Unix")
 def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     io, file = WholeFileIO(), tmp_path / "new folder" / "last.ckpt"
     monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")  # nothing is written elsewhere first
-    io.save_checkpoint({"a": torch.ones(3)}, file)
+    io.save_checkpoint({"state_dict": {}, "a": torch.ones(3)}, file)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))  # writing more is an error, as on a full disk
     try:
         with pytest.raises((OSError, RuntimeError)):
-            io.save_checkpoint({"a": torch.ones(10_000)}, str(file))
+            io.save_checkpoint({"state_dict": {}, "a": torch.ones(10_000)}, str(file))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert [path.name for path in file.parent.iterdir()] == ["last.ckpt"]
@@ -34,7 +34,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path: Path, monkeypatch: 
 
 def save_forever(file: Path) -> None:
     while True:
-        WholeFileIO().save_checkpoint({"a": torch.ones(300_000)}, file)
+        WholeFileIO().save_checkpoint({"state_dict": {}, "a": torch.ones(300_000)}, file)
 
 
 def test_a_killed_process_leaves_a_whole_file(tmp_path: Path) -> None:
