@@ -69,7 +69,7 @@ def strategy(kinds: set[str]) -> st.SearchStrategy[Any]:
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in CHECKED}))
-@settings(max_examples=5, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=3, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(draws=st.data())
 def test_drawn_values_of_other_types_are_refused_by_name(name: str, root: str, draws: st.DataObject) -> None:
     row = draws.draw(st.sampled_from([argument for of, argument in CHECKED if of == name]))

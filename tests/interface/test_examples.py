@@ -140,7 +140,13 @@ def test_every_key_of_an_example_is_known(name: str) -> None:
     assert ended.value.code in (0, None)
 
 
-@pytest.mark.parametrize("name", [*GREY_RUNS, *EMERGENT_RUNS])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * ("emergent" in name and "fashion" in name))
+        for name in (*GREY_RUNS, *EMERGENT_RUNS)
+    ],
+)
 def test_mnist_example_on_made_up_files(command: Callable[..., CLI], made_up_mnist: Path, name: str) -> None:
     check_stages(command, name, f"--data.root={made_up_mnist}", "--data.val_size=50")
 

@@ -68,7 +68,7 @@ def test_new_interpreters_do_what_forked_ones_do(strategy: str, monkeypatch: pyt
     assert difference(last_weights(0), last_weights(1)) == 0.0
 
 
-@pytest.mark.parametrize("strategy", ["ff_ddp", "ff_pipeline"])
+@pytest.mark.parametrize("strategy", ["ff_ddp", pytest.param("ff_pipeline", marks=pytest.mark.slow)])
 def test_two_agents_of_torchrun_are_two_nodes(strategy: str, alone: float) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -109,8 +109,7 @@ def kill_when_saved(killed: int, version: int, *arguments: str) -> Path:
             time.sleep(0.02)
         pids = [int(Path(f"pid{rank}").read_text()) for rank in (0, 1)]
         os.kill(pids[killed], signal.SIGKILL)
-        other = pids[1 - killed]
-        start = time.monotonic()
+        other, start = pids[1 - killed], time.monotonic()
         while Path(f"/proc/{other}").exists() and "Z" not in Path(f"/proc/{other}/stat").read_text():
             assert time.monotonic() - start < 60
             run.poll()
@@ -121,7 +120,7 @@ def kill_when_saved(killed: int, version: int, *arguments: str) -> Path:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
-@pytest.mark.parametrize("strategy", ["ff_ddp", "ff_pipeline"])
+@pytest.mark.parametrize("strategy", [pytest.param("ff_ddp", marks=pytest.mark.slow), "ff_pipeline"])
 def test_a_killed_process_is_named_and_the_run_goes_on_from_its_checkpoint(strategy: str) -> None:
     run = ("--trainer.max_epochs=20", "--trainer.check_val_every_n_epoch=4", *STRATEGIES[strategy])
     run = (*run, "--trainer.callbacks=tests.strategies.runs.Pid")

@@ -61,6 +61,7 @@ def test_kept_outputs_are_refused(tmp_path: Path) -> None:
     assert "cache=True is not exact here: every process has a share" in (tmp_path / "refused").read_text()
 
 
+@pytest.mark.slow
 def test_checkpoints_are_for_one_process_too_and_the_run_goes_on_from_them() -> None:
     quiet = ("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--model.widths=[64,48]")
     run = ("-m", "lightning_ff", "fit", f"--config={EXAMPLE}", *quiet, *TWO, "--trainer.check_val_every_n_epoch=4")
