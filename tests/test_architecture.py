@@ -27,6 +27,7 @@ LAYERS = (
     "sweep/",
     "_lightning loggers data/",
     "learner/",
+    "cut/",
     "methods/ callbacks/ strategies/",
     "report/ cli/ matrix record __main__ __init__ _moved",
 )

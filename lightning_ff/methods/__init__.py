@@ -1,6 +1,6 @@
 """Published methods: each chooses parts and cites its paper; none has a training loop."""
 
-from lightning_ff.methods.backbone import backbone
+from lightning_ff.cut import backbone
 from lightning_ff.methods.backprop import Backprop, DeepSupervision
 from lightning_ff.methods.forward_forward import ForwardForward
 from lightning_ff.methods.scalable_forward_forward import ScalableForwardForward

@@ -10,8 +10,7 @@ from torch import nn
 
 from lightning_ff.blocks import LocalBlock
 from lightning_ff.blocks.normalization import Normalization
-from lightning_ff.methods.cautions import check_extra, check_output, check_segments
-from lightning_ff.methods.cut_network import CutNetworkLearner, cut_network, loss_for
+from lightning_ff.cut import CutNetworkLearner, check_extra, check_output, check_segments, cut_network, loss_for
 from lightning_ff.methods.scalable_forward_forward import ScalableForwardForward
 from lightning_ff.objectives import LocalLoss, OutputGoodness, Term
 from lightning_ff.spec import part
@@ -34,7 +33,7 @@ class Backprop(CutNetworkLearner):
         input_shape: Shape of one input, without the batch axis.
         cuts: How the network is cut, see :func:`~lightning_ff.blocks.partition`.
         loss: Loss on the classifier's output; None is the cross-entropy.
-        weights: Initial weights, see :func:`~lightning_ff.methods.backbone.backbone`.
+        weights: Initial weights, see :func:`~lightning_ff.cut.backbone.backbone`.
         frozen: Number of leading blocks that do not learn; their batch norm stays in eval mode.
         channels_last: Keep the weights in torch's channels-last memory format.
         recompute: Recompute intermediate activations of a block in the backward: less memory, more time.

@@ -12,9 +12,9 @@ from torch import nn
 from lightning_ff.blocks import LocalBlock, Normalize, mlp
 from lightning_ff.blocks.mlp import ActivationName
 from lightning_ff.blocks.normalization import Normalization
+from lightning_ff.cut import without_inner_goodness
 from lightning_ff.labels import LabelEncoding, PixelOverlay
 from lightning_ff.learner import LocalLearner
-from lightning_ff.methods.cut_network import without_inner_goodness
 from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import Goodness, LocalLoss, MeanSquare, Term, ThresholdLoss
 from lightning_ff.readouts import Readout, SumReadout

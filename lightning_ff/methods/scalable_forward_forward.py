@@ -11,8 +11,7 @@ from torch import nn
 from lightning_ff._torch import ConvBase
 from lightning_ff.blocks import LocalBlock, Normalize
 from lightning_ff.blocks.normalization import Normalization
-from lightning_ff.methods.cautions import check_extra, check_output, warn_of_one_block
-from lightning_ff.methods.cut_network import CutNetworkLearner, cut_network, loss_for
+from lightning_ff.cut import CutNetworkLearner, check_extra, check_output, cut_network, loss_for, warn_of_one_block
 from lightning_ff.objectives import AuxiliaryGoodness, Goodness, LocalLoss, OutputGoodness
 from lightning_ff.readouts import Readout
 from lightning_ff.spec import part
@@ -42,7 +41,7 @@ class ScalableForwardForward(CutNetworkLearner):
         readout: Combines the blocks' scores; None is the mean of the goodness over all blocks except the classifier,
             or with segments="last" the last block's, which alone learns.
         weights: Initial weights: of torchvision by name, or a file, see
-            :func:`~lightning_ff.methods.backbone.backbone`.
+            :func:`~lightning_ff.cut.backbone.backbone`.
         frozen: Number of leading blocks that do not learn and have no goodness; their batch norm stays in eval mode.
         channels_last: Keep the weights in torch's channels-last memory format, faster on most GPUs and some CPUs.
         recompute: Recompute intermediate activations of a block in its backward: less memory, more time.

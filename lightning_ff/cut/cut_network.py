@@ -13,10 +13,10 @@ from typing_extensions import Self, override
 
 from lightning_ff._torch import buffers_of
 from lightning_ff.blocks import LocalBlock, Partition, partition
+from lightning_ff.cut.backbone import Classifier, backbone, classifier
+from lightning_ff.cut.cautions import warn_of_still
 from lightning_ff.learner import LocalLearner
 from lightning_ff.learner.hparams import remember_instead
-from lightning_ff.methods.backbone import Classifier, backbone, classifier
-from lightning_ff.methods.cautions import warn_of_still
 from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import CrossEntropy, LocalLoss, OutputGoodness
 from lightning_ff.readouts import LastReadout, MeanReadout, Readout
