@@ -2,8 +2,18 @@
 
 from lightning_ff import _moved
 from lightning_ff.augment import Compose, Cutout, RandomFlip, RandomShift
-from lightning_ff.blocks import MLP, ConvNet, LocalBlock, Normalize, Partition, mlp, partition
+from lightning_ff.blocks import (
+    MLP,
+    ConvNet,
+    GroupNormalize,
+    LocalBlock,
+    Normalize,
+    Partition,
+    mlp,
+    partition,
+)
 from lightning_ff.callbacks import (
+    ILT,
     BlockSummary,
     EnsembleMonitor,
     GoodnessMonitor,
@@ -23,7 +33,17 @@ from lightning_ff.credit import ActivationRelaxation, Credit
 from lightning_ff.labels import AppendOneHot, LabelChannel, LabelEncoding, PixelOverlay, Unlabelled
 from lightning_ff.learner import CorruptCheckpoint, LocalLearner
 from lightning_ff.loggers import log_figure
-from lightning_ff.methods import Backprop, DeepSupervision, ForwardForward, ScalableForwardForward
+from lightning_ff.methods import (
+    Backprop,
+    CwC,
+    DeeperForward,
+    DeepSupervision,
+    ForwardForward,
+    HypersphericalFF,
+    MonoForward,
+    PredSim,
+    ScalableForwardForward,
+)
 from lightning_ff.negatives import (
     AllWrongLabels,
     FixedPool,
@@ -38,6 +58,8 @@ from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import (
     ActivationPenalty,
     AuxiliaryGoodness,
+    ChannelGoodness,
+    CosineGoodness,
     CrossEntropy,
     Goodness,
     LinearGoodness,
@@ -46,12 +68,15 @@ from lightning_ff.objectives import (
     MeanSquare,
     NormGoodness,
     OutputGoodness,
+    OwnAgainstOthers,
     PairLoss,
     PeerNormalization,
+    SimilarityMatching,
     SumSquare,
     SymBa,
     Term,
     ThresholdLoss,
+    WeightedLosses,
 )
 from lightning_ff.optim import BlockOptimizers, ByShape, CosineToEnd
 from lightning_ff.readouts import (
@@ -72,6 +97,7 @@ from lightning_ff.trust import UntrustedCheckpoint
 __version__ = "0.1.0"
 
 __all__ = [
+    "ILT",
     "MLP",
     "ActivationPenalty",
     "ActivationRelaxation",
@@ -82,22 +108,28 @@ __all__ = [
     "BlockOptimizers",
     "BlockSummary",
     "ByShape",
+    "ChannelGoodness",
     "Compose",
     "ConvNet",
     "CorruptCheckpoint",
+    "CosineGoodness",
     "CosineToEnd",
     "Credit",
     "CrossEntropy",
     "Cutout",
+    "CwC",
     "DeepSupervision",
+    "DeeperForward",
     "EnsembleMonitor",
     "FixedPool",
     "ForwardForward",
     "Goodness",
     "GoodnessMonitor",
     "GreedySchedule",
+    "GroupNormalize",
     "HardLabel",
     "HybridImages",
+    "HypersphericalFF",
     "IntervalReadout",
     "LabelChannel",
     "LabelEncoding",
@@ -118,6 +150,7 @@ __all__ = [
     "MineNegatives",
     "MixNegatives",
     "Mixture",
+    "MonoForward",
     "NegativeContext",
     "NegativePictures",
     "NegativeSampler",
@@ -125,11 +158,13 @@ __all__ = [
     "NormGoodness",
     "Normalize",
     "OutputGoodness",
+    "OwnAgainstOthers",
     "PairLoss",
     "Pairs",
     "Partition",
     "PeerNormalization",
     "PixelOverlay",
+    "PredSim",
     "PredictionWriter",
     "ProbeMonitor",
     "RandomFlip",
@@ -139,6 +174,7 @@ __all__ = [
     "RunReport",
     "ScalableForwardForward",
     "Schedule",
+    "SimilarityMatching",
     "SoftmaxReadout",
     "SparsityMonitor",
     "Stage",
@@ -152,6 +188,7 @@ __all__ = [
     "ThresholdLoss",
     "Unlabelled",
     "UntrustedCheckpoint",
+    "WeightedLosses",
     "WindowSchedule",
     "WrongLabel",
     "log_figure",

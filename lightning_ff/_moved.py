@@ -66,7 +66,7 @@ MOVED = {
     "lightning_ff.methods.cautions.check_extra": "lightning_ff.cut.check_extra",
     "lightning_ff.methods.cautions.check_output": "lightning_ff.cut.check_output",
     "lightning_ff.methods.cautions.check_segments": "lightning_ff.cut.check_segments",
-    "lightning_ff.methods.cautions.warn_of_one_block": "lightning_ff.cut.warn_of_one_block",
+    "lightning_ff.methods.cautions.warn_of_one_block": "lightning_ff.cut.cautions.warn_of_one_block",
     "lightning_ff.methods.cautions.warn_of_still": "lightning_ff.cut.cautions.warn_of_still",
     "lightning_ff.methods.cut_network.CutNetworkLearner": "lightning_ff.cut.CutNetworkLearner",
     "lightning_ff.methods.cut_network.cut_network": "lightning_ff.cut.cut_network",

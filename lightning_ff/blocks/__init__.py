@@ -3,7 +3,17 @@
 from lightning_ff.blocks.convnet import ConvNet
 from lightning_ff.blocks.local_block import LocalBlock
 from lightning_ff.blocks.mlp import MLP, FullGradientReLU, mlp
-from lightning_ff.blocks.normalization import Normalize
+from lightning_ff.blocks.normalization import GroupNormalize, Normalize
 from lightning_ff.blocks.partition import Partition, partition
 
-__all__ = ["MLP", "ConvNet", "FullGradientReLU", "LocalBlock", "Normalize", "Partition", "mlp", "partition"]
+__all__ = [
+    "MLP",
+    "ConvNet",
+    "FullGradientReLU",
+    "GroupNormalize",
+    "LocalBlock",
+    "Normalize",
+    "Partition",
+    "mlp",
+    "partition",
+]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_ff.validate import check_number
+from lightning_ff.objectives.goodness import wide
+from lightning_ff.validate import check_int, check_number
 
 Normalization = Literal["l2", "rms", "layer", "channel", "none"]
 
@@ -62,3 +63,39 @@ class Normalize(nn.Module):
 
     def extra_repr(self) -> str:
         return repr(self.kind)
+
+
+class GroupNormalize(nn.Module):
+    """Normalise every group of channels of a sample to mean 0 and variance 1, in float32, without parameters.
+
+    With one group per class, the mean of each group is the same for all samples, so that the linear goodness of
+    :class:`~lightning_ff.ChannelGoodness` is removed exactly (DeeperForward, ICLR 2025).
+
+    Args:
+        groups: Number of groups of consecutive channels, dimension 1 of features `(N, D)` and maps `(N, C, ...)`.
+        eps: Added to the variance, above 0.
+
+    Raises:
+        ValueError: groups is below 1, or eps not above 0.
+        TypeError: groups is not an integer, or eps not a number.
+
+    Example::
+
+        >>> GroupNormalize(groups=2)(torch.tensor([[1.0, 3.0, 5.0, 5.0]]))
+        tensor([[-1.0000,  1.0000,  0.0000,  0.0000]])
+    """
+
+    def __init__(self, groups: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        check_int("groups", groups)
+        if groups < 1:
+            raise ValueError(f"groups={groups}: must be at least 1")
+        check_number("eps", eps, "must be above 0", above=0)
+        self.groups = groups
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.group_norm(wide(x), self.groups, eps=self.eps).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"groups={self.groups}"

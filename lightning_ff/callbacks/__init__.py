@@ -2,6 +2,7 @@
 
 from lightning_ff.callbacks.ensembles import EnsembleMonitor
 from lightning_ff.callbacks.goodness import GoodnessMonitor
+from lightning_ff.callbacks.ilt import ILT
 from lightning_ff.callbacks.mine import MineNegatives
 from lightning_ff.callbacks.mix import MixNegatives
 from lightning_ff.callbacks.pictures import NegativePictures
@@ -15,6 +16,7 @@ from lightning_ff.callbacks.switch import SwitchNegatives
 from lightning_ff.learner.summary import BlockSummary
 
 __all__ = [
+    "ILT",
     "BlockSummary",
     "EnsembleMonitor",
     "GoodnessMonitor",

@@ -35,6 +35,8 @@ class WindowSchedule(Callback):
         cache: True: keep outputs of frozen blocks, and raise if that is not exact; None: keep them if it is exact;
             False: compute them again for each batch.
         cache_memory: Limit in MiB; larger outputs are kept in a temporary file.
+        epochs: Epochs of the run; after the last window a readout with parameters learns alone. None is the end of the
+            last window.
 
     Raises:
         ValueError: windows overlap or are empty, their number is not that of the segments, blocks of the learner learn
@@ -51,7 +53,11 @@ class WindowSchedule(Callback):
     needs_all_blocks = True
 
     def __init__(
-        self, windows: Sequence[Sequence[Window]], cache: bool | None = None, cache_memory: float = 1024.0
+        self,
+        windows: Sequence[Sequence[Window]],
+        cache: bool | None = None,
+        cache_memory: float = 1024.0,
+        epochs: int | None = None,
     ) -> None:
         if cache is not None:
             check_type("cache", cache, bool, "choose True, False, or None to cache where it is exact")
@@ -59,14 +65,19 @@ class WindowSchedule(Callback):
         self.cache = cache
         self.cache_memory = cache_memory
         self.windows = checked_windows(windows)
+        if epochs is not None:
+            check_int("epochs", epochs, "give the number of epochs of the run, or None")
+            if epochs < Windows(self.windows).length:
+                raise ValueError(f"epochs={epochs} ends before the last window, at {Windows(self.windows).length}")
+        self._epochs = epochs
         self._learner_schedule: Schedule | None = None
         self._schedule: Windows | None = None
         self._described_blocks, self._described_epoch = "", -1
 
     @property
     def length(self) -> int:
-        """Number of epochs until the last window ends."""
-        return Windows(self.windows).length
+        """Number of epochs of the run."""
+        return self._epochs or Windows(self.windows).length
 
     def plan(self, learner: LocalLearner) -> list[list[Window]]:
         """Windows of every segment of a learner."""

@@ -11,6 +11,7 @@ from torch import nn
 from lightning_ff.blocks import LocalBlock, Partition
 from lightning_ff.blocks.named import why_whole
 from lightning_ff.learner import LocalLearner
+from lightning_ff.validate import check_type
 
 _MOST = 5  # largest number of blocks in a message
 
@@ -27,6 +28,15 @@ def check_extra(method: str, extra: dict[str, Any]) -> None:
             f"{method} has no argument {', '.join(map(repr, unknown))}: leave it out; a checkpoint that holds it is of "
             f"another method, whose class loads it, and {method}(..., weights=FILE) begins with its weights"
         )
+
+
+def check_terms(terms: Any) -> None:
+    """Check the type of the argument `terms`.
+
+    Raises:
+        TypeError: it is no list.
+    """
+    check_type("terms", [] if terms is None else terms, (list, tuple), "give a list, such as [ActivationPenalty(1e-6)]")
 
 
 def check_segments(method: str, what: str, extra: dict[str, Any]) -> None:

@@ -2,7 +2,23 @@
 
 from lightning_ff.cut import backbone
 from lightning_ff.methods.backprop import Backprop, DeepSupervision
+from lightning_ff.methods.cwc import CwC
+from lightning_ff.methods.deeper_forward import DeeperForward
 from lightning_ff.methods.forward_forward import ForwardForward
+from lightning_ff.methods.hyperspherical import HypersphericalFF
+from lightning_ff.methods.mono_forward import MonoForward
+from lightning_ff.methods.predsim import PredSim
 from lightning_ff.methods.scalable_forward_forward import ScalableForwardForward
 
-__all__ = ["Backprop", "DeepSupervision", "ForwardForward", "ScalableForwardForward", "backbone"]
+__all__ = [
+    "Backprop",
+    "CwC",
+    "DeepSupervision",
+    "DeeperForward",
+    "ForwardForward",
+    "HypersphericalFF",
+    "MonoForward",
+    "PredSim",
+    "ScalableForwardForward",
+    "backbone",
+]

@@ -10,12 +10,19 @@ from torch import nn
 
 from lightning_ff.blocks import LocalBlock
 from lightning_ff.blocks.normalization import Normalization
-from lightning_ff.cut import CutNetworkLearner, check_extra, check_output, check_segments, cut_network, loss_for
+from lightning_ff.cut import (
+    CutNetworkLearner,
+    check_extra,
+    check_output,
+    check_segments,
+    check_terms,
+    cut_network,
+    loss_for,
+)
 from lightning_ff.methods.scalable_forward_forward import ScalableForwardForward
 from lightning_ff.objectives import LocalLoss, OutputGoodness, Term
 from lightning_ff.spec import part
 from lightning_ff.sweep import Objective
-from lightning_ff.validate import check_type
 
 
 class Backprop(CutNetworkLearner):
@@ -59,9 +66,7 @@ class Backprop(CutNetworkLearner):
         terms: list[Term] | None = None,
         **kwargs: Any,
     ) -> None:
-        check_type(
-            "terms", [] if terms is None else terms, (list, tuple), "give a list, such as [ActivationPenalty(1e-6)]"
-        )
+        check_terms(terms)
         check_extra(type(self).__name__, kwargs)
         check_segments("Backprop", "the last loss", kwargs)
         objective = loss_for(loss)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any, Literal
 
 from torch import nn
 
-from lightning_ff._torch import ConvBase
-from lightning_ff.blocks import LocalBlock, Normalize
+from lightning_ff.blocks import Normalize
 from lightning_ff.blocks.normalization import Normalization
-from lightning_ff.cut import CutNetworkLearner, check_extra, check_output, cut_network, loss_for, warn_of_one_block
-from lightning_ff.objectives import AuxiliaryGoodness, Goodness, LocalLoss, OutputGoodness
+from lightning_ff.cut import CutNetworkLearner, Head, check_extra, check_terms, cut_network, loss_for, measured_blocks
+from lightning_ff.objectives import AuxiliaryGoodness, Goodness, LocalLoss, Term
 from lightning_ff.readouts import Readout
 from lightning_ff.spec import part
 from lightning_ff.validate import check_type
@@ -33,6 +31,7 @@ class ScalableForwardForward(CutNetworkLearner):
             "finest", a number of blocks, or paths of modules.
         goodness: Goodness of every block; None is :class:`~lightning_ff.objectives.AuxiliaryGoodness`.
         loss: Local loss of every block; None is the cross-entropy.
+        terms: Terms added to the loss of every block but the model's own classifier.
         goodness_from: The goodness is that of the "raw" output of a block, or of the "normalized" one.
         normalization: Normalisation of blocks' outputs: "layer", "channel", "l2", "rms" or "none". Only with "none"
             does the model on its own compute the trained function.
@@ -60,9 +59,10 @@ class ScalableForwardForward(CutNetworkLearner):
         cuts: int | str | list[str] = "blocks",
         goodness: Goodness | None = None,
         loss: LocalLoss | None = None,
+        terms: list[Term] | None = None,
         goodness_from: Literal["raw", "normalized"] = "raw",
         normalization: Normalization = "layer",
-        head: Literal["local", "auxiliary", "none"] = "local",
+        head: Head = "local",
         readout: Readout | None = None,
         weights: str | None = None,
         frozen: int = 0,
@@ -70,40 +70,22 @@ class ScalableForwardForward(CutNetworkLearner):
         recompute: bool = False,
         **kwargs: Any,
     ) -> None:
-        if head not in ("local", "auxiliary", "none"):
-            raise ValueError(f"head={head!r}: choose 'local', 'auxiliary' or 'none'")
         check_extra(type(self).__name__, kwargs)
         measure, objective = AuxiliaryGoodness() if goodness is None else part(goodness), loss_for(loss)
         check_type("goodness", measure, Goodness, "give a Goodness, such as AuxiliaryGoodness()")
+        check_terms(terms)
         net, cut = cut_network(model, num_classes, input_shape, cuts, weights, frozen)
-        if head != "none":
-            check_output(net, cut, num_classes if head == "local" else None)
-        warn_of_one_block(net, cut, cuts)
-        layers = list(cut)
-        if head == "none":
-            _check_is_head(layers[-1], cut.names[-1], cuts)
-            layers.pop().requires_grad_(False)
-        parts: dict[str, Any] = {"goodness_from": goodness_from, "recompute": recompute}
-        blocks = [
-            LocalBlock(layer, deepcopy(measure), deepcopy(objective), Normalize(normalization), **parts, title=title)
-            for layer, title in zip(layers, cut.names, strict=False)
-        ]
-        if head == "local":
-            blocks[-1] = LocalBlock(
-                layers[-1], OutputGoodness(), deepcopy(objective), recompute=recompute, title=cut.names[-1]
-            )
-        super().__init__(net, blocks, input_shape, num_classes, part(readout), frozen, channels_last, **kwargs)
-
-
-def _check_is_head(layer: nn.Module, name: str, cuts: object) -> None:
-    """Check that the last block can be left out: it has one weight layer, or only linear layers."""
-    weighted = [
-        module for module in layer.modules() if isinstance(module, (ConvBase, nn.Linear, nn.MultiheadAttention))
-    ]
-    linear = isinstance(cuts, str) and all(type(module) is nn.Linear for module in weighted)
-    if len(weighted) > 1 and not linear:
-        raise ValueError(
-            f"head='none' would leave out the last block, {name}, which holds {len(weighted)} weight layers and not "
-            "the classifier alone: use head='local' or 'auxiliary', or cuts=[...] with the path of the module before "
-            "the classifier"
+        blocks = measured_blocks(
+            net,
+            cut,
+            num_classes,
+            cuts,
+            head,
+            measure,
+            objective,
+            Normalize(normalization),
+            part(list(terms or [])),
+            goodness_from=goodness_from,
+            recompute=recompute,
         )
+        super().__init__(net, blocks, input_shape, num_classes, part(readout), frozen, channels_last, **kwargs)

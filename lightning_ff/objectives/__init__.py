@@ -1,5 +1,6 @@
 """Objectives of a block: goodness of its activation, a local loss on the goodness, and additive terms."""
 
+from lightning_ff.objectives.channel_goodness import ChannelGoodness, CosineGoodness, channel_goodness
 from lightning_ff.objectives.class_goodness import (
     AuxiliaryGoodness,
     OutputGoodness,
@@ -7,6 +8,7 @@ from lightning_ff.objectives.class_goodness import (
     projected_goodness,
 )
 from lightning_ff.objectives.class_losses import CrossEntropy, LogSumExpMargin, log_sum_exp_loss
+from lightning_ff.objectives.competition import OwnAgainstOthers, WeightedLosses
 from lightning_ff.objectives.goodness import (
     Goodness,
     LinearGoodness,
@@ -26,11 +28,14 @@ from lightning_ff.objectives.losses import (
     symba_loss,
     threshold_loss,
 )
+from lightning_ff.objectives.similarity import SimilarityMatching, similarity
 from lightning_ff.objectives.terms import ActivationPenalty, PeerNormalization, Term, peer_normalization
 
 __all__ = [
     "ActivationPenalty",
     "AuxiliaryGoodness",
+    "ChannelGoodness",
+    "CosineGoodness",
     "CrossEntropy",
     "Goodness",
     "LinearGoodness",
@@ -40,18 +45,23 @@ __all__ = [
     "Mode",
     "NormGoodness",
     "OutputGoodness",
+    "OwnAgainstOthers",
     "PairLoss",
     "PeerNormalization",
+    "SimilarityMatching",
     "SumSquare",
     "SymBa",
     "Term",
     "ThresholdLoss",
+    "WeightedLosses",
+    "channel_goodness",
     "gram_goodness",
     "log_sum_exp_loss",
     "mean_square",
     "norm_goodness",
     "peer_normalization",
     "projected_goodness",
+    "similarity",
     "sum_square",
     "symba_loss",
     "threshold_loss",

@@ -39,22 +39,31 @@ def log_sum_exp_loss(goodness: Tensor, label: Tensor, temperature: float = 1.0, 
     return (others.logsumexp(1) - own).mean()
 
 
-class _ClassLoss(LocalLoss):
+class ClassLoss(LocalLoss):
+    """Base of losses of class mode."""
+
+    def labels(self, target: Target) -> Tensor:
+        """Labels `(N,)` of a target.
+
+        Raises:
+            TypeError: the target is one of pair mode.
+        """
+        if not isinstance(target, Labels):
+            raise TypeError(f"{type(self).__name__} is a class-mode loss: its target is Labels(label), not {target!r}")
+        return target.label
+
+
+class _SoftmaxLoss(ClassLoss):
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
         check_number("temperature", temperature, "must be above 0", above=0)
         self.temperature = temperature
 
-    def _labels(self, target: Target) -> Tensor:
-        if not isinstance(target, Labels):
-            raise TypeError(f"{type(self).__name__} is a class-mode loss: its target is Labels(label), not {target!r}")
-        return target.label
-
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"
 
 
-class CrossEntropy(_ClassLoss):
+class CrossEntropy(_SoftmaxLoss):
     """Cross-entropy of the class goodness `(N, C)` against labels `(N,)`, see :func:`log_sum_exp_loss`.
 
     Args:
@@ -65,10 +74,10 @@ class CrossEntropy(_ClassLoss):
     """
 
     def forward(self, goodness: Tensor, target: Target) -> Tensor:
-        return log_sum_exp_loss(goodness, self._labels(target), self.temperature)
+        return log_sum_exp_loss(goodness, self.labels(target), self.temperature)
 
 
-class LogSumExpMargin(_ClassLoss):
+class LogSumExpMargin(_SoftmaxLoss):
     """Margin of the true class to the log-sum-exp of the others, see :func:`log_sum_exp_loss`; no lower bound.
 
     Args:
@@ -79,4 +88,4 @@ class LogSumExpMargin(_ClassLoss):
     """
 
     def forward(self, goodness: Tensor, target: Target) -> Tensor:
-        return log_sum_exp_loss(goodness, self._labels(target), self.temperature, true_class=False)
+        return log_sum_exp_loss(goodness, self.labels(target), self.temperature, true_class=False)

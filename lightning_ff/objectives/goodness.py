@@ -6,6 +6,7 @@ Shapes: N samples, D features, C classes, L local values. Pair mode: (N,) or (N,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import isqrt, prod
 from typing import Literal
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_ff.target import Target
-from lightning_ff.validate import check_flag
+from lightning_ff.validate import check_flag, check_int
 
 Mode = Literal["pair", "class"]
 
@@ -165,23 +166,42 @@ class LinearGoodness(Goodness):
 
     Args:
         bias: Learn an offset per class.
+        max_features: Maps `(N, C, H, W)` are averaged to the largest square of positions with at most as many features
+            in all channels, at least one position; None leaves them as they are.
+
+    Raises:
+        ValueError: max_features is below 1.
+        TypeError: bias is not a bool, or max_features not an integer.
     """
 
     mode: Mode = "class"
     projection: nn.Linear | None
+    max_features: int | None = None
+    _size: tuple[int, int] | None = None
 
-    def __init__(self, bias: bool = True) -> None:
+    def __init__(self, bias: bool = True, max_features: int | None = None) -> None:
         super().__init__()
         check_flag("bias", bias)
+        if max_features is not None:
+            check_int("max_features", max_features, "give a number of features, such as 2048, or None")
+            if max_features < 1:
+                raise ValueError(f"max_features={max_features}: must be at least 1, or None")
         self.bias = bias
+        self.max_features = max_features
         self.projection = None
 
     def build(self, shape: torch.Size, num_classes: int) -> None:
-        self.projection = nn.Linear(shape.numel(), num_classes, bias=self.bias)
+        features = shape.numel()
+        if self.max_features is not None and len(shape) == 3 and features > self.max_features:
+            side = max(1, isqrt(self.max_features // shape[0]))
+            self._size = (min(side, shape[1]), min(side, shape[2]))
+            features = shape[0] * prod(self._size)
+        self.projection = nn.Linear(features, num_classes, bias=self.bias)
 
     def forward(self, h: Tensor) -> Tensor:
         projection = self.projection
         if not isinstance(projection, nn.Linear):
             raise RuntimeError("LinearGoodness has no weights yet: LocalNetwork builds them from its input_shape")
         weight, bias = projection.weight, projection.bias
+        h = h if self._size is None else F.adaptive_avg_pool2d(h, self._size)
         return F.linear(h.flatten(1), weight.to(h.dtype), None if bias is None else bias.to(h.dtype))
