@@ -45,11 +45,17 @@ def explain(message: str) -> str:
     keys = dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message))
     key = f"--{'.'.join(keys)}"
     given = re.findall(r"Given value: (.+)", message)
+    if found := re.search(
+        r"expects a function or a callable class: Option '(\w+)'.*class_path='torch.optim.Opt", message
+    ):
+        return f"{key}.{found[1]}: name the class too, such as {key}=torch.optim.Adam"
     if found := re.search(r"Option '([^']+)' is not accepted", message):
         classes = re.findall(r"class_path '([^']+)'", message)
         name = classes[-1].rpartition(".")[2] if classes else "it"
         near = _near(found[1], _arguments(classes[-1]) if classes else ())
         return f"{key}.{found[1]}: {name} has no argument {found[1]!r}{near}"
+    if found := re.search(r"Multiple subclasses with name (\w+)\. Give the full class path .*?: (.+)\.\n", message):
+        return f"{key}={found[1]}: there are several such classes, choose one of {found[2]}"
     if found := re.search(r"Expected a dot import path string: (\S+)", message):
         return f"{key}={found[1]}: there is no class {found[1]!r}{_near(found[1], _classes())}; {_OWN}"
     if found := re.search(r"Expected a typing.Literal\[(.+?)\]\. Got value: (.+)", message):
