@@ -57,9 +57,14 @@ CUT = {"model": plain, "num_classes": lambda: 10, "input_shape": lambda: (1, 8, 
 VALID: dict[str, dict[str, Callable[[], Any]]] = {
     "MLP": {"num_classes": lambda: 10, "inputs": lambda: 64},
     "ActivationPenalty": {"weight": lambda: 0.1},
-    "Backprop": CUT,
-    "DeepSupervision": CUT,
-    "ScalableForwardForward": CUT,
+    **dict.fromkeys(
+        ("Backprop", "DeepSupervision", "HypersphericalFF", "MonoForward", "PredSim", "ScalableForwardForward"), CUT
+    ),
+    "CwC": {"num_classes": lambda: 10, "input_shape": lambda: (1, 8, 8), "channels": lambda: [20]},
+    "DeeperForward": {"num_classes": lambda: 10, "input_shape": lambda: (1, 8, 8), "channels": lambda: [20]},
+    "GroupNormalize": {"groups": lambda: 2},
+    "ILT": {"data": lambda: "mnist"},
+    "WeightedLosses": {"losses": lambda: [lightning_ff.CrossEntropy()], "weights": lambda: [1.0]},
     "BlockOptimizers": {"optimizers": lambda: {"block00": torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)}},
     "ByShape": {
         "params": lambda: list(nn.Linear(2, 2).parameters()),

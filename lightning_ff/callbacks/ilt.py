@@ -41,7 +41,7 @@ class ILT(WindowSchedule):
     """
 
     def __init__(self, data: str, pace: Pace = "fast", head: bool = False, **kwargs: Any) -> None:
-        if data not in _ILT or pace not in _ILT[data]:
+        if not isinstance(data, str) or data not in _ILT or not isinstance(pace, str) or pace not in _ILT[data]:
             known = ", ".join(f"{name} {'/'.join(paces)}" for name, paces in _ILT.items())
             raise ValueError(f"data={data!r}, pace={pace!r}: choose one of {known}")
         check_flag("head", head)

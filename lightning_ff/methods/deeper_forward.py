@@ -87,18 +87,18 @@ class _Layer(nn.Module):
 
     def __init__(self, index: int, channels: Sequence[int], classes: int, pool: bool, skips: bool) -> None:
         super().__init__()
-        self.begins, ends = skips and index % 2 == 1, skips and index and index % 2 == 0
-        outputs, skipped = channels[index + 1], channels[index - 1] if ends else 0
+        self.begins, ends = skips and index % 2 == 1, skips and index > 0 and index % 2 == 0
+        inputs, outputs = channels[index : index + 2]
+        self.grows = ends and channels[index - 1] < outputs
         self.classes = classes
-        self.convolution = nn.Conv2d(
-            channels[index], outputs - (skipped if skipped < outputs else 0), 3, padding=1, bias=False
-        )
+        made = outputs - channels[index - 1] if self.grows else outputs
+        self.convolution = nn.Conv2d(inputs, made, 3, padding=1, bias=False)
         self.pool = nn.AvgPool2d(2) if pool else nn.Identity()
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         h = self.convolution(x).relu()
         if skip is not None:
-            h = h + skip if h.shape == skip.shape else self._interleaved(h, skip)
+            h = self._interleaved(h, skip) if self.grows else h + skip
         h = self.pool(h)
         return (h, self.pool(x)) if self.begins else h
 
