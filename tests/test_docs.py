@@ -275,3 +275,18 @@ def test_the_page_of_processes_shows_what_the_estimate_prints() -> None:
         job = Job(rows=int(samples))
         estimates = [estimate(job, int(processes)) for estimate in (ff_ddp, find_unused, backprop_ddp, ff_pipeline)]
         assert shown == [f"{value:.2f}" for value in estimates]
+
+
+# The pages of methods
+
+PAGES = sorted((DOCS / "methods").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "index"], ids=lambda page: page.stem)
+def test_a_method_page_runs_and_names_what_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    model = runpy.run_path(str(EXAMPLES / "methods" / f"{page.stem}.py"))["model"]
+    assert model(torch.zeros(2, *model.network.input_shape)).shape == (2, 10)
+    for config in re.findall(r"--config (examples/\S+?\.yaml)", text):
+        assert (ROOT / config).is_file()
+    assert f"[`{type(model).__name__}`]({page.name})" in (DOCS / "methods" / "index.md").read_text(encoding="utf-8")

@@ -45,10 +45,6 @@ def explain(message: str) -> str:
     keys = dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message))
     key = f"--{'.'.join(keys)}"
     given = re.findall(r"Given value: (.+)", message)
-    if found := re.search(
-        r"expects a function or a callable class: Option '(\w+)'.*class_path='torch.optim.Opt", message
-    ):
-        return f"{key}.{found[1]}: name the class too, such as {key}=torch.optim.Adam"
     if found := re.search(r"Option '([^']+)' is not accepted", message):
         classes = re.findall(r"class_path '([^']+)'", message)
         name = classes[-1].rpartition(".")[2] if classes else "it"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any
 
 from torch import nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from lightning_ff.blocks import LocalBlock
 from lightning_ff.cut import loss_for
@@ -18,7 +17,7 @@ from lightning_ff.readouts import LastReadout, Readout
 from lightning_ff.spec import part
 from lightning_ff.validate import check_flag, check_int, check_ints, check_type
 
-_ADAM = partial(Adam, lr=0.01)
+_ADAM: Any = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.01}}
 
 
 class CwC(LocalLearner):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from lightning_ff.blocks import GroupNormalize, LocalBlock, Normalize
 from lightning_ff.learner import LocalLearner
@@ -18,7 +17,7 @@ from lightning_ff.readouts import IntervalReadout, Readout
 from lightning_ff.spec import part
 from lightning_ff.validate import check_flag, check_int, check_ints
 
-_ADAMW = partial(AdamW, lr=0.01)
+_ADAMW: Any = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}
 
 
 class DeeperForward(LocalLearner):

@@ -1,4 +1,4 @@
-"""predsim (Nokland & Eidnes, arXiv 1901.06656): every layer predicts the class and matches similarities."""
+"""predsim (Nøkland & Eidnes, arXiv 1901.06656): every layer predicts the class and matches similarities."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_ff.validate import check_number
 
 
 class PredSim(ScalableForwardForward):
-    """Local error signals "predsim" (Nokland & Eidnes, ICML 2019, arXiv 1901.06656).
+    """Local error signals "predsim" (Nøkland & Eidnes, ICML 2019, arXiv 1901.06656).
 
     The loss of a block is `(1 - share) CE(P h, y) + share MSE(S(Q h), S(onehot(y)))`, with a linear classifier P, a
     projection Q, and S the matrix of similarities of the batch, see :class:`~lightning_ff.SimilarityMatching`. The

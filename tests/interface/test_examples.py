@@ -49,7 +49,7 @@ def real_root(data: str) -> str:
 
 def check_stages(command: Callable[..., CLI], name: str, *arguments: str) -> None:
     """One batch of training, validation, test and prediction, with the example's own arguments."""
-    one_batch = ("--trainer.fast_dev_run=1", "--trainer.log_every_n_steps=1")
+    one_batch = ("--trainer.fast_dev_run=1", "--trainer.log_every_n_steps=1", "--test_after_fit=false")
     cli = command("fit", "--config", EXAMPLES / f"{name}.yaml", *one_batch, *arguments)
     metrics = dict(cli.trainer.callback_metrics)
     cli.trainer.test(cli.model, cli.datamodule, verbose=False)

@@ -19,10 +19,6 @@ TYPOS: dict[str, tuple[list[str], list[str]]] = {
     "command": (["fti", *MODEL], ["'fti' is no command", "choose one of fit, validate, test, predict"]),
     "part": (["fit", *MODEL, "--model.loss=SymBaa"], ["--model.loss=SymBaa", "did you mean SymBa?"]),
     "sampler": (["fit", *MODEL, "--model.negatives=WrongLable"], ["--model.negatives=WrongLable", "mean WrongLabel"]),
-    "rate": (
-        ["fit", "--model=CwC", "--model.optimizer.lr=1", "--data=Digits"],
-        ["lr: name the class too"],
-    ),
     "name of two": (
         ["fit", "--model=MonoForward", "--model.model=MLP", "--model.model.inputs=64", "--data=Digits"],
         ["--model=MLP", "choose one of", "lightning_ff.MLP"],
