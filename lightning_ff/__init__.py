@@ -2,7 +2,7 @@
 
 from lightning_ff import _moved
 from lightning_ff.augment import Compose, Cutout, RandomFlip, RandomShift
-from lightning_ff.blocks import MLP, ConvNet, LocalBlock, Normalize, Partition, mlp, partition
+from lightning_ff.blocks import MLP, ConvNet, LocalBlock, Normalize, Partition, ResidualMLP, mlp, partition
 from lightning_ff.callbacks import (
     BlockSummary,
     EnsembleMonitor,
@@ -23,7 +23,7 @@ from lightning_ff.credit import ActivationRelaxation, Credit
 from lightning_ff.labels import AppendOneHot, LabelChannel, LabelEncoding, PixelOverlay, Unlabelled
 from lightning_ff.learner import CorruptCheckpoint, LocalLearner
 from lightning_ff.loggers import log_figure
-from lightning_ff.methods import Backprop, DeepSupervision, ForwardForward, ScalableForwardForward
+from lightning_ff.methods import BWBPF, TRGL, Backprop, DeepSupervision, ForwardForward, ScalableForwardForward
 from lightning_ff.negatives import (
     AllWrongLabels,
     FixedPool,
@@ -38,6 +38,7 @@ from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import (
     ActivationPenalty,
     AuxiliaryGoodness,
+    ConvHead,
     CrossEntropy,
     Goodness,
     LinearGoodness,
@@ -48,10 +49,12 @@ from lightning_ff.objectives import (
     OutputGoodness,
     PairLoss,
     PeerNormalization,
+    PooledLinear,
     SumSquare,
     SymBa,
     Term,
     ThresholdLoss,
+    TransportCost,
 )
 from lightning_ff.optim import BlockOptimizers, ByShape, CosineToEnd
 from lightning_ff.readouts import (
@@ -72,7 +75,9 @@ from lightning_ff.trust import UntrustedCheckpoint
 __version__ = "0.1.0"
 
 __all__ = [
+    "BWBPF",
     "MLP",
+    "TRGL",
     "ActivationPenalty",
     "ActivationRelaxation",
     "AllWrongLabels",
@@ -83,6 +88,7 @@ __all__ = [
     "BlockSummary",
     "ByShape",
     "Compose",
+    "ConvHead",
     "ConvNet",
     "CorruptCheckpoint",
     "CosineToEnd",
@@ -130,12 +136,14 @@ __all__ = [
     "Partition",
     "PeerNormalization",
     "PixelOverlay",
+    "PooledLinear",
     "PredictionWriter",
     "ProbeMonitor",
     "RandomFlip",
     "RandomShift",
     "Readout",
     "RefreshNegatives",
+    "ResidualMLP",
     "RunReport",
     "ScalableForwardForward",
     "Schedule",
@@ -150,6 +158,7 @@ __all__ = [
     "SymBa",
     "Term",
     "ThresholdLoss",
+    "TransportCost",
     "Unlabelled",
     "UntrustedCheckpoint",
     "WindowSchedule",

@@ -5,5 +5,16 @@ from lightning_ff.blocks.local_block import LocalBlock
 from lightning_ff.blocks.mlp import MLP, FullGradientReLU, mlp
 from lightning_ff.blocks.normalization import Normalize
 from lightning_ff.blocks.partition import Partition, partition
+from lightning_ff.blocks.residual_mlp import ResidualMLP
 
-__all__ = ["MLP", "ConvNet", "FullGradientReLU", "LocalBlock", "Normalize", "Partition", "mlp", "partition"]
+__all__ = [
+    "MLP",
+    "ConvNet",
+    "FullGradientReLU",
+    "LocalBlock",
+    "Normalize",
+    "Partition",
+    "ResidualMLP",
+    "mlp",
+    "partition",
+]

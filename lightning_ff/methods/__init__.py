@@ -2,7 +2,9 @@
 
 from lightning_ff.cut import backbone
 from lightning_ff.methods.backprop import Backprop, DeepSupervision
+from lightning_ff.methods.bwbpf import BWBPF
 from lightning_ff.methods.forward_forward import ForwardForward
 from lightning_ff.methods.scalable_forward_forward import ScalableForwardForward
+from lightning_ff.methods.trgl import TRGL
 
-__all__ = ["Backprop", "DeepSupervision", "ForwardForward", "ScalableForwardForward", "backbone"]
+__all__ = ["BWBPF", "TRGL", "Backprop", "DeepSupervision", "ForwardForward", "ScalableForwardForward", "backbone"]

@@ -18,6 +18,7 @@ from lightning_ff.objectives.goodness import (
     norm_goodness,
     sum_square,
 )
+from lightning_ff.objectives.heads import ConvHead, PooledLinear, position_mean
 from lightning_ff.objectives.losses import (
     LocalLoss,
     PairLoss,
@@ -26,11 +27,19 @@ from lightning_ff.objectives.losses import (
     symba_loss,
     threshold_loss,
 )
-from lightning_ff.objectives.terms import ActivationPenalty, PeerNormalization, Term, peer_normalization
+from lightning_ff.objectives.terms import (
+    ActivationPenalty,
+    PeerNormalization,
+    Term,
+    TransportCost,
+    peer_normalization,
+    transport_cost,
+)
 
 __all__ = [
     "ActivationPenalty",
     "AuxiliaryGoodness",
+    "ConvHead",
     "CrossEntropy",
     "Goodness",
     "LinearGoodness",
@@ -42,17 +51,21 @@ __all__ = [
     "OutputGoodness",
     "PairLoss",
     "PeerNormalization",
+    "PooledLinear",
     "SumSquare",
     "SymBa",
     "Term",
     "ThresholdLoss",
+    "TransportCost",
     "gram_goodness",
     "log_sum_exp_loss",
     "mean_square",
     "norm_goodness",
     "peer_normalization",
+    "position_mean",
     "projected_goodness",
     "sum_square",
     "symba_loss",
     "threshold_loss",
+    "transport_cost",
 ]
