@@ -1,7 +1,14 @@
 """Train networks block by block in PyTorch Lightning: Forward-Forward and its local-learning kin."""
 
-from lightning_ff import _moved
-from lightning_ff.augment import Compose, Cutout, RandomFlip, RandomShift
+from lightning_ff import (
+    _moved,
+)
+from lightning_ff.augment import (
+    Compose,
+    Cutout,
+    RandomFlip,
+    RandomShift,
+)
 from lightning_ff.blocks import (
     MLP,
     ConvNet,
@@ -9,6 +16,7 @@ from lightning_ff.blocks import (
     LocalBlock,
     Normalize,
     Partition,
+    ResidualMLP,
     mlp,
     partition,
 )
@@ -29,11 +37,27 @@ from lightning_ff.callbacks import (
     SwitchNegatives,
     WindowSchedule,
 )
-from lightning_ff.credit import ActivationRelaxation, Credit
-from lightning_ff.labels import AppendOneHot, LabelChannel, LabelEncoding, PixelOverlay, Unlabelled
-from lightning_ff.learner import CorruptCheckpoint, LocalLearner
-from lightning_ff.loggers import log_figure
+from lightning_ff.credit import (
+    ActivationRelaxation,
+    Credit,
+)
+from lightning_ff.labels import (
+    AppendOneHot,
+    LabelChannel,
+    LabelEncoding,
+    PixelOverlay,
+    Unlabelled,
+)
+from lightning_ff.learner import (
+    CorruptCheckpoint,
+    LocalLearner,
+)
+from lightning_ff.loggers import (
+    log_figure,
+)
 from lightning_ff.methods import (
+    BWBPF,
+    TRGL,
     Backprop,
     CwC,
     DeeperForward,
@@ -54,11 +78,14 @@ from lightning_ff.negatives import (
     NegativeSampler,
     WrongLabel,
 )
-from lightning_ff.network import LocalNetwork
+from lightning_ff.network import (
+    LocalNetwork,
+)
 from lightning_ff.objectives import (
     ActivationPenalty,
     AuxiliaryGoodness,
     ChannelGoodness,
+    ConvHead,
     CosineGoodness,
     CrossEntropy,
     Goodness,
@@ -71,14 +98,20 @@ from lightning_ff.objectives import (
     OwnAgainstOthers,
     PairLoss,
     PeerNormalization,
+    PooledLinear,
     SimilarityMatching,
     SumSquare,
     SymBa,
     Term,
     ThresholdLoss,
+    TransportCost,
     WeightedLosses,
 )
-from lightning_ff.optim import BlockOptimizers, ByShape, CosineToEnd
+from lightning_ff.optim import (
+    BlockOptimizers,
+    ByShape,
+    CosineToEnd,
+)
 from lightning_ff.readouts import (
     IntervalReadout,
     LastReadout,
@@ -88,17 +121,35 @@ from lightning_ff.readouts import (
     SoftmaxReadout,
     SumReadout,
 )
-from lightning_ff.stage import Stage
-from lightning_ff.strategies import LocalDDPStrategy, LocalFSDP2Strategy, LocalPipelineStrategy
-from lightning_ff.sweep import NonFiniteLoss, Schedule, Sweep, SweepResult
-from lightning_ff.target import Labels, Pairs
-from lightning_ff.trust import UntrustedCheckpoint
+from lightning_ff.stage import (
+    Stage,
+)
+from lightning_ff.strategies import (
+    LocalDDPStrategy,
+    LocalFSDP2Strategy,
+    LocalPipelineStrategy,
+)
+from lightning_ff.sweep import (
+    NonFiniteLoss,
+    Schedule,
+    Sweep,
+    SweepResult,
+)
+from lightning_ff.target import (
+    Labels,
+    Pairs,
+)
+from lightning_ff.trust import (
+    UntrustedCheckpoint,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BWBPF",
     "ILT",
     "MLP",
+    "TRGL",
     "ActivationPenalty",
     "ActivationRelaxation",
     "AllWrongLabels",
@@ -110,6 +161,7 @@ __all__ = [
     "ByShape",
     "ChannelGoodness",
     "Compose",
+    "ConvHead",
     "ConvNet",
     "CorruptCheckpoint",
     "CosineGoodness",
@@ -164,6 +216,7 @@ __all__ = [
     "Partition",
     "PeerNormalization",
     "PixelOverlay",
+    "PooledLinear",
     "PredSim",
     "PredictionWriter",
     "ProbeMonitor",
@@ -171,6 +224,7 @@ __all__ = [
     "RandomShift",
     "Readout",
     "RefreshNegatives",
+    "ResidualMLP",
     "RunReport",
     "ScalableForwardForward",
     "Schedule",
@@ -186,6 +240,7 @@ __all__ = [
     "SymBa",
     "Term",
     "ThresholdLoss",
+    "TransportCost",
     "Unlabelled",
     "UntrustedCheckpoint",
     "WeightedLosses",

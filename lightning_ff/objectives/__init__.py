@@ -1,14 +1,25 @@
 """Objectives of a block: goodness of its activation, a local loss on the goodness, and additive terms."""
 
-from lightning_ff.objectives.channel_goodness import ChannelGoodness, CosineGoodness, channel_goodness
+from lightning_ff.objectives.channel_goodness import (
+    ChannelGoodness,
+    CosineGoodness,
+    channel_goodness,
+)
 from lightning_ff.objectives.class_goodness import (
     AuxiliaryGoodness,
     OutputGoodness,
     gram_goodness,
     projected_goodness,
 )
-from lightning_ff.objectives.class_losses import CrossEntropy, LogSumExpMargin, log_sum_exp_loss
-from lightning_ff.objectives.competition import OwnAgainstOthers, WeightedLosses
+from lightning_ff.objectives.class_losses import (
+    CrossEntropy,
+    LogSumExpMargin,
+    log_sum_exp_loss,
+)
+from lightning_ff.objectives.competition import (
+    OwnAgainstOthers,
+    WeightedLosses,
+)
 from lightning_ff.objectives.goodness import (
     Goodness,
     LinearGoodness,
@@ -20,6 +31,11 @@ from lightning_ff.objectives.goodness import (
     norm_goodness,
     sum_square,
 )
+from lightning_ff.objectives.heads import (
+    ConvHead,
+    PooledLinear,
+    position_mean,
+)
 from lightning_ff.objectives.losses import (
     LocalLoss,
     PairLoss,
@@ -28,13 +44,24 @@ from lightning_ff.objectives.losses import (
     symba_loss,
     threshold_loss,
 )
-from lightning_ff.objectives.similarity import SimilarityMatching, similarity
-from lightning_ff.objectives.terms import ActivationPenalty, PeerNormalization, Term, peer_normalization
+from lightning_ff.objectives.similarity import (
+    SimilarityMatching,
+    similarity,
+)
+from lightning_ff.objectives.terms import (
+    ActivationPenalty,
+    PeerNormalization,
+    Term,
+    TransportCost,
+    peer_normalization,
+    transport_cost,
+)
 
 __all__ = [
     "ActivationPenalty",
     "AuxiliaryGoodness",
     "ChannelGoodness",
+    "ConvHead",
     "CosineGoodness",
     "CrossEntropy",
     "Goodness",
@@ -48,11 +75,13 @@ __all__ = [
     "OwnAgainstOthers",
     "PairLoss",
     "PeerNormalization",
+    "PooledLinear",
     "SimilarityMatching",
     "SumSquare",
     "SymBa",
     "Term",
     "ThresholdLoss",
+    "TransportCost",
     "WeightedLosses",
     "channel_goodness",
     "gram_goodness",
@@ -60,9 +89,11 @@ __all__ = [
     "mean_square",
     "norm_goodness",
     "peer_normalization",
+    "position_mean",
     "projected_goodness",
     "similarity",
     "sum_square",
     "symba_loss",
     "threshold_loss",
+    "transport_cost",
 ]

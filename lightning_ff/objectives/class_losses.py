@@ -68,13 +68,35 @@ class CrossEntropy(_SoftmaxLoss):
 
     Args:
         temperature: The goodness is divided by it; above 0.
+        label_smoothing: Share of the target that is spread evenly over all classes, in [0, 1), as in
+            `torch.nn.CrossEntropyLoss`.
 
     Raises:
-        ValueError: temperature is not above 0.
+        ValueError: temperature is not above 0, or label_smoothing is outside [0, 1).
+
+    Example::
+
+        >>> from lightning_ff.target import Labels
+        >>> CrossEntropy(label_smoothing=0.1)(torch.tensor([[2.0, 1.0, 0.0]]), Labels(torch.tensor([0])))
+        tensor(0.5076)
     """
 
+    def __init__(self, temperature: float = 1.0, label_smoothing: float = 0.0) -> None:
+        super().__init__(temperature)
+        check_number("label_smoothing", label_smoothing, "must lie in [0, 1)", least=0)
+        if label_smoothing >= 1:
+            raise ValueError(f"label_smoothing={label_smoothing}: must lie in [0, 1)")
+        self.label_smoothing = label_smoothing
+
     def forward(self, goodness: Tensor, target: Target) -> Tensor:
-        return log_sum_exp_loss(goodness, self.labels(target), self.temperature)
+        label = self.labels(target)
+        if not self.label_smoothing:
+            return log_sum_exp_loss(goodness, label, self.temperature)
+        return F.cross_entropy(goodness / self.temperature, label, label_smoothing=self.label_smoothing)
+
+    def extra_repr(self) -> str:
+        smoothing = f", label_smoothing={self.label_smoothing}" if self.label_smoothing else ""
+        return super().extra_repr() + smoothing
 
 
 class LogSumExpMargin(_SoftmaxLoss):

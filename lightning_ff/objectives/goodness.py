@@ -201,7 +201,9 @@ class LinearGoodness(Goodness):
     def forward(self, h: Tensor) -> Tensor:
         projection = self.projection
         if not isinstance(projection, nn.Linear):
-            raise RuntimeError("LinearGoodness has no weights yet: LocalNetwork builds them from its input_shape")
+            raise RuntimeError(
+                f"{type(self).__name__} has no weights yet: LocalNetwork builds them from its input_shape"
+            )
         weight, bias = projection.weight, projection.bias
         h = h if self._size is None else F.adaptive_avg_pool2d(h, self._size)
         return F.linear(h.flatten(1), weight.to(h.dtype), None if bias is None else bias.to(h.dtype))

@@ -107,3 +107,62 @@ class ActivationPenalty(Term):
 
     def extra_repr(self) -> str:
         return f"weight={self.weight}, reduction={self.reduction!r}"
+
+
+def transport_cost(x: Tensor, h: Tensor, tau: float) -> Tensor:
+    """Mean squared displacement of the activation from the input, divided by `2 tau` (arXiv 2210.00949).
+
+    Args:
+        x: Input of a block `(N, ...)`.
+        h: Its activation, of the same shape.
+        tau: Time step; the smaller, the closer the block stays to the identity.
+
+    Returns:
+        Scalar; the mean is over samples and elements.
+
+    Example::
+
+        >>> transport_cost(torch.zeros(1, 2), torch.tensor([[1.0, 3.0]]), tau=0.5)
+        tensor(5.)
+    """
+    return (h - x).square().mean() / (2 * tau)
+
+
+class TransportCost(Term):
+    """Cost of moving the input, see :func:`transport_cost`: regularises a residual block towards the identity.
+
+    With D elements per sample, `tau` here is D times smaller than where the squared norm per sample is averaged, as in
+    the text of arXiv 2309.17357; the released code has the mean over elements. In a block `x + r(x)` the cost is that
+    of the residue `r`. With a ReLU after the sum, `h - x` is `max(r, -x)`, for non-negative `x`.
+
+    Args:
+        tau: Time step of the minimising-movement scheme, above 0.
+
+    Raises:
+        ValueError: tau is not above 0, or, when the network is built, input and activation differ in shape.
+
+    Example::
+
+        >>> from lightning_ff.target import Labels
+        >>> x = torch.zeros(1, 2)
+        >>> TransportCost(0.5)(x, x + 1, Labels(torch.tensor([0])))
+        tensor(1.)
+    """
+
+    def __init__(self, tau: float) -> None:
+        super().__init__()
+        check_number("tau", tau, "must be above 0", above=0)
+        self.tau = tau
+
+    def build(self, shape: torch.Size, inputs: torch.Size, num_classes: int) -> None:
+        if shape != inputs:
+            raise ValueError(
+                f"TransportCost(tau={self.tau}) compares input and activation of a block, of shapes {tuple(inputs)} "
+                f"and {tuple(shape)}: give it to blocks that keep the shape"
+            )
+
+    def forward(self, x: Tensor, h: Tensor, target: Target) -> Tensor:
+        return transport_cost(x, h, self.tau)
+
+    def extra_repr(self) -> str:
+        return f"tau={self.tau}"
