@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,13 @@ from lightning_ff.report.files import RUN
 _ALSO = (
     "Also: lightning-ff report RUN [RUN ...] compares runs on one page, lightning-ff matrix FILE makes many runs, "
     "lightning-ff record RUN [RUN ...] writes their results to JSON."
+)
+
+
+# Warnings of Lightning about its own code, or about a call of `main` with arguments.
+_NOT_FOR_USERS = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    "LightningCLI's args parameter is intended to run",
 )
 
 
@@ -194,8 +202,16 @@ class CLI(LightningCLI):
 setattr(CLI, PARSE_CHECKPOINT, lambda cli: None)  # see CLI.before_instantiate_classes
 
 
+def _is_no_tip(record: logging.LogRecord) -> bool:
+    """Whether a log record is none of Lightning's advertisements."""
+    return "Tip: " not in record.getMessage()
+
+
 def main(args: ArgsType = None) -> CLI:
     """Run the command line; returns the CLI with its `trainer`, `model` and `datamodule`."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
+    for message in _NOT_FOR_USERS:
+        warnings.filterwarnings("ignore", message)
     words = sys.argv[1:] if args is None else args
     command = shlex.join(["lightning-ff", *map(str, words)]) if isinstance(words, list) else None
     return CLI(
