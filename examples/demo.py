@@ -6,10 +6,8 @@ for seed in 0 1 2 3 4; do python examples/demo.py --seed_everything $seed --data
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-import warnings
 from pathlib import Path
 
 # threads that spin while they wait slow small nets down
@@ -28,8 +26,4 @@ def demo(arguments: list[str]) -> float:
 
 
 if __name__ == "__main__":
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip" not in record.getMessage()
-    )
     demo(sys.argv[1:])

@@ -119,6 +119,12 @@ def _checked_output(
             f"{name} gives a {type(h).__name__}, and a block gives a tensor (N, ...) or a tuple of tensors, the "
             "activation first: wrap what gives it in a module that returns the tensor alone"
         )
+    for entry in h if isinstance(h, tuple) else [h]:
+        if entry.shape[:1] != (1,):
+            raise ValueError(
+                f"{name} gives a tensor of shape {tuple(entry.shape)} for a batch of one sample, without the batch "
+                "axis: use x.flatten(1) or x.squeeze(-1) in place of x.squeeze(), which removes every axis of size 1"
+            )
     if before != [version(entry) for entry in entries]:
         raise ValueError(
             f"{name} changes its input in place, which is the activation of the block before or the data: start "

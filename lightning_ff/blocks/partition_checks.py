@@ -37,7 +37,18 @@ def check_arguments(model: Any, cuts: Any, input_shape: Any, balance: Any) -> No
     _check_shape(input_shape, cuts == "stages" or (isinstance(cuts, int) and balance == "activations"))
 
 
+def check_uncompiled(model: nn.Module) -> None:
+    """Check that no module of a model is compiled by `torch.compile`, which hides its operations."""
+    for name, module in model.named_modules(prefix="model"):
+        if hasattr(module, "_orig_mod"):
+            raise ValueError(
+                f"model={type(model).__name__}: {name} is compiled by torch.compile, and a compiled network cannot be "
+                f"cut into blocks: give the original module, {name}._orig_mod"
+            )
+
+
 def _check_inputs(model: nn.Module) -> None:
+    check_uncompiled(model)
     if isinstance(model, torch.jit.ScriptModule):
         raise ValueError(f"model={type(model).__name__}: give the module itself, not its scripted form")
     required = [

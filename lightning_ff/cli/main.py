@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import shlex
+import shutil
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +20,7 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from typing_extensions import override
 
 import lightning_ff.data  # jsonargparse resolves short class names among imported classes
-from lightning_ff._lightning import PARSE_CHECKPOINT, parser_of, setting
+from lightning_ff._lightning import PARSE_CHECKPOINT, batches_seen, parser_of, setting
 from lightning_ff.callbacks import PredictionWriter, RunReport
 from lightning_ff.cli.arguments import LINKED, filled, given_names, saved_arguments
 from lightning_ff.cli.checkpoints import last_checkpoint
@@ -26,10 +28,18 @@ from lightning_ff.cli.errors import Parser
 from lightning_ff.cli.run_file import finish_run, start_run
 from lightning_ff.learner import LocalLearner
 from lightning_ff.loggers import run_folder
+from lightning_ff.report.files import RUN
 
 _ALSO = (
     "Also: lightning-ff report RUN [RUN ...] compares runs on one page, lightning-ff matrix FILE makes many runs, "
     "lightning-ff record RUN [RUN ...] writes their results to JSON."
+)
+
+
+# Warnings of Lightning about its own code, or about a call of `main` with arguments.
+_NOT_FOR_USERS = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    "LightningCLI's args parameter is intended to run",
 )
 
 
@@ -53,6 +63,14 @@ class SaveConfig(SaveConfigCallback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.config.update({"cli": yaml.safe_load(text)}, allow_val_change=True)
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Remove the folder of a run that failed before it had trained a batch or written a result."""
+        folder = run_folder(trainer) if trainer.is_global_zero and not batches_seen(trainer) else None
+        settings = {self.config_filename, RUN, "hparams.yaml"}
+        if folder is not None and folder.is_dir() and {file.name for file in folder.iterdir()} <= settings:
+            shutil.rmtree(folder)
 
 
 class CLI(LightningCLI):
@@ -184,8 +202,16 @@ class CLI(LightningCLI):
 setattr(CLI, PARSE_CHECKPOINT, lambda cli: None)  # see CLI.before_instantiate_classes
 
 
+def _is_no_tip(record: logging.LogRecord) -> bool:
+    """Whether a log record is none of Lightning's advertisements."""
+    return "Tip: " not in record.getMessage()
+
+
 def main(args: ArgsType = None) -> CLI:
     """Run the command line; returns the CLI with its `trainer`, `model` and `datamodule`."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
+    for message in _NOT_FOR_USERS:
+        warnings.filterwarnings("ignore", message)
     words = sys.argv[1:] if args is None else args
     command = shlex.join(["lightning-ff", *map(str, words)]) if isinstance(words, list) else None
     return CLI(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_ff.blocks.measure import example
+from lightning_ff.blocks.partition_checks import check_uncompiled
 from lightning_ff.blocks.tracing import untouched
 from lightning_ff.learner.resume import check_file
 from lightning_ff.validate import check_type
@@ -36,7 +37,8 @@ def backbone(
         input_shape: Shape of one input, without the batch axis.
         weights: Name of torchvision's weights ("DEFAULT", "IMAGENET1K_V1"; only with a name), or a file: a
             `state_dict`, or a checkpoint of a learner of this package. A classifier that is missing there, or has
-            another number of classes, keeps its random initialisation; one with the same number is loaded too.
+            another number of classes, keeps its random initialisation; one with the same number is loaded too. A
+            prefix of all names that wrappers have added, such as "module." or "_orig_mod.", is left out.
 
     Raises:
         TypeError: `model` is neither a name nor a module.
@@ -45,6 +47,7 @@ def backbone(
     """
     check_type("model", model, (str, nn.Module), 'give a name of torchvision, such as "resnet18", or a module')
     made = _named(model, num_classes) if isinstance(model, str) else model
+    check_uncompiled(made)
     if weights is not None:
         check_type("weights", weights, str, "give the name of torchvision's weights, or of a file")
         load(made, _state(model, weights), weights, input_shape)
@@ -120,11 +123,20 @@ def classifier(model: nn.Module, input_shape: Sequence[int]) -> str:
     return next(name for name, module in model.named_modules() if module is executed[-1])
 
 
+def _without_prefix(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights without what wrappers put before every name ("module.", "_orig_mod.", "model."), if they then fit."""
+    inner = state
+    while len({key.partition(".")[0] for key in inner}) == 1 and not own.keys() & inner.keys():
+        inner = {key.partition(".")[2]: value for key, value in inner.items()}
+    return inner if own.keys() & inner.keys() else state
+
+
 def load(model: nn.Module, state: dict[str, Tensor], source: str, input_shape: Sequence[int]) -> None:
     """Load weights, except those of a classifier that is missing or has another number of classes."""
     if getattr(model, "aux_logits", None) is False:
         state = {key: value for key, value in state.items() if not key.startswith(_AUXILIARY)}
     own = model.state_dict()
+    state = _without_prefix(state, own)
     mismatched = [key for key, value in state.items() if key in own and own[key].shape != value.shape]
     missing = [key for key in own if key not in state]
     if mismatched or missing:

@@ -14,6 +14,8 @@ from torch import nn
 
 from lightning_ff.spec import NotDescribable, describe, is_spec, part
 
+_MISSING = "lightning_ff.spec.missing"
+
 
 def remember(module: LightningModule, ignore: list[str]) -> set[str]:
     """Save the arguments of the constructor that calls this, as plain data.
@@ -33,8 +35,11 @@ def remember(module: LightningModule, ignore: list[str]) -> set[str]:
         if "_instantiator" in module.hparams:  # from the command line every argument is plain data
             module.save_hyperparameters(frame=frame.f_back)
     plain = {key: _plain(key, value) for key, value in module.hparams.items()}
-    if plain:
-        module.save_hyperparameters(plain, frame=frame.f_back)
+    if plain:  # `hparams_initial` is for loggers, `hparams` for checkpoints
+        path = f"{type(module).__module__}.{type(module).__qualname__}"
+        module.save_hyperparameters({"learner": path, **_readable(plain)}, frame=frame.f_back)
+        module.hparams.clear()
+        module.hparams.update(plain)
     given = plain.keys() if "_instantiator" in plain else _given(module, frame.f_back)
     return {key for key in plain if key not in given}
 
@@ -80,4 +85,13 @@ def _plain(name: str, value: Any) -> Any:
             _check_rebuilds(description, value)
         return description
     except NotDescribable as error:
-        return {"class_path": "lightning_ff.spec.missing", "init_args": {"what": f"{name}: {error}"}}
+        kind = getattr(value, "__name__", type(value).__name__)
+        return {"class_path": _MISSING, "init_args": {"what": f"{name}: {error}"}, "kind": kind}
+
+
+def _readable(value: Any) -> Any:
+    """Plain data with the name of its type or function for a part that cannot be described."""
+    if isinstance(value, Mapping):
+        missing = value.get("class_path") == _MISSING
+        return value.get("kind") if missing else {key: _readable(entry) for key, entry in value.items()}
+    return [_readable(entry) for entry in value] if isinstance(value, list) else value

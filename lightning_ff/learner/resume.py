@@ -19,6 +19,7 @@ from lightning_ff.network import LocalNetwork
 from lightning_ff.trust import UntrustedCheckpoint
 
 _LEGACY = bytes.fromhex("80028a0a6cfc9c46f920")  # of files before torch 1.6
+_FOLDER = 0x10  # attribute of an entry; torch reads no values of a folder, and leaves tensors uninitialised
 
 
 class CorruptCheckpoint(RuntimeError):
@@ -158,7 +159,8 @@ def check_file(path: Any, name: str = "ckpt_path") -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError) as error:
+            folders = [entry.filename for entry in archive.infolist() if entry.external_attr & _FOLDER]
+    except Exception as error:  # a changed header raises many types
         raise CorruptCheckpoint(f"{name}={str(path)!r} is damaged ({error}): use an earlier one beside it") from None
-    if damaged:
-        raise CorruptCheckpoint(f"{name}={str(path)!r} is damaged (at {damaged}): use an earlier one beside it")
+    if found := [damaged] if damaged else folders:
+        raise CorruptCheckpoint(f"{name}={str(path)!r} is damaged (at {found[0]}): use an earlier one beside it")

@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lightning_ff.report.files import CONFIG, HPARAMS, RUN, is_picture, read_pictures, read_yaml
 from lightning_ff.report.readers import METRICS, read_metrics
 from lightning_ff.report.representations import Representation, read_representation
@@ -126,6 +128,8 @@ def read_run(folder: Path) -> Run:
     metrics = read_metrics(folder)
     config, config_text = read_yaml(folder / CONFIG, notes)
     hparams, hparams_text = read_yaml(folder / HPARAMS, notes)
+    if not hparams_text and metrics.hparams:
+        hparams, hparams_text = metrics.hparams, yaml.safe_dump(metrics.hparams)
     shown = {key: picture for key, picture in metrics.pictures.items() if is_picture(picture[1])}
     pictures = {**shown, **read_pictures(folder, notes)}
     files = {file.stem: file for file in sorted((folder / "representations").glob("*.npz"))}

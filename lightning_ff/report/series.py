@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -62,3 +62,4 @@ class Metrics:
     seconds: float | None = None  # from the first to the last value, if the logger has saved it
     pictures: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # the latest of every key: step, PNG file
     notes: list[str] = field(default_factory=list)  # errors of reading
+    hparams: dict[str, Any] = field(default_factory=dict)  # arguments of the learner, if the file holds them

@@ -60,7 +60,11 @@ def seeds(run: Run) -> dict[str, Any]:
 
 def settings_of(run: Run) -> dict[str, Any]:
     """The configuration, or the part of it that a run from Python has saved."""
-    return flat(run.config or ({"model": run.hparams} if run.hparams else {}))
+    if run.config or not run.hparams:
+        return flat(run.config)
+    arguments = dict(run.hparams)
+    path = arguments.pop("learner", None)  # none in runs of an earlier release
+    return flat({"model": arguments if path is None else {"class_path": path, "init_args": arguments}})
 
 
 def written(value: Any) -> str:

@@ -36,6 +36,7 @@ def read_wandb(file: Path) -> Metrics:
     try:
         records = list(records_of(file.read_bytes()))
         rows = [values_of(each.history.item) for each in records if each.WhichOneof("record_type") == "history"]
+        configs = [values_of(each.run.config.update) | values_of(each.config.update) for each in records]
     except Exception as error:  # another format, or another version of wandb
         return Metrics(notes=[f"{file.name} of the W&B run cannot be read: {error}"])
     points: list[tuple[str, float, float]] = []
@@ -54,8 +55,9 @@ def read_wandb(file: Path) -> Metrics:
     series = by_key(points)
     times = [row["_timestamp"] for row in rows if "_timestamp" in row and not any(k.startswith("test/") for k in row)]
     seconds = max(times) - min(times) if len(times) > 1 else None
+    hparams = {key: value for each in configs for key, value in each.items() if key not in ("_wandb", "cli")}
     notes = [] if series else [f"{file.name} of the W&B run holds no values"]
-    return Metrics("W&B file" if series else "", series, seconds, pictures, notes)
+    return Metrics("W&B file" if series else "", series, seconds, pictures, notes, hparams)
 
 
 def values_of(items: Iterable[Any]) -> dict[str, Any]:

@@ -78,12 +78,14 @@ class Trained:
         run: Folder of its results.
         arguments: What followed `fit`.
         output: What it printed.
+        errors: What it printed to stderr: log lines and warnings.
     """
 
     folder: Path
     run: Path
     arguments: list[str]
     output: str
+    errors: str
 
     @property
     def last(self) -> Path:
@@ -103,4 +105,4 @@ def trained(
     arguments += ["--trainer.check_val_every_n_epoch=1", "--trainer.enable_progress_bar=false"]
     done = in_shell(folder, "fit", *arguments)
     assert done.returncode == 0, done.stderr
-    return Trained(folder, folder / "logs" / "digits" / "version_0", arguments, done.stdout)
+    return Trained(folder, folder / "logs" / "digits" / "version_0", arguments, done.stdout, done.stderr)

@@ -108,6 +108,11 @@ def test_fit_prints_where_its_results_lie(trained: Any) -> None:
     assert trained.folder / report["last checkpoint"] == trained.last
 
 
+def test_fit_prints_no_warnings_or_tips_of_others(trained: Any) -> None:
+    assert "`Trainer.fit` stopped: `max_epochs=2` reached." in trained.errors
+    assert not re.findall(r".*(?:site-packages|Warning|Tip:|deprecated).*", trained.errors)
+
+
 def test_nothing_is_left_by_a_fast_dev_run(command: Command, examples: Path, tmp_path: Path) -> None:
     for subcommand in ("fit", "validate", "test", "predict"):
         command(subcommand, "--config", examples / "digits.yaml", "--trainer.fast_dev_run=1")

@@ -67,3 +67,19 @@ def test_a_test_without_a_checkpoint_says_so(
     assert "tested weights  untrained: no ckpt_path was given" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"--model.num_classes is taken from the data: leave it out"):
         command("test", "--model=ForwardForward", "--model.widths=[8]", "--data=Digits", "--model.num_classes=5")
+
+
+@pytest.mark.parametrize("use", ["fit", "test"])
+def test_a_run_that_fails_before_it_begins_leaves_no_folder(
+    tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch, use: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny = ("--model=ForwardForward", "--model.widths=[8]", "--data=Digits", "--trainer.max_epochs=1")
+    runs = Path("logs", "lightning_logs")
+    with pytest.raises(FileNotFoundError, match=r"none\.ckpt"):
+        command(use, *tiny, "--ckpt_path=none.ckpt")
+    assert not [*runs.glob("*")]
+    command("fit", *tiny)
+    with pytest.raises(FileNotFoundError, match=r"none\.ckpt"):
+        command(use, *tiny, "--ckpt_path=none.ckpt")
+    assert [run.name for run in runs.glob("*")] == ["version_0"]

@@ -16,11 +16,15 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from PIL import Image
 from torch.optim import SGD
+from torch.optim.lr_scheduler import ConstantLR
 from wandb_reader import WandbRun, read_run
 
 from lightning_ff import ForwardForward, GoodnessMonitor, NegativePictures, SymBa
 from lightning_ff.cli import CLI
 from lightning_ff.data import Digits
+from lightning_ff.report import write_report
+from lightning_ff.spec import part
+from tests.report.page_reader import read_page
 
 
 def check_images(run: WandbRun, files: Path, steps: dict[str, int]) -> None:
@@ -45,7 +49,8 @@ def test_a_run_holds_the_metrics_of_the_csv_logger_the_pictures_and_the_hyperpar
         max_epochs=2, accelerator="cpu", log_every_n_steps=4, logger=loggers, enable_checkpointing=False,
         enable_progress_bar=False, callbacks=[GoodnessMonitor(), NegativePictures(count=3)],
     )  # fmt: skip
-    model = ForwardForward(10, (1, 8, 8), [12, 9], loss=SymBa(alpha=3.0), optimizer=partial(SGD, lr=0.25))
+    sgd, constant = partial(SGD, lr=0.25), lambda optimizer: ConstantLR(optimizer, 1.0)
+    model = ForwardForward(10, (1, 8, 8), [12, 9], loss=SymBa(alpha=3.0), optimizer=sgd, scheduler=constant)
     trainer.fit(model, Digits())
     trainer.test(model, Digits(), verbose=False)
     files = Path(loggers[1].experiment.dir)
@@ -59,6 +64,12 @@ def test_a_run_holds_the_metrics_of_the_csv_logger_the_pictures_and_the_hyperpar
     check_images(run, files, {"negatives": 0, "goodness": 22})
     assert run.config["widths"] == [12, 9]
     assert run.config["loss"] == {"class_path": "lightning_ff.objectives.losses.SymBa", "init_args": {"alpha": 3.0}}
+    assert run.config["scheduler"] == "<lambda>"  # which a checkpoint cannot hold
+    assert "lightning_ff.spec.missing" not in str(run.config)
+    with pytest.raises(ValueError, match="this part was not saved in the checkpoint"):
+        part(model.hparams["scheduler"])
+    (row,) = read_page(write_report([tmp_path / "wandb"], tmp_path / "p.html")).table("The configurations").rows[1:]
+    assert row[1] == "ForwardForward"
     assert run.config["optimizer"] == {"class_path": "torch.optim.sgd.SGD", "init_args": {"lr": 0.25}}
 
 
@@ -101,12 +112,13 @@ def test_a_trial_of_the_sweep_runs_as_wandb_starts_it(
     sweep = yaml.safe_load((examples / "wandb_sweep.yaml").read_text())
     assert sweep["method"] in ("bayes", "grid", "random")
     assert sweep["metric"] == {"name": "val/acc", "goal": "maximize"}
+    assert "value" in sweep["parameters"]["seed_everything"]  # nothing that is optimised
     choice = {}
     for name, space in sweep["parameters"].items():
-        if "values" in space:
-            choice[name] = space["values"][0]
+        if "value" in space or "values" in space:
+            choice[name] = space["value"] if "value" in space else space["values"][0]
         else:
-            assert space["distribution"] in ("log_uniform_values", "uniform", "int_uniform")
+            assert space["distribution"] in ("log_uniform_values", "uniform")
             assert space["min"] < space["max"]
             choice[name] = space["max"]
 

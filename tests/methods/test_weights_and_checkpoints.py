@@ -224,3 +224,35 @@ def test_a_changed_network_is_given_again_with_its_checkpoint(tmp_path: Path) ->
     quiet(enable_checkpointing=True, callbacks=[keep]).fit(other, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
     again = ScalableForwardForward.load_from_checkpoint(tmp_path / "seven.ckpt")
     assert apart(weights(again), weights(other)) == 0
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "model.net."])
+def test_weights_are_loaded_without_the_prefix_of_a_wrapper(prefix: str, tmp_path: Path) -> None:
+    source = net(seed=3)
+    torch.save({prefix + key: value for key, value in source.state_dict().items()}, tmp_path / "net.pt")
+    loaded = learner(net(seed=4), weights=str(tmp_path / "net.pt"))
+    assert apart(weights(loaded.model), weights(source)) == 0
+
+
+@pytest.mark.parametrize("given", [None, "net.pt"])
+def test_a_compiled_network_is_refused_by_name(given: str | None) -> None:
+    torch.save(net().state_dict(), "net.pt")
+    with pytest.raises(ValueError, match=r"model is compiled .* give the original module, model\._orig_mod"):
+        ScalableForwardForward(torch.compile(net()), CLASSES, SHAPE, weights=given)
+    whole = net()
+    whole.fc = torch.compile(whole.fc)  # type: ignore[assignment]
+    with pytest.raises(ValueError, match=r"give the original module, model\.fc\._orig_mod"):
+        learner(whole, weights=given)
+
+
+def test_a_network_that_squeezes_the_batch_away_is_refused() -> None:
+    class Squeezing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(SHAPE[0], 5, 3), nn.Linear(5, CLASSES)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.fc(self.conv(x).relu().mean((-2, -1), keepdim=True).squeeze())
+
+    with pytest.raises(ValueError, match=r"block0\d gives a tensor of shape .* use x\.flatten\(1\) or x\.squeeze"):
+        ScalableForwardForward(Squeezing(), CLASSES, SHAPE)

@@ -207,7 +207,7 @@ def test_a_run_from_python(tmp_path: Path) -> None:
     )  # fmt: skip
     trainer.fit(ForwardForward(10, (1, 8, 8), [8]), Digits())
     page = read_page(write_report([tmp_path], tmp_path / "page.html"))
-    assert row_of(page.table("The configurations"), "mine")[:3] == [DASH, DASH, "1"]
+    assert row_of(page.table("The configurations"), "mine")[:3] == ["ForwardForward", DASH, "1"]
     accuracy = f"{100 * float(trainer.callback_metrics['val/acc']):.2f}"
     assert row_of(page.table("Accuracy of the networks"), "mine")[1:6] == [DASH, accuracy, accuracy, "1", DASH]
     assert "made from Python" in page.text

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lightning_ff.report.files import HPARAMS
 from lightning_ff.report.grouping import Group, differences
 from lightning_ff.report.html import Child, Column, Markup, Rows, element, folded, table
 from lightning_ff.report.numbers import DASH
+from lightning_ff.report.runs import Run
 from lightning_ff.report.sections.base import Section, chip, named, paragraph, path
 from lightning_ff.report.settings import ABSENT, written
 
@@ -47,9 +49,14 @@ def _rows(groups: Sequence[Group], rows: Sequence[tuple[str, list[object]]], cap
     return table(columns, parts, caption, "settings")
 
 
+def _source(run: Run) -> str:
+    """Where the learner's arguments come from."""
+    return run.metrics.source if run.metrics.hparams else HPARAMS
+
+
 def _text(group: Group) -> Child:
     run = group.runs[0]
-    source, text = ("config.yaml", run.config_text) if run.config_text else ("hparams.yaml", run.hparams_text)
+    source, text = ("config.yaml", run.config_text) if run.config_text else (_source(run), run.hparams_text)
     if not text:
         return paragraph(named(group), ": no configuration was saved in ", path(run.folder), ".")
     return folded([named(group), ": ", path(f"{run.folder}/{source}")], element("pre", text), printed=False)
