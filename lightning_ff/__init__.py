@@ -1,14 +1,7 @@
 """Train networks block by block in PyTorch Lightning: Forward-Forward and its local-learning kin."""
 
-from lightning_ff import (
-    _moved,
-)
-from lightning_ff.augment import (
-    Compose,
-    Cutout,
-    RandomFlip,
-    RandomShift,
-)
+from lightning_ff import _moved
+from lightning_ff.augment import Compose, Cutout, RandomFlip, RandomShift
 from lightning_ff.blocks import (
     MLP,
     ConvNet,
@@ -37,24 +30,10 @@ from lightning_ff.callbacks import (
     SwitchNegatives,
     WindowSchedule,
 )
-from lightning_ff.credit import (
-    ActivationRelaxation,
-    Credit,
-)
-from lightning_ff.labels import (
-    AppendOneHot,
-    LabelChannel,
-    LabelEncoding,
-    PixelOverlay,
-    Unlabelled,
-)
-from lightning_ff.learner import (
-    CorruptCheckpoint,
-    LocalLearner,
-)
-from lightning_ff.loggers import (
-    log_figure,
-)
+from lightning_ff.credit import ActivationRelaxation, Credit
+from lightning_ff.labels import AppendOneHot, LabelChannel, LabelEncoding, PixelOverlay, Unlabelled
+from lightning_ff.learner import CorruptCheckpoint, LocalLearner
+from lightning_ff.loggers import log_figure
 from lightning_ff.methods import (
     BWBPF,
     TRGL,
@@ -78,9 +57,7 @@ from lightning_ff.negatives import (
     NegativeSampler,
     WrongLabel,
 )
-from lightning_ff.network import (
-    LocalNetwork,
-)
+from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import (
     ActivationPenalty,
     AuxiliaryGoodness,
@@ -107,11 +84,7 @@ from lightning_ff.objectives import (
     TransportCost,
     WeightedLosses,
 )
-from lightning_ff.optim import (
-    BlockOptimizers,
-    ByShape,
-    CosineToEnd,
-)
+from lightning_ff.optim import BlockOptimizers, ByShape, CosineToEnd
 from lightning_ff.readouts import (
     IntervalReadout,
     LastReadout,
@@ -121,27 +94,11 @@ from lightning_ff.readouts import (
     SoftmaxReadout,
     SumReadout,
 )
-from lightning_ff.stage import (
-    Stage,
-)
-from lightning_ff.strategies import (
-    LocalDDPStrategy,
-    LocalFSDP2Strategy,
-    LocalPipelineStrategy,
-)
-from lightning_ff.sweep import (
-    NonFiniteLoss,
-    Schedule,
-    Sweep,
-    SweepResult,
-)
-from lightning_ff.target import (
-    Labels,
-    Pairs,
-)
-from lightning_ff.trust import (
-    UntrustedCheckpoint,
-)
+from lightning_ff.stage import Stage
+from lightning_ff.strategies import LocalDDPStrategy, LocalFSDP2Strategy, LocalPipelineStrategy
+from lightning_ff.sweep import NonFiniteLoss, Schedule, Sweep, SweepResult
+from lightning_ff.target import Labels, Pairs
+from lightning_ff.trust import UntrustedCheckpoint
 
 __version__ = "0.1.0"
 

@@ -70,6 +70,7 @@ class BWBPF(ScalableForwardForward):
             raise ValueError(
                 f"segments={kwargs['segments']!r} with as_released=True, which sets it: give one of the two"
             )
+        chosen: dict[str, Any] = {"segments": "sum_of_losses"} if as_released else {}
         super().__init__(
             model,
             num_classes,
@@ -78,5 +79,6 @@ class BWBPF(ScalableForwardForward):
             goodness=PooledLinear(),
             normalization="none",
             readout=LastReadout() if readout is None else part(readout),
+            **chosen,
             **kwargs,
         )

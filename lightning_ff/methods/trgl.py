@@ -99,8 +99,8 @@ class TRGL(CutNetworkLearner):
             LocalBlock(layer, head, deepcopy(objective), terms=terms, recompute=recompute, title=title)
             for layer, head, terms, title in zip(cut, heads, costs, cut.names, strict=True)
         ]
-        kwargs["segments"] = [*[1] * frozen, *sizes]
-        super().__init__(net, blocks, input_shape, num_classes, LastReadout(), frozen, channels_last, **kwargs)
+        given = net, blocks, input_shape, num_classes, LastReadout(), frozen, channels_last
+        super().__init__(*given, segments=[*[1] * frozen, *sizes], **kwargs)
 
 
 def _keeps_shape(cut: Partition, input_shape: Sequence[int], frozen: int) -> list[bool]:

@@ -1,25 +1,9 @@
 """Objectives of a block: goodness of its activation, a local loss on the goodness, and additive terms."""
 
-from lightning_ff.objectives.channel_goodness import (
-    ChannelGoodness,
-    CosineGoodness,
-    channel_goodness,
-)
-from lightning_ff.objectives.class_goodness import (
-    AuxiliaryGoodness,
-    OutputGoodness,
-    gram_goodness,
-    projected_goodness,
-)
-from lightning_ff.objectives.class_losses import (
-    CrossEntropy,
-    LogSumExpMargin,
-    log_sum_exp_loss,
-)
-from lightning_ff.objectives.competition import (
-    OwnAgainstOthers,
-    WeightedLosses,
-)
+from lightning_ff.objectives.channel_goodness import ChannelGoodness, CosineGoodness, channel_goodness
+from lightning_ff.objectives.class_goodness import AuxiliaryGoodness, OutputGoodness, gram_goodness, projected_goodness
+from lightning_ff.objectives.class_losses import CrossEntropy, LogSumExpMargin, log_sum_exp_loss
+from lightning_ff.objectives.competition import OwnAgainstOthers, WeightedLosses
 from lightning_ff.objectives.goodness import (
     Goodness,
     LinearGoodness,
@@ -31,23 +15,9 @@ from lightning_ff.objectives.goodness import (
     norm_goodness,
     sum_square,
 )
-from lightning_ff.objectives.heads import (
-    ConvHead,
-    PooledLinear,
-    position_mean,
-)
-from lightning_ff.objectives.losses import (
-    LocalLoss,
-    PairLoss,
-    SymBa,
-    ThresholdLoss,
-    symba_loss,
-    threshold_loss,
-)
-from lightning_ff.objectives.similarity import (
-    SimilarityMatching,
-    similarity,
-)
+from lightning_ff.objectives.heads import ConvHead, PooledLinear, position_mean
+from lightning_ff.objectives.losses import LocalLoss, PairLoss, SymBa, ThresholdLoss, symba_loss, threshold_loss
+from lightning_ff.objectives.similarity import SimilarityMatching, similarity
 from lightning_ff.objectives.terms import (
     ActivationPenalty,
     PeerNormalization,

@@ -30,8 +30,13 @@ def mlp() -> nn.Module:
     return lightning_ff.MLP(CLASSES, inputs=36, widths=[12, 8])
 
 
+def residual() -> nn.Module:
+    return lightning_ff.ResidualMLP(CLASSES, inputs=36, width=12, blocks=3)
+
+
 CUT = (mlp, CLASSES, SHAPE)
 METHODS: dict[str, Make] = {
+    "BWBPF": made("BWBPF", *CUT, cuts="layers"),
     "Backprop": made("Backprop", *CUT),
     "CwC": made("CwC", CLASSES, SHAPE, channels=[8, 8]),
     "DeepSupervision": made("DeepSupervision", *CUT),
@@ -41,6 +46,7 @@ METHODS: dict[str, Make] = {
     "MonoForward": made("MonoForward", *CUT),
     "PredSim": made("PredSim", *CUT),
     "ScalableForwardForward": made("ScalableForwardForward", *CUT),
+    "TRGL": made("TRGL", residual, CLASSES, SHAPE, tau=0.5, modules=2),
 }
 # Their blocks learn together, which a pipeline refuses.
 TOGETHER = {"Backprop", "DeepSupervision"}
