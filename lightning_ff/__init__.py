@@ -30,7 +30,7 @@ from lightning_ff.callbacks import (
     SwitchNegatives,
     WindowSchedule,
 )
-from lightning_ff.credit import ActivationRelaxation, Credit
+from lightning_ff.credit import ActivationRelaxation, Credit, DirectFeedback
 from lightning_ff.labels import AppendOneHot, LabelChannel, LabelEncoding, PixelOverlay, Unlabelled
 from lightning_ff.learner import CorruptCheckpoint, LocalLearner
 from lightning_ff.loggers import log_figure
@@ -38,6 +38,7 @@ from lightning_ff.methods import (
     BWBPF,
     TRGL,
     Backprop,
+    CaFo,
     CwC,
     DeeperForward,
     DeepSupervision,
@@ -77,6 +78,9 @@ from lightning_ff.objectives import (
     PeerNormalization,
     PooledLinear,
     SimilarityMatching,
+    SolvedGoodness,
+    Sparsemax,
+    SquaredError,
     SumSquare,
     SymBa,
     Term,
@@ -92,6 +96,7 @@ from lightning_ff.readouts import (
     MeanReadout,
     Readout,
     SoftmaxReadout,
+    SparsemaxReadout,
     SumReadout,
 )
 from lightning_ff.stage import Stage
@@ -116,6 +121,7 @@ __all__ = [
     "BlockOptimizers",
     "BlockSummary",
     "ByShape",
+    "CaFo",
     "ChannelGoodness",
     "Compose",
     "ConvHead",
@@ -129,6 +135,7 @@ __all__ = [
     "CwC",
     "DeepSupervision",
     "DeeperForward",
+    "DirectFeedback",
     "EnsembleMonitor",
     "FixedPool",
     "ForwardForward",
@@ -187,7 +194,11 @@ __all__ = [
     "Schedule",
     "SimilarityMatching",
     "SoftmaxReadout",
+    "SolvedGoodness",
+    "Sparsemax",
+    "SparsemaxReadout",
     "SparsityMonitor",
+    "SquaredError",
     "Stage",
     "SumReadout",
     "SumSquare",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_ff.objectives import sparsemax
 from lightning_ff.validate import check_int, check_ints, check_type
 
 _SWITCH = "choose True or False"
@@ -101,6 +102,20 @@ class SoftmaxReadout(SumReadout):
 
     def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
         return [scores.softmax(1) for scores in super().contributions(outputs)]
+
+
+class SparsemaxReadout(SumReadout):
+    """Sum of the sparsemax over classes of every block (CaFo, arXiv 2303.09728).
+
+    Args:
+        skip_first: Leave the first block out.
+
+    Raises:
+        TypeError: skip_first is not a bool.
+    """
+
+    def contributions(self, outputs: list[Tensor]) -> list[Tensor]:
+        return [sparsemax(scores) for scores in super().contributions(outputs)]
 
 
 class LastReadout(Readout):

@@ -90,7 +90,7 @@ class ActivationRelaxation(Credit):
     @override
     def prepare(self, network: LocalNetwork, x: Activation, target: Target) -> None:
         lowest = next((k for k, block in enumerate(network.stack) if block.trainable), len(network.blocks))
-        with _unchanged(network, first(x).device):
+        with unchanged(network, first(x).device):
             links = _links(network, x, target, lowest)
             self._signals = dict(enumerate(self._relax(links), lowest))
 
@@ -139,7 +139,7 @@ def _links(network: LocalNetwork, x: Activation, target: Target, lowest: int) ->
 
 
 @contextmanager
-def _unchanged(network: LocalNetwork, device: torch.device) -> Iterator[None]:
+def unchanged(network: LocalNetwork, device: torch.device) -> Iterator[None]:
     """Context manager: restores buffers and the random state, so that the sweep repeats the same forward pass."""
     kept = [(buffer, buffer.clone()) for buffer in network.blocks.buffers()]
     with torch.random.fork_rng([device] if device.type == "cuda" else []):

@@ -3,6 +3,7 @@
 from lightning_ff.cut import backbone
 from lightning_ff.methods.backprop import Backprop, DeepSupervision
 from lightning_ff.methods.bwbpf import BWBPF
+from lightning_ff.methods.cafo import CaFo
 from lightning_ff.methods.cwc import CwC
 from lightning_ff.methods.deeper_forward import DeeperForward
 from lightning_ff.methods.forward_forward import ForwardForward
@@ -16,6 +17,7 @@ __all__ = [
     "BWBPF",
     "TRGL",
     "Backprop",
+    "CaFo",
     "CwC",
     "DeepSupervision",
     "DeeperForward",

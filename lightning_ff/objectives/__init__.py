@@ -17,7 +17,9 @@ from lightning_ff.objectives.goodness import (
 )
 from lightning_ff.objectives.heads import ConvHead, PooledLinear, position_mean
 from lightning_ff.objectives.losses import LocalLoss, PairLoss, SymBa, ThresholdLoss, symba_loss, threshold_loss
+from lightning_ff.objectives.projection_losses import Sparsemax, SquaredError, sparsemax
 from lightning_ff.objectives.similarity import SimilarityMatching, similarity
+from lightning_ff.objectives.solved_goodness import SolvedGoodness
 from lightning_ff.objectives.terms import (
     ActivationPenalty,
     PeerNormalization,
@@ -47,6 +49,9 @@ __all__ = [
     "PeerNormalization",
     "PooledLinear",
     "SimilarityMatching",
+    "SolvedGoodness",
+    "Sparsemax",
+    "SquaredError",
     "SumSquare",
     "SymBa",
     "Term",
@@ -62,6 +67,7 @@ __all__ = [
     "position_mean",
     "projected_goodness",
     "similarity",
+    "sparsemax",
     "sum_square",
     "symba_loss",
     "threshold_loss",

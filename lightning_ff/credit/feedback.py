@@ -1,0 +1,85 @@
+"""Direct feedback alignment: the output error by fixed random matrices.
+
+Shapes: N samples, C classes, D_k features of block k.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from typing_extensions import override
+
+from lightning_ff.blocks.local_block import Activation, first
+from lightning_ff.credit.base import Credit, Forward, Run
+from lightning_ff.credit.relaxation import unchanged
+from lightning_ff.network import LocalNetwork
+from lightning_ff.segment import Segment
+from lightning_ff.target import Labels, Target
+from lightning_ff.validate import check_int
+
+
+class DirectFeedback(Credit):
+    """Direct feedback alignment (Nøkland, arXiv 1609.01596), which pre-trains the blocks of CaFo (arXiv 2303.09728).
+
+    The error `e = dloss/dg` (N, C) is the gradient of the last block's loss at its goodness. Block k before it learns
+    from `<h_k, e B_k>`, pulled through that block alone, with a fixed matrix `B_k` (C, D_k) of normal numbers and rows
+    of length 1. The last block learns from its own loss. It costs one more forward pass.
+
+    Args:
+        seed: Seed of the matrices, which are drawn again from it in each run and are not in checkpoints.
+
+    Raises:
+        TypeError: seed is not an integer.
+        ValueError: seed is negative.
+    """
+
+    local = False
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        check_int("seed", seed)
+        if seed < 0:
+            raise ValueError(f"seed={seed}: must be at least 0")
+        self.seed = seed
+        self._matrices: dict[int, Tensor] = {}
+        self._error: Tensor | None = None
+
+    @override
+    def prepare(self, network: LocalNetwork, x: Activation, target: Target) -> None:
+        if not isinstance(target, Labels):
+            raise TypeError("credit=DirectFeedback(...) takes a loss of class mode, such as that of Backprop")
+        with unchanged(network, first(x).device):
+            for block in network.stack:
+                h, goodness = block(x, measure=block is network.stack[-1])
+                x = block.hand_over(h)
+        assert goodness is not None
+        with torch.enable_grad():
+            leaf = goodness.detach().requires_grad_()
+            loss = network.stack[-1].own_loss(leaf, target)
+        assert loss is not None
+        (self._error,) = torch.autograd.grad(loss, leaf)
+        self._last = len(network.blocks) - 1
+
+    @override
+    def run(self, segment: Segment, forward: Forward) -> Run:
+        loss, h = forward()
+        block = segment.blocks[-1]
+        if block == self._last:
+            return Run(loss, loss, h)
+        assert self._error is not None
+        signal = self._error @ self._matrix(block, first(h)).to(self._error)
+        surrogate = (first(h).flatten(1) * signal).sum()
+        return Run(loss, surrogate if loss is None else surrogate + loss, h)
+
+    def _matrix(self, block: int, h: Tensor) -> Tensor:
+        """Matrix of a block, drawn on the CPU so that it is the same on all devices."""
+        assert self._error is not None
+        if block not in self._matrices:
+            generator = torch.Generator().manual_seed(self.seed * 1000 + block)
+            drawn = torch.randn(self._error.shape[1], h[0].numel(), generator=generator)
+            self._matrices[block] = F.normalize(drawn, dim=1).to(h.device)
+        return self._matrices[block]
+
+    def extra_repr(self) -> str:
+        return f"seed={self.seed}"
