@@ -77,7 +77,8 @@ class DirectFeedback(Credit):
         assert self._error is not None
         if block not in self._matrices:
             generator = torch.Generator().manual_seed(self.seed * 1000 + block)
-            drawn = torch.randn(self._error.shape[1], h[0].numel(), generator=generator)
+            size = self._error.shape[1], h[0].numel()
+            drawn = torch.randn(size, generator=generator, dtype=torch.float32)  # the same in all precisions
             self._matrices[block] = F.normalize(drawn, dim=1).to(h.device)
         return self._matrices[block]
 

@@ -189,7 +189,8 @@ def check_weights_fit(learner: LightningModule, checkpoint: Mapping[str, Any]) -
     saved, own = checkpoint.get("state_dict"), learner.state_dict()
     if saved is None or not learner.strict_loading:  # FSDP loads the weights by itself
         return
-    wrong = [name for name in own if name in saved and saved[name].shape != own[name].shape]
+    sized = {name for name in own.keys() & saved.keys() if own[name].numel() and saved[name].numel()}  # not sums
+    wrong = [name for name in own if name in sized and saved[name].shape != own[name].shape]
     lacking, more = own.keys() - saved.keys(), saved.keys() - own.keys()
     if not (wrong or lacking or more):
         return

@@ -38,6 +38,7 @@ CUT = (mlp, CLASSES, SHAPE)
 METHODS: dict[str, Make] = {
     "BWBPF": made("BWBPF", *CUT, cuts="layers"),
     "Backprop": made("Backprop", *CUT),
+    "CaFo": made("CaFo", *CUT, cuts="layers"),
     "CwC": made("CwC", CLASSES, SHAPE, channels=[8, 8]),
     "DeepSupervision": made("DeepSupervision", *CUT),
     "DeeperForward": made("DeeperForward", CLASSES, SHAPE, channels=[8, 8, 8, 12, 12], readout=MeanReadout()),

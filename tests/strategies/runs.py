@@ -97,7 +97,8 @@ def trained(
 def difference(one: dict[str, Tensor], two: dict[str, Tensor]) -> float:
     """Largest difference of any weight or buffer."""
     assert one.keys() == two.keys()
-    return max(float((value.double() - two[name].double()).abs().max()) for name, value in one.items())
+    filled = {name: value for name, value in one.items() if value.numel()}
+    return max(float((value.double() - two[name].double()).abs().max()) for name, value in filled.items())
 
 
 def last_weights(version: int) -> dict[str, Tensor]:
