@@ -12,7 +12,6 @@ from lightning_ff.blocks import LocalBlock
 from lightning_ff.cut import CutNetworkLearner, check_extra, check_output, cut_network, loss_for, warn_of_one_block
 from lightning_ff.objectives import LocalLoss, OutputGoodness, PooledLinear
 from lightning_ff.readouts import LastReadout
-from lightning_ff.validate import check_flag
 
 
 class BWBPF(CutNetworkLearner):
@@ -23,9 +22,9 @@ class BWBPF(CutNetworkLearner):
     classifier. Each loss is a cross-entropy. Nothing is inserted between blocks, and the last block predicts.
 
     There are two variants. *As described* in the abstract, sub-networks are optimised separately: the input of each is
-    detached. *As released*, the code never detaches, so that each loss is back-propagated through all sub-networks
-    before its own: deep supervision on the sum of the losses. It is not known which of the two gave the published
-    numbers.
+    detached (the default, `segments="local"`). *As released*, the code never detaches, so that each loss is
+    back-propagated through all sub-networks before its own: `segments="sum_of_losses"`, deep supervision. It is not
+    known which of the two gave the published numbers.
 
     The paper cuts a ResNet at its four stages, where the stem is part of the first and the classifier of the last:
     `cuts=["layer1", "layer2", "layer3"]`. With `cuts="stages"`, stem and classifier are blocks of their own, and the
@@ -36,13 +35,12 @@ class BWBPF(CutNetworkLearner):
         num_classes: Number of classes.
         input_shape: Shape of one input, without the batch axis.
         cuts: How the network is cut, see :func:`~lightning_ff.blocks.partition`.
-        as_released: Train the sum of all losses through all blocks, as the released code does.
         loss: Local loss of every block; None is the cross-entropy.
         weights: Initial weights, see :func:`~lightning_ff.cut.backbone.backbone`.
         frozen: Number of leading blocks that do not learn and have no goodness; their batch norm stays in eval mode.
         channels_last: Keep the weights in torch's channels-last memory format.
         recompute: Recompute intermediate activations of a block in its backward: less memory, more time.
-        **kwargs: See :class:`~lightning_ff.learner.LocalLearner`.
+        **kwargs: See :class:`~lightning_ff.learner.LocalLearner`, such as `segments="sum_of_losses"`.
 
     Raises:
         ValueError: an argument does not fit; the message names it.
@@ -66,7 +64,6 @@ class BWBPF(CutNetworkLearner):
         num_classes: int,
         input_shape: Sequence[int],
         cuts: int | str | list[str] = "stages",
-        as_released: bool = False,
         loss: LocalLoss | None = None,
         weights: str | None = None,
         frozen: int = 0,
@@ -75,11 +72,7 @@ class BWBPF(CutNetworkLearner):
         **kwargs: Any,
     ) -> None:
         check_extra("BWBPF", kwargs)
-        check_flag("as_released", as_released)
         objective = loss_for(loss)
-        if as_released:
-            _check_not_given(kwargs)
-            kwargs["segments"] = "sum_of_losses"
         net, cut = cut_network(model, num_classes, input_shape, cuts, weights, frozen)
         check_output(net, cut, num_classes)
         warn_of_one_block(net, cut, cuts)
@@ -89,10 +82,3 @@ class BWBPF(CutNetworkLearner):
             for layer, head, title in zip(cut, heads, cut.names, strict=True)
         ]
         super().__init__(net, blocks, input_shape, num_classes, LastReadout(), frozen, channels_last, **kwargs)
-
-
-def _check_not_given(arguments: dict[str, Any]) -> None:
-    if "segments" in arguments:
-        raise ValueError(
-            f"segments={arguments['segments']!r} with as_released=True, which sets it: give one of the two"
-        )
