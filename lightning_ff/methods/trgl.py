@@ -13,7 +13,7 @@ from lightning_ff.cut import CutNetworkLearner, check_extra, check_output, cut_n
 from lightning_ff.objectives import ConvHead, Goodness, LocalLoss, OutputGoodness, TransportCost
 from lightning_ff.readouts import LastReadout
 from lightning_ff.spec import part
-from lightning_ff.validate import check_flag, check_int, check_ints, check_number, check_type
+from lightning_ff.validate import check_flag, check_int, check_ints, check_type
 
 
 class TRGL(CutNetworkLearner):
@@ -38,8 +38,7 @@ class TRGL(CutNetworkLearner):
         modules: Number of modules, of nearly equal numbers of blocks, or the number of blocks in each, counted without
             frozen blocks and the classifier. None is one block per module, where a stem that changes the shape belongs
             to the first module. The classifier belongs to the last module.
-        goodness: Auxiliary classifier of every module but the last; None is :class:`~lightning_ff.objectives.ConvHead`,
-            which is linear for flat activations.
+        goodness: Auxiliary classifier of every module but the last; None is `ConvHead()`, linear for flat activations.
         loss: Loss of every module; None is the cross-entropy. The papers use `CrossEntropy(label_smoothing=0.1)` in
             parallel training.
         weights: Initial weights, see :func:`~lightning_ff.cut.backbone.backbone`.
@@ -80,8 +79,6 @@ class TRGL(CutNetworkLearner):
         check_extra("TRGL", kwargs)
         if "segments" in kwargs:
             raise ValueError(f"segments={kwargs['segments']!r}: TRGL sets them by modules={modules}, leave them out")
-        if tau is not None:
-            check_number("tau", tau, "must be above 0, or None for no transport cost", above=0)
         check_flag("halve", halve)
         measure, objective = ConvHead() if goodness is None else part(goodness), loss_for(loss)
         check_type("goodness", measure, Goodness, "give a Goodness of class mode, such as ConvHead()")
@@ -90,15 +87,14 @@ class TRGL(CutNetworkLearner):
         keeps = _keeps_shape(cut, input_shape, frozen)
         if tau is not None and not any(keeps):
             raise ValueError(
-                f"tau={tau}: no block of model={type(net).__name__} keeps the shape of its input, which the transport "
-                "cost compares: give a residual network, or tau=None"
+                f"tau={tau}: no block of {type(net).__name__} keeps its input's shape: give another model, or tau=None"
             )
         sizes = _sizes(modules, keeps, frozen)
-        taus = _taus(tau, halve, sizes, frozen)
+        terms = _terms(tau, halve, sizes, keeps)
         heads = [*(deepcopy(measure) for _ in cut.names[1:]), OutputGoodness()]
         blocks = [
-            LocalBlock(layer, head, deepcopy(objective), terms=_terms(step, kept), recompute=recompute, title=title)
-            for layer, head, step, kept, title in zip(cut, heads, taus, keeps, cut.names, strict=True)
+            LocalBlock(layer, head, deepcopy(objective), terms=costs, recompute=recompute, title=title)
+            for layer, head, costs, title in zip(cut, heads, terms, cut.names, strict=True)
         ]
         segments = [*[1] * frozen, *sizes]
         super().__init__(
@@ -137,13 +133,9 @@ def _sizes(modules: int | list[int] | None, keeps: list[bool], frozen: int) -> l
     return [*sizes[:-1], sizes[-1] + 1]
 
 
-def _taus(tau: float | None, halve: bool, sizes: list[int], frozen: int) -> list[float | None]:
-    """The time step of every block, halved in the first half of the modules."""
+def _terms(tau: float | None, halve: bool, sizes: list[int], keeps: list[bool]) -> list[list[TransportCost]]:
+    """The transport cost of every block that keeps its shape, with half the step in the first half of the modules."""
     if tau is None:
-        return [None] * (frozen + sum(sizes))
-    halved = sum(sizes[: len(sizes) // 2]) if halve else 0
-    return [tau / 2 if k < frozen + halved else tau for k in range(frozen + sum(sizes))]
-
-
-def _terms(tau: float | None, keeps: bool) -> list[TransportCost]:
-    return [TransportCost(tau)] if keeps and tau is not None else []
+        return [[] for _ in keeps]
+    halved = len(keeps) - sum(sizes[len(sizes) // 2 :]) if halve else 0
+    return [[TransportCost(tau / 2 if k < halved else tau)] if kept else [] for k, kept in enumerate(keeps)]
