@@ -16,6 +16,7 @@ __all__ = [
     "NormBase",
     "buffers_of",
     "combined_schedulers",
+    "is_compiled",
     "share_members",
     "storage_key",
     "tree_leaves",
@@ -32,6 +33,11 @@ def storage_key(tensor: Tensor) -> int:
     """Key of a tensor's storage, equal for tensors that share memory, also on the meta device."""
     key: int = tensor.untyped_storage()._cdata
     return key
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether a module is made by `torch.compile`, around an original one."""
+    return hasattr(module, "_orig_mod")
 
 
 def version(tensor: Tensor) -> int:

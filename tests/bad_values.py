@@ -56,9 +56,14 @@ CUT = {"model": plain, "num_classes": lambda: 10, "input_shape": lambda: (1, 8, 
 # Arguments without a default, and those that others need.
 VALID: dict[str, dict[str, Callable[[], Any]]] = {
     "MLP": {"num_classes": lambda: 10, "inputs": lambda: 64},
+    "ResidualMLP": {"num_classes": lambda: 10, "inputs": lambda: 64},
+    "BWBPF": {**CUT, "cuts": lambda: "blocks"},
+    "TRGL": {**CUT, "tau": lambda: None},
+    "TransportCost": {"tau": lambda: 0.1},
     "ActivationPenalty": {"weight": lambda: 0.1},
     **dict.fromkeys(
-        ("Backprop", "DeepSupervision", "HypersphericalFF", "MonoForward", "PredSim", "ScalableForwardForward"), CUT
+        ("Backprop", "DeepSupervision", "CaFo", "HypersphericalFF", "MonoForward", "PredSim", "ScalableForwardForward"),
+        CUT,
     ),
     "CwC": {"num_classes": lambda: 10, "input_shape": lambda: (1, 8, 8), "channels": lambda: [20]},
     "DeeperForward": {"num_classes": lambda: 10, "input_shape": lambda: (1, 8, 8), "channels": lambda: [20]},
@@ -97,6 +102,8 @@ VALID: dict[str, dict[str, Callable[[], Any]]] = {
 }
 # Classes with named choices beside other types, and arguments of a class that is checked elsewhere.
 SKIPPED: dict[tuple[str, str], str] = {
+    ("CaFo", "weights"): "a path or an enumeration of torchvision, checked when it is read",
+    ("TRGL", "weights"): "a path or an enumeration of torchvision, checked when it is read",
     ("Backprop", "weights"): "a path or an enumeration of torchvision, checked when it is read",
     ("ScalableForwardForward", "weights"): "a path or an enumeration of torchvision, checked when it is read",
     ("LocalDDPStrategy", "accelerator"): "Lightning's",

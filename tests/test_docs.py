@@ -132,6 +132,13 @@ def test_class_mode(run: Run) -> None:
     assert prototypes(torch.tensor([[2.0, 0.0]])).tolist() == [[-2.0, -8.0]]
 
 
+@pytest.mark.parametrize(("script", "segments"), [("methods/bwbpf.py", 3), ("methods/trgl.py", 2)])
+def test_methods_with_auxiliary_classifiers(run: Run, script: str, segments: int) -> None:
+    ran = run(script)
+    assert ran["trainer"].callback_metrics["val/acc"] > 0.3
+    assert len(ran["model"].segmentation.every) == segments
+
+
 def test_own_network_keeps_its_weights(run: Run) -> None:
     ran = run("own_network.py")
     assert ran["trainer"].callback_metrics["val/acc"] > 0.3

@@ -83,6 +83,12 @@ class Buffered(nn.Module):
         self.register_buffer("passing", torch.zeros(1), persistent=False)
 
 
+def test_a_compiled_module_is_noticed() -> None:
+    module = nn.Linear(2, 2)
+    assert _torch.is_compiled(torch.compile(module))  # type: ignore[arg-type]
+    assert not _torch.is_compiled(module)
+
+
 def test_own_buffers_are_there_to_read_and_to_write() -> None:
     module = Buffered()
     held = _torch.buffers_of(module)
@@ -153,7 +159,7 @@ def test_every_private_name_is_tested_here() -> None:
     assert {*private(tree)} == {
         *("_BatchNorm", "_NormBase", "_DropoutNd", "_ConvNd"),
         *("_buffers", "_modules", "_non_persistent_buffers_set", "_parameters"),
-        *("_cdata", "_version", "_pytree", "_milestones", "_schedulers"),
+        *("_cdata", "_orig_mod", "_version", "_pytree", "_milestones", "_schedulers"),
     }
     tests = Path(__file__).read_text()
     assert [name for name in _torch.__all__ if f"_torch.{name}" not in tests] == []

@@ -49,6 +49,7 @@ class LocalBlock(nn.Module):
         title: Name of the layers in the summary; None is the names of their types.
         class_map: Coarser class of every class `(C,)`, numbered from 0, which goodness, loss and terms of this block
             learn; scores for readouts and metrics are those of the coarser classes. None is the classes themselves.
+        fixed: The layers keep their weights and stay in eval mode, and goodness and terms alone learn.
 
     Raises:
         ValueError: goodness and loss are of different modes, the normalisation has parameters, or the class map leaves
@@ -72,9 +73,11 @@ class LocalBlock(nn.Module):
         recompute: bool = False,
         title: str | None = None,
         class_map: Sequence[int] | None = None,
+        fixed: bool = False,
     ) -> None:
         super().__init__()
         check_flag("recompute", recompute)
+        check_flag("fixed", fixed)
         check_text("title", title, "give the name of the layers, or None")
         terms = _checked(layers, goodness, loss, normalization, terms)
         if goodness is not None and loss is not None and goodness.mode != loss.mode:
@@ -100,6 +103,9 @@ class LocalBlock(nn.Module):
         self.batch_stats = batch_stats
         self.recompute = recompute
         self.title = title
+        self.fixed = fixed
+        if fixed:
+            layers.requires_grad_(False)
         self.register_buffer("class_map", _checked_map(class_map), persistent=False)
         self._has_map = class_map is not None
         self._channel_move: tuple[int, int] | None = None
@@ -115,7 +121,7 @@ class LocalBlock(nn.Module):
         """Take the state of a pickle; the previous release had other names for some attributes."""
         old = {"_modal": "_mode_layers", "_moves": "_channel_move", "_splits": "_separates_statistics"}
         nn.Module.__setstate__(
-            self, {"_has_map": False, **{old.get(name, name): value for name, value in state.items()}}
+            self, {"_has_map": False, "fixed": False, **{old.get(name, name): value for name, value in state.items()}}
         )
 
     def forward(
@@ -140,6 +146,8 @@ class LocalBlock(nn.Module):
         return h, self.measure(first(h)) if measure and self.goodness is not None else None
 
     def _run(self, inputs: Iterable[Tensor]) -> Activation:
+        if self.fixed and self.layers.training:
+            self.layers.eval()
         if self.recompute and self.training and torch.is_grad_enabled():
             return recomputing(self.layers, tuple(inputs))
         return self.layers(*inputs)

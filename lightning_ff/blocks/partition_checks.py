@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
+from lightning_ff._torch import is_compiled
+
 Cuts = Literal["blocks", "finest", "layers", "stages"]
 Balance = Literal["parameters", "activations"]
 _NAMED = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
@@ -40,7 +42,7 @@ def check_arguments(model: Any, cuts: Any, input_shape: Any, balance: Any) -> No
 def check_uncompiled(model: nn.Module) -> None:
     """Check that no module of a model is compiled by `torch.compile`, which hides its operations."""
     for name, module in model.named_modules(prefix="model"):
-        if hasattr(module, "_orig_mod"):
+        if is_compiled(module):
             raise ValueError(
                 f"model={type(model).__name__}: {name} is compiled by torch.compile, and a compiled network cannot be "
                 f"cut into blocks: give the original module, {name}._orig_mod"

@@ -30,6 +30,17 @@ def check_extra(method: str, extra: dict[str, Any]) -> None:
         )
 
 
+def check_own(method: str, extra: dict[str, Any], *names: str) -> None:
+    """Raise for an argument of the base class that a method sets itself.
+
+    Raises:
+        TypeError: it is given.
+    """
+    for name in names:
+        if name in extra:
+            raise TypeError(f"{method} has no argument {name!r}: leave it out, or use ScalableForwardForward")
+
+
 def check_terms(terms: Any) -> None:
     """Check the type of the argument `terms`.
 
@@ -95,7 +106,8 @@ def warn_of_one_block(model: nn.Module, cut: Partition, cuts: Any) -> None:
 
 def warn_of_still(model: nn.Module, blocks: dict[str, LocalBlock]) -> None:
     """Warn if parameters of blocks that are not frozen do not require gradients."""
-    counts = {name: sum(p.numel() for p in b.layers.parameters() if not p.requires_grad) for name, b in blocks.items()}
+    learning = {name: block for name, block in blocks.items() if not block.fixed}
+    counts = {n: sum(p.numel() for p in b.layers.parameters() if not p.requires_grad) for n, b in learning.items()}
     found = [f"{count:,} in {name} ({blocks[name].title})" for name, count in counts.items() if count]
     if found:
         listed = ", ".join([*found[:_MOST], *(["..."] if len(found) > _MOST else [])])

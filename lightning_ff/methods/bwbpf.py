@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from lightning_ff.cut import check_own
 from lightning_ff.methods.scalable_forward_forward import ScalableForwardForward
 from lightning_ff.objectives import PooledLinear
 from lightning_ff.readouts import LastReadout, Readout
 from lightning_ff.spec import part
-from lightning_ff.validate import check_flag
 
 
 class BWBPF(ScalableForwardForward):
@@ -22,9 +22,9 @@ class BWBPF(ScalableForwardForward):
     classifier. Each loss is a cross-entropy. Nothing is inserted between blocks, and the last block predicts.
 
     There are two variants. *As described* in the abstract, sub-networks are optimised separately: the input of each is
-    detached. *As released*, the code never detaches, so that each loss is back-propagated through all sub-networks
-    before its own: deep supervision on the sum of the losses. It is not known which of the two gave the published
-    numbers.
+    detached (the default, `segments="local"`). *As released*, the code never detaches, so that each loss is
+    back-propagated through all sub-networks before its own: `segments="sum_of_losses"`, deep supervision. It is not
+    known which of the two gave the published numbers.
 
     The paper cuts a ResNet at its four stages, where the stem is part of the first and the classifier of the last:
     `cuts=["layer1", "layer2", "layer3"]`. With `cuts="stages"`, stem and classifier are blocks of their own, and the
@@ -35,7 +35,6 @@ class BWBPF(ScalableForwardForward):
         num_classes: Number of classes.
         input_shape: Shape of one input, without the batch axis.
         cuts: How the network is cut, see :func:`~lightning_ff.blocks.partition`.
-        as_released: Train the sum of all losses through all blocks, as the released code does.
         readout: Combines the blocks' scores; None is the last block's.
         **kwargs: See :class:`ScalableForwardForward`; nothing is inserted between blocks.
 
@@ -61,16 +60,10 @@ class BWBPF(ScalableForwardForward):
         num_classes: int,
         input_shape: Sequence[int],
         cuts: int | str | list[str] = "stages",
-        as_released: bool = False,
         readout: Readout | None = None,
         **kwargs: Any,
     ) -> None:
-        check_flag("as_released", as_released)
-        if as_released and "segments" in kwargs:
-            raise ValueError(
-                f"segments={kwargs['segments']!r} with as_released=True, which sets it: give one of the two"
-            )
-        chosen: dict[str, Any] = {"segments": "sum_of_losses"} if as_released else {}
+        check_own(type(self).__name__, kwargs, "goodness", "normalization")
         super().__init__(
             model,
             num_classes,
@@ -79,6 +72,5 @@ class BWBPF(ScalableForwardForward):
             goodness=PooledLinear(),
             normalization="none",
             readout=LastReadout() if readout is None else part(readout),
-            **chosen,
             **kwargs,
         )

@@ -77,9 +77,7 @@ class CaFo(CutNetworkLearner):
         goodness = solved if predictor == "mse" else LinearGoodness(bias=False)
         net, cut = cut_network(model, num_classes, input_shape, cuts, weights, 0)
         unchanged = Normalize("none")
-        blocks = measured_blocks(net, cut, num_classes, cuts, "none", goodness, objective, unchanged)
+        blocks = measured_blocks(net, cut, num_classes, cuts, "none", goodness, objective, unchanged, fixed=True)
         default = SparsemaxReadout if predictor == "sparsemax" else SoftmaxReadout
         combined = default() if readout is None else part(readout)
         super().__init__(net, blocks, input_shape, num_classes, combined, 0, channels_last, **kwargs)
-        for block in self.blocks:
-            block.layers.requires_grad_(False)

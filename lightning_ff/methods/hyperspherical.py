@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from lightning_ff.blocks.normalization import Normalization
-from lightning_ff.cut import Head
+from lightning_ff.cut import Head, check_own
 from lightning_ff.methods.scalable_forward_forward import ScalableForwardForward
 from lightning_ff.objectives import CosineGoodness
 
@@ -54,6 +54,7 @@ class HypersphericalFF(ScalableForwardForward):
         head: Head = "none",
         **kwargs: Any,
     ) -> None:
+        check_own(type(self).__name__, kwargs, "goodness")
         super().__init__(
             model,
             num_classes,

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from lightning_ff.blocks.normalization import Normalization
-from lightning_ff.cut import Head
+from lightning_ff.cut import Head, check_own
 from lightning_ff.methods.scalable_forward_forward import ScalableForwardForward
 from lightning_ff.objectives import LinearGoodness
 from lightning_ff.readouts import LastReadout, Readout
@@ -60,6 +60,7 @@ class MonoForward(ScalableForwardForward):
         readout: Readout | None = None,
         **kwargs: Any,
     ) -> None:
+        check_own(type(self).__name__, kwargs, "goodness")
         super().__init__(
             model,
             num_classes,

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from lightning_ff.cut import Head
+from lightning_ff.cut import Head, check_own
 from lightning_ff.methods.scalable_forward_forward import ScalableForwardForward
 from lightning_ff.objectives import CrossEntropy, LinearGoodness, OutputGoodness, SimilarityMatching, WeightedLosses
 from lightning_ff.readouts import LastReadout, Readout
@@ -63,6 +63,7 @@ class PredSim(ScalableForwardForward):
         check_number("share", share, "must lie in [0, 1]", least=0)
         if share > 1:
             raise ValueError(f"share={share}: must lie in [0, 1]")
+        check_own(type(self).__name__, kwargs, "goodness", "loss", "terms", "normalization")
         super().__init__(
             model,
             num_classes,

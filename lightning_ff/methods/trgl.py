@@ -13,7 +13,7 @@ from lightning_ff.cut import CutNetworkLearner, check_extra, check_output, cut_n
 from lightning_ff.objectives import ConvHead, Goodness, LocalLoss, OutputGoodness, TransportCost
 from lightning_ff.readouts import LastReadout
 from lightning_ff.spec import part
-from lightning_ff.validate import check_flag, check_int, check_ints, check_number, check_type
+from lightning_ff.validate import check_flag, check_int, check_ints, check_type
 
 
 class TRGL(CutNetworkLearner):
@@ -25,7 +25,7 @@ class TRGL(CutNetworkLearner):
     predicts. All modules learn in every batch (*parallel*); :class:`~lightning_ff.GreedySchedule` trains one after
     another (*sequential*), and with `laps` several times (*multi-lap*).
 
-    The Uzawa variant, whose weight of the cost changes during training, is left out.
+    The Uzawa variant, whose weight of the cost changes during training, is not included.
 
     Args:
         model: Name of a classification model of torchvision, or any module, such as :class:`~lightning_ff.ResidualMLP`.
@@ -78,8 +78,6 @@ class TRGL(CutNetworkLearner):
         check_extra("TRGL", kwargs)
         if "segments" in kwargs:
             raise ValueError(f"segments={kwargs['segments']!r}: TRGL sets them by modules={modules}, leave them out")
-        if tau is not None:
-            check_number("tau", tau, "must be above 0, or None for no transport cost", above=0)
         check_flag("halve", halve)
         measure, objective = ConvHead() if goodness is None else part(goodness), loss_for(loss)
         check_type("goodness", measure, Goodness, "give a Goodness of class mode, such as ConvHead()")
@@ -88,19 +86,19 @@ class TRGL(CutNetworkLearner):
         keeps = _keeps_shape(cut, input_shape, frozen)
         if tau is not None and not any(keeps):
             raise ValueError(
-                f"tau={tau}: no block of model={type(net).__name__} keeps the shape of its input, which the transport "
-                "cost compares: give a residual network, or tau=None"
+                f"tau={tau}: no block of {type(net).__name__} keeps its input's shape: give another model, or tau=None"
             )
         sizes = _sizes(modules, keeps, frozen)
-        taus = _taus(tau, halve, sizes, frozen)
+        terms = _terms(tau, halve, sizes, keeps)
         heads = [*(deepcopy(measure) for _ in cut.names[1:]), OutputGoodness()]
-        costs = [[TransportCost(step)] if keep and step else [] for step, keep in zip(taus, keeps, strict=True)]
         blocks = [
-            LocalBlock(layer, head, deepcopy(objective), terms=terms, recompute=recompute, title=title)
-            for layer, head, terms, title in zip(cut, heads, costs, cut.names, strict=True)
+            LocalBlock(layer, head, deepcopy(objective), terms=costs, recompute=recompute, title=title)
+            for layer, head, costs, title in zip(cut, heads, terms, cut.names, strict=True)
         ]
-        given = net, blocks, input_shape, num_classes, LastReadout(), frozen, channels_last
-        super().__init__(*given, segments=[*[1] * frozen, *sizes], **kwargs)
+        segments = [*[1] * frozen, *sizes]
+        super().__init__(
+            net, blocks, input_shape, num_classes, LastReadout(), frozen, channels_last, segments=segments, **kwargs
+        )
 
 
 def _keeps_shape(cut: Partition, input_shape: Sequence[int], frozen: int) -> list[bool]:
@@ -134,7 +132,9 @@ def _sizes(modules: int | list[int] | None, keeps: list[bool], frozen: int) -> l
     return [*sizes[:-1], sizes[-1] + 1]
 
 
-def _taus(tau: float | None, halve: bool, sizes: list[int], frozen: int) -> list[float | None]:
-    """The time step of every block, halved in the first half of the modules."""
-    halved = frozen + sum(sizes[: len(sizes) // 2]) if halve else 0
-    return [tau / 2 if tau and k < halved else tau for k in range(frozen + sum(sizes))]
+def _terms(tau: float | None, halve: bool, sizes: list[int], keeps: list[bool]) -> list[list[TransportCost]]:
+    """The transport cost of every block that keeps its shape, with half the step in the first half of the modules."""
+    if tau is None:
+        return [[] for _ in keeps]
+    halved = len(keeps) - sum(sizes[len(sizes) // 2 :]) if halve else 0
+    return [[TransportCost(tau / 2 if k < halved else tau)] if kept else [] for k, kept in enumerate(keeps)]

@@ -54,17 +54,20 @@ class SolvedGoodness(Goodness):
     def observe(self, h: Tensor, target: Target) -> None:
         if not isinstance(target, Labels):
             raise TypeError(f"SolvedGoodness is fitted to labels: its target is Labels(label), not {target!r}")
-        rows = h.flatten(1)
+        rows = h.flatten(1).double()  # in float32 the sum of many samples need not be positive definite
         if not len(self.gram):
             features, classes = self.weight.shape
             self.gram, self.moment = self.gram.new_zeros(features, features), self.moment.new_zeros(features, classes)
         self.gram += rows.T @ rows
-        self.moment += rows.T @ F.one_hot(target.label, self.weight.shape[1]).to(rows.dtype)
+        self.moment += rows.T @ F.one_hot(target.label, self.weight.shape[1]).double()
 
     def fit(self, reduce: Callable[[Tensor], Tensor]) -> None:
         gram, moment = reduce(self.gram), reduce(self.moment)
         gram.diagonal().add_(self.ridge)
-        self.weight.copy_(torch.cholesky_solve(moment, torch.linalg.cholesky(gram)))
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        if failed:
+            raise ValueError(f"ridge={self.ridge} is too small for the activations, or they are not finite: raise it")
+        self.weight.copy_(torch.cholesky_solve(moment, factor))
         self.gram, self.moment = gram.new_zeros(0, 0), moment.new_zeros(0, 0)
 
     def forward(self, h: Tensor) -> Tensor:

@@ -243,8 +243,8 @@ def test_a_checkpoint_of_another_method_is_named(tmp_path: Path) -> None:
         Backprop.load_from_checkpoint(path, model=net(seed=1))
     begun = Backprop(net(seed=1), CLASSES, SHAPE, weights=str(path))  # as the message advises
     assert apart(weights(begun.model), weights(model.model)) == 0
-    with pytest.raises(TypeError, match="ScalableForwardForward has no argument 'terms'"):
-        learner(terms=[])
+    with pytest.raises(TypeError, match="PredSim has no argument 'terms': leave it out, or use Scalable"):
+        PredSim(net(), CLASSES, SHAPE, terms=[])
 
 
 @pytest.mark.parametrize("flags", [{}, {"limit_val_batches": 0}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from lightning_ff.objectives import CrossEntropy, LogSumExpMargin, log_sum_exp_loss
@@ -45,3 +46,15 @@ def test_bad_input(loss: type[CrossEntropy]) -> None:
         loss(temperature=0)
     with pytest.raises(TypeError, match=f"{loss.__name__} is a class-mode loss"):
         loss()(GOODNESS, Pairs(3))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
+def test_label_smoothing_is_that_of_torch(smoothing: float, temperature: float) -> None:
+    goodness = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
+    label = torch.arange(8) % 5
+    expected = nn.CrossEntropyLoss(label_smoothing=smoothing)(goodness / temperature, label)
+    loss = CrossEntropy(temperature, label_smoothing=smoothing)
+    torch.testing.assert_close(loss(goodness, Labels(label)), expected, rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"label_smoothing=1: must lie in \[0, 1\)"):
+        CrossEntropy(label_smoothing=1)

@@ -106,3 +106,11 @@ def test_labels_are_needed() -> None:
         goodness.observe(torch.zeros(2, 4), Pairs(1))
     with pytest.raises(TypeError, match="Sparsemax is a class-mode loss"):
         Sparsemax()(SCORES, Pairs(1))
+
+
+def test_activations_that_are_not_finite_stop_the_fit() -> None:
+    goodness = SolvedGoodness()
+    goodness.build(torch.Size((4,)), 5)
+    goodness.observe(torch.full((2, 4), torch.inf), Labels(torch.tensor([0, 1])))
+    with pytest.raises(ValueError, match=r"ridge=1.0 is too small for the activations, or they are not finite"):
+        goodness.fit(lambda tensor: tensor)
