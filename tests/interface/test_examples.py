@@ -28,7 +28,8 @@ COLOUR_RUNS = [
     for name, config in RUNS.items()
     if ("CIFAR" in str(config["data"]) or "Folder" in str(config["data"])) and "protocol" not in name
 ]
-GREY_RUNS = (*MNIST_RUNS, "mnist_conv", "fashion_mnist_conv", "fashion_mnist_transfer")
+FAMILY_RUNS = ("family/trgl_mnist100", "family/backprop_mnist100")
+GREY_RUNS = (*MNIST_RUNS, "mnist_conv", "fashion_mnist_conv", "fashion_mnist_transfer", *FAMILY_RUNS)
 EMERGENT_RUNS = [f"emergent/{kind}_{data}" for kind in ("ff", "bpff", "bp") for data in ("mnist", "fashion_mnist")]
 FOLDERS = {"MNIST": "MNIST", "FashionMNIST": "FashionMNIST", "CIFAR10": "cifar-10-batches-py"}
 
@@ -49,7 +50,7 @@ def real_root(data: str) -> str:
 
 def check_stages(command: Callable[..., CLI], name: str, *arguments: str) -> None:
     """One batch of training, validation, test and prediction, with the example's own arguments."""
-    one_batch = ("--trainer.fast_dev_run=1", "--trainer.log_every_n_steps=1")
+    one_batch = ("--trainer.fast_dev_run=1", "--trainer.log_every_n_steps=1", "--test_after_fit=false")
     cli = command("fit", "--config", EXAMPLES / f"{name}.yaml", *one_batch, *arguments)
     metrics = dict(cli.trainer.callback_metrics)
     cli.trainer.test(cli.model, cli.datamodule, verbose=False)
