@@ -23,9 +23,7 @@ class TRGL(CutNetworkLearner):
     `mean((h - x)^2) / (2 tau)` of every block that keeps its shape, :class:`~lightning_ff.objectives.TransportCost`.
     Nothing is inserted between blocks, which would destroy `h - x`. The last module has the model's own classifier and
     predicts. All modules learn in every batch (*parallel*); :class:`~lightning_ff.GreedySchedule` trains one after
-    another (*sequential*), and with `laps` several times (*multi-lap*).
-
-    The Uzawa variant, whose weight of the cost changes during training, is not included.
+    another (*sequential*), and with `laps` several times (*multi-lap*). The Uzawa variant is left out.
 
     Args:
         model: Name of a classification model of torchvision, or any module, such as :class:`~lightning_ff.ResidualMLP`.
@@ -136,5 +134,6 @@ def _terms(tau: float | None, halve: bool, sizes: list[int], keeps: list[bool]) 
     """The transport cost of every block that keeps its shape, with half the step in the first half of the modules."""
     if tau is None:
         return [[] for _ in keeps]
+    costs = TransportCost(tau), TransportCost(tau / 2)  # blocks copy them
     halved = len(keeps) - sum(sizes[len(sizes) // 2 :]) if halve else 0
-    return [[TransportCost(tau / 2 if k < halved else tau)] if kept else [] for k, kept in enumerate(keeps)]
+    return [[costs[k < halved]] if kept else [] for k, kept in enumerate(keeps)]

@@ -28,7 +28,8 @@ COLOUR_RUNS = [
     for name, config in RUNS.items()
     if ("CIFAR" in str(config["data"]) or "Folder" in str(config["data"])) and "protocol" not in name
 ]
-GREY_RUNS = (*MNIST_RUNS, "mnist_conv", "fashion_mnist_conv", "fashion_mnist_transfer")
+FAMILY_RUNS = ("family/trgl_mnist100", "family/backprop_mnist100")
+GREY_RUNS = (*MNIST_RUNS, "mnist_conv", "fashion_mnist_conv", "fashion_mnist_transfer", *FAMILY_RUNS)
 EMERGENT_RUNS = [f"emergent/{kind}_{data}" for kind in ("ff", "bpff", "bp") for data in ("mnist", "fashion_mnist")]
 FOLDERS = {"MNIST": "MNIST", "FashionMNIST": "FashionMNIST", "CIFAR10": "cifar-10-batches-py"}
 
