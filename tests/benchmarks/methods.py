@@ -35,7 +35,9 @@ def net() -> nn.Module:
     return ConvNet(CLASSES, widths=[32, 64, 128, 128])
 
 
-CUT = {name: (net, CLASSES, SHAPE) for name in ("ScalableForwardForward", "MonoForward", "PredSim", "HypersphericalFF")}
+NAMES = ("ScalableForwardForward", "MonoForward", "PredSim", "HypersphericalFF", "BWBPF", "TRGL", "CaFo")
+CUT = {name: (net, CLASSES, SHAPE) for name in NAMES}
+OPTIONS: dict[str, dict[str, Any]] = {"BWBPF": {"cuts": "blocks"}, "TRGL": {"tau": None}, "CaFo": {"predictor": "ce"}}
 BUILT: dict[str, dict[str, Any]] = {
     "ForwardForward": {"widths": [1000, 1000, 1000]},
     "CwC": {"channels": [40, 80, 160, 160]},
@@ -50,7 +52,7 @@ def learner(name: str) -> LocalLearner:
     kind: Any = getattr(lightning_ff, name)
     if name in CUT:
         make, *rest = CUT[name]
-        return kind(make(), *rest)
+        return kind(make(), *rest, **OPTIONS.get(name, {}))
     return kind(CLASSES, SHAPE, **BUILT[name])
 
 

@@ -21,6 +21,7 @@ from lightning_ff import (
     IntervalReadout,
     LastReadout,
     MeanReadout,
+    PredSim,
     ScalableForwardForward,
 )
 from tests.methods.class_runs import CLASSES, SGD, SHAPE, Net, apart, data, fit, learner, net, quiet, weights
