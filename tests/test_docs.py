@@ -284,6 +284,19 @@ def test_the_page_of_processes_shows_what_the_estimate_prints() -> None:
         assert shown == [f"{value:.2f}" for value in estimates]
 
 
+def test_class_prototypes(run: Run) -> None:
+    """A method of a goodness alone, in at most 25 lines."""
+    ran = run("prototypes.py")
+    assert ran["trainer"].callback_metrics["test/acc"] > 0.95
+    text = (EXAMPLES / "prototypes.py").read_text().partition("start:all]\n")[2].partition("# --8<--")[0]
+    assert len([line for line in text.splitlines() if line]) <= 25
+    h = torch.tensor([[3.0, 4.0]])
+    goodness = ran["Prototypes"]()
+    goodness.build(torch.Size((2,)), 1)
+    goodness.prototypes = nn.Parameter(torch.zeros(1, 2))
+    assert goodness(h).tolist() == [[-5.0]]
+
+
 # The pages of methods
 
 PAGES = sorted((DOCS / "methods").glob("*.md"))

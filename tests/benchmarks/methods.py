@@ -61,7 +61,7 @@ class Chain(nn.Module):
 
     def __init__(self, model: LocalLearner) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(deepcopy(block.layers) for block in model.blocks)
+        self.layers = nn.ModuleList(deepcopy(block.layers) for block in model.blocks).requires_grad_(True)
         shape = model.network.shapes[-1][0]
         self.head = nn.Identity() if shape == (CLASSES,) else nn.Linear(shape[0], CLASSES)
 
@@ -73,7 +73,8 @@ class Chain(nn.Module):
 
 def method_step(model: LocalLearner, image: Tensor, label: Tensor) -> Step:
     """A step of the method; in pair mode positives and negatives are ready."""
-    sweep = Sweep(model.network, make_optimizers(model.network.owners, ADAM), segments=model.segments)
+    owners = model.segmentation.owners(model.network)
+    sweep = Sweep(model.network, make_optimizers(owners, ADAM), segments=model.segments)
     model.train()
     if model.network.mode == "class":
         x = model.network.normalize(image)
