@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ MNIST_RUNS = ("mnist_hinton", "mnist_unsupervised")
 COLOUR_RUNS = [
     name
     for name, config in RUNS.items()
-    if ("CIFAR" in str(config["data"]) or "Folder" in str(config["data"])) and "protocol" not in name
+    if ("CIFAR" in str(config["data"]) or "Folder" in str(config["data"])) and not re.search("protocol|family", name)
 ]
 FAMILY_RUNS = ("family/trgl_mnist100", "family/backprop_mnist100")
 GREY_RUNS = (*MNIST_RUNS, "mnist_conv", "fashion_mnist_conv", "fashion_mnist_transfer", *FAMILY_RUNS)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,6 +31,7 @@ from lightning_ff import (
 from tests.methods.every_method import METHODS
 from tests.strategies.runs import BATCH, CLASSES, SGD, SHAPE, Shares, Validated, trained
 
+ROOT = Path(__file__).parents[2]
 X, Y = Shares(torch.float64).samples.tensors[:2]
 Loss = Callable[[Any, Tensor, Tensor], Tensor]  # of a block's copy, its output and labels
 
@@ -178,6 +181,13 @@ def test_superclasses_of_early_blocks() -> None:
     assert torch.equal(first[:, 0], first[:, 1])
     assert model.blocks[0].goodness.num_classes == 2  # type: ignore[union-attr]
     assert last.shape == (3, CLASSES)
+
+
+def test_the_published_superclasses_of_cifar100() -> None:
+    config = yaml.safe_load((ROOT / "examples/family/cwc_cifar100.yaml").read_text())["model"]["init_args"]
+    model = CwC(100, (3, 32, 32), **config)
+    assert [block.goodness.num_classes for block in model.blocks] == [20] * 4 + [100] * 2  # type: ignore[union-attr]
+    assert config["class_maps"] == [[label // 5 for label in range(100)]] * 4 + [None] * 2
 
 
 def test_predictions_are_those_of_the_last_block() -> None:
