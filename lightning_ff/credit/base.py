@@ -63,3 +63,7 @@ class Credit(nn.Module):
         """
         loss, h = forward()
         return Run(loss, loss, h)
+
+    def values(self) -> dict[str, Tensor]:
+        """Scalars of the last batch by name, which a learner logs under `relaxation/`."""
+        return {}

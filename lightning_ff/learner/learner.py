@@ -314,6 +314,7 @@ class LocalLearner(LightningModule):
         check_losses(means, image)
         for name, value in logged(means).items():
             self.log(name, value, prog_bar=name in ("train/loss", "train/acc"))
+        self.log_dict({f"relaxation/{name}": value for name, value in self.credit.values().items()})
 
     @override
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:

@@ -10,13 +10,18 @@ from lightning_ff.methods.forward_forward import ForwardForward
 from lightning_ff.methods.hyperspherical import HypersphericalFF
 from lightning_ff.methods.mono_forward import MonoForward
 from lightning_ff.methods.predsim import PredSim
+from lightning_ff.methods.relaxed import ActivationRelaxationNet, BlockADMMNet, PredictiveCodingNet
 from lightning_ff.methods.scalable_forward_forward import ScalableForwardForward
 from lightning_ff.methods.trgl import TRGL
+from lightning_ff.methods.uff import UFF
 
 __all__ = [
     "BWBPF",
     "TRGL",
+    "UFF",
+    "ActivationRelaxationNet",
     "Backprop",
+    "BlockADMMNet",
     "CaFo",
     "CwC",
     "DeepSupervision",
@@ -25,6 +30,7 @@ __all__ = [
     "HypersphericalFF",
     "MonoForward",
     "PredSim",
+    "PredictiveCodingNet",
     "ScalableForwardForward",
     "backbone",
 ]

@@ -18,6 +18,7 @@ from lightning_ff.objectives.goodness import (
 from lightning_ff.objectives.heads import ConvHead, PooledLinear, position_mean
 from lightning_ff.objectives.losses import LocalLoss, PairLoss, SymBa, ThresholdLoss, symba_loss, threshold_loss
 from lightning_ff.objectives.projection_losses import Sparsemax, SquaredError, sparsemax
+from lightning_ff.objectives.reconstruction import Reconstruction
 from lightning_ff.objectives.similarity import SimilarityMatching, similarity
 from lightning_ff.objectives.solved_goodness import SolvedGoodness
 from lightning_ff.objectives.terms import (
@@ -48,6 +49,7 @@ __all__ = [
     "PairLoss",
     "PeerNormalization",
     "PooledLinear",
+    "Reconstruction",
     "SimilarityMatching",
     "SolvedGoodness",
     "Sparsemax",

@@ -36,6 +36,8 @@ def residual() -> nn.Module:
 
 CUT = (mlp, CLASSES, SHAPE)
 METHODS: dict[str, Make] = {
+    "ActivationRelaxationNet": made("ActivationRelaxationNet", *CUT, cuts="layers"),
+    "BlockADMMNet": made("BlockADMMNet", *CUT, cuts="layers"),
     "BWBPF": made("BWBPF", *CUT, cuts="layers"),
     "Backprop": made("Backprop", *CUT),
     "CaFo": made("CaFo", *CUT, cuts="layers"),
@@ -45,11 +47,13 @@ METHODS: dict[str, Make] = {
     "ForwardForward": made("ForwardForward", CLASSES, SHAPE, widths=[9, 8]),
     "HypersphericalFF": made("HypersphericalFF", *CUT),
     "MonoForward": made("MonoForward", *CUT),
+    "PredictiveCodingNet": made("PredictiveCodingNet", *CUT, cuts="layers"),
     "PredSim": made("PredSim", *CUT),
     "ScalableForwardForward": made("ScalableForwardForward", *CUT),
     "TRGL": made("TRGL", residual, CLASSES, SHAPE, tau=0.5, modules=2),
+    "UFF": made("UFF", CLASSES, SHAPE, widths=[9, 8]),
 }
 # Their blocks learn together, which a pipeline refuses.
-TOGETHER = {"Backprop", "DeepSupervision"}
+TOGETHER = {"ActivationRelaxationNet", "Backprop", "BlockADMMNet", "DeepSupervision", "PredictiveCodingNet"}
 # Statistics of a process's own batch are not those of the global one: batch norm, similarities.
 OWN_STATISTICS = {"CwC", "PredSim"}
