@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 from collections.abc import Sequence
 from hashlib import sha256
 from math import isfinite
@@ -102,7 +103,24 @@ def _read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     values, rows = _values(_read_rows(folder / METRICS), config.get("checkpoint"))
     if not values["last"] and not values["test"]:
         raise ReportError(f"{folder / METRICS} has no val/ or test/ metric: validate in fit, or set --test_after_fit")
+    made["command"] = made["command"] and _without_folders(made["command"])
     return canonical(config), {**made, "rows": rows, "seeds": seeds(Run(folder, config=config)), "values": values}
+
+
+def _without_folders(command: str) -> str:
+    """A command without folders of a machine: a path in a repository is relative to it, another one its last part.
+
+    Example::
+
+        >>> _without_folders("lightning-ff fit --data.root /home/me/data --trainer.max_epochs 5")
+        'lightning-ff fit --data.root data --trainer.max_epochs 5'
+    """
+    return re.sub(r"(?<=[ =])/[^\s'\"]+", lambda found: _relative(Path(found[0])), command)
+
+
+def _relative(path: Path) -> str:
+    root = next((parent for parent in path.parents if (parent / ".git").exists()), path.parent)
+    return str(path.relative_to(root))
 
 
 def _read_rows(file: Path) -> list[Row]:

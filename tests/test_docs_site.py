@@ -112,7 +112,8 @@ def test_files_name_the_command_they_are_for(
 def test_the_sweep_runs(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(checkout)
     sweep = yaml.safe_load((ROOT / "examples/wandb_sweep.yaml").read_text())
-    chosen = {name: given.get("values", [given.get("min")])[0] for name, given in sweep["parameters"].items()}
+    parameters = sweep["parameters"].items()
+    chosen = {name: given.get("value", given.get("values", [given.get("min")])[0]) for name, given in parameters}
     arguments = [f"--{name}={value}" for name, value in chosen.items()]
     command = [
         part for word in sweep["command"] for part in (arguments if word == "${args}" else [word]) if "${" not in part

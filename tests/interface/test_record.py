@@ -24,7 +24,7 @@ import torch
 import lightning_ff
 from lightning_ff.__main__ import run as run_entry_point
 from lightning_ff.cli import CLI, main
-from lightning_ff.record import canonical, hash_of, read_results, record
+from lightning_ff.record import _without_folders, canonical, hash_of, read_results, record
 from lightning_ff.report.files import ReportError
 
 ROOT = Path(__file__).parents[2]
@@ -381,3 +381,13 @@ def test_a_file_that_the_tool_did_not_write_is_found(tmp_path: Path) -> None:
     file.write_text(json.dumps({"configuration": {}, "hash": hash_of({}), "runs": [{}], "statistics": {}}))
     with pytest.raises(ReportError, match="was changed since"):
         read_results(file)
+
+
+def test_a_command_names_no_folders_of_a_machine(tmp_path: Path) -> None:
+    (tmp_path / "repository" / ".git").mkdir(parents=True)
+    config = tmp_path / "repository" / "examples" / "a.yaml"
+    command = (
+        f"lightning-ff fit --config {config} --data.root={tmp_path}/data --model.widths [8,9] --trainer.max_epochs 3"
+    )
+    expected = "lightning-ff fit --config examples/a.yaml --data.root=data --model.widths [8,9]"
+    assert _without_folders(command) == expected
