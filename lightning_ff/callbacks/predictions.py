@@ -15,7 +15,7 @@ from lightning_ff.validate import check_text
 
 
 class PredictionWriter(Callback):
-    """Write every prediction as a row of a CSV file: index, label and one score per class.
+    """Write every prediction as a row of a CSV file: index, predicted class and one score per class.
 
     With several loaders, the first column is the index of the loader, from 0. Samples without an index are numbered
     loader by loader.
@@ -67,7 +67,7 @@ class PredictionWriter(Callback):
         with file.open("a" if self._rows else "w", newline="", encoding="utf-8") as out:
             writer = csv.writer(out)
             if not self._rows:
-                writer.writerow([*loader, "index", "label", *(f"score{c}" for c in range(len(scores[0])))])
+                writer.writerow([*loader, "index", "prediction", *(f"score{c}" for c in range(len(scores[0])))])
             rows = zip(index, labels, scores, strict=True)
             writer.writerows([*loader.values(), i, label, *row] for i, label, row in rows)
         self._rows[dataloader_idx] = first + len(labels)

@@ -51,6 +51,14 @@ def test_without_any_value() -> None:
     assert len(axis.lines) == 0
 
 
+def test_layers_that_differ_in_the_middle_of_their_names_are_told_apart() -> None:
+    names = [f"encoder.layers.{k}.attention.out_proj" for k in (0, 1, 10)]
+    (axis,) = panels(probe_bars({"BP": dict.fromkeys(names, 0.5)}))
+    shown = [ticks(axis, "x")[float(k)] for k in range(3)]
+    assert [name[:17] for name in shown] == ["encoder.layers.0.", "encoder.layers.1.", "encoder.layers.10"]
+    assert all(name.endswith("out_proj") for name in shown)
+
+
 def test_wrong_arguments() -> None:
     with pytest.raises(ValueError, match=r"accuracies=\{\}: give accuracies by layer by name, at least one"):
         probe_bars({})

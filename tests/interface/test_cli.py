@@ -189,7 +189,7 @@ def test_predict_writes_the_model_s_own_predictions(
     assert f"predictions  {file.relative_to(tmp_path)}\n" in capsys.readouterr().out
     with file.open(newline="") as rows:
         header, *table = csv.reader(rows)
-    assert header == ["index", "label", *(f"score{c}" for c in range(10))]
+    assert header == ["index", "prediction", *(f"score{c}" for c in range(10))]
     assert [int(row[0]) for row in table] == list(range(360))
     labels, scores = [int(row[1]) for row in table], torch.tensor([[float(v) for v in row[2:]] for row in table])
 

@@ -192,4 +192,4 @@ def test_predictions_of_several_loaders_say_which(tmp_path: Path) -> None:
     assert [int(row[2]) for row in rows] == scores.argmax(1).tolist()
     torch.testing.assert_close(torch.tensor([[float(v) for v in row[3:]] for row in rows]), scores)
     quiet(logger=False, callbacks=[writer]).predict(model, loaders[:1])  # one loader, also in a list
-    assert (tmp_path / "answers.csv").read_text().startswith("index,label,score0")
+    assert (tmp_path / "answers.csv").read_text().startswith("index,prediction,score0")
