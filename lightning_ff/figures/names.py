@@ -14,7 +14,7 @@ from lightning_ff.figures.base import LETTER, LINE, SOFT, Axes, plain
 def name_ticks(
     axis: Axes, side: Literal["x", "y"], places: np.ndarray, names: Sequence[str], room: float, most: int = 16
 ) -> None:
-    """Tick labels of N letters, or more if names would look equal, as many as fit into the axis (in inches), rotated if they are long."""
+    """Tick labels of N letters, or more if they would look equal, as many as fit into the axis in inches."""
     step = max(1, ceil(len(places) * LINE / room)) if len(places) else 1
     while most < 64 and len({plain(name, most) for name in names}) < len(set(names)):
         most += 4  # names of layers may differ in the middle alone

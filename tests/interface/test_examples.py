@@ -145,7 +145,7 @@ def test_every_key_of_an_example_is_known(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * ("emergent" in name and "fashion" in name))
+        pytest.param(name, marks=[pytest.mark.slow] * ("emergent" in name and "ff_mnist" not in name))
         for name in (*GREY_RUNS, *EMERGENT_RUNS)
     ],
 )

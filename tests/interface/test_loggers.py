@@ -185,7 +185,7 @@ def test_predictions_of_several_loaders_say_which(tmp_path: Path) -> None:
     for _ in range(2):  # the second run does not append to the first
         quiet(logger=False, callbacks=[writer]).predict(model, loaders)
     header, *rows = [line.split(",") for line in (tmp_path / "answers.csv").read_text().splitlines()]
-    assert header == ["loader", "index", "label", *(f"score{c}" for c in range(10))]
+    assert header == ["loader", "index", "prediction", *(f"score{c}" for c in range(10))]
     expected = [(0, n) for n in range(5)] + [(1, n) for n in places.tolist()] + [(2, n) for n in range(3)]
     assert [(int(row[0]), int(row[1])) for row in rows] == expected
     scores = model(torch.cat((plain, indexed, plain[:3])))

@@ -386,8 +386,6 @@ def test_a_file_that_the_tool_did_not_write_is_found(tmp_path: Path) -> None:
 def test_a_command_names_no_folders_of_a_machine(tmp_path: Path) -> None:
     (tmp_path / "repository" / ".git").mkdir(parents=True)
     config = tmp_path / "repository" / "examples" / "a.yaml"
-    command = (
-        f"lightning-ff fit --config {config} --data.root={tmp_path}/data --model.widths [8,9] --trainer.max_epochs 3"
-    )
+    command = f"lightning-ff fit --config {config} --data.root={tmp_path}/data --model.widths [8,9]"
     expected = "lightning-ff fit --config examples/a.yaml --data.root=data --model.widths [8,9]"
     assert _without_folders(command) == expected

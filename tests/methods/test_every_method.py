@@ -21,6 +21,7 @@ from tests.sweep.parts import resumes_exactly
 
 FOLDER = Path(lightning_ff.__file__).parent / "methods"
 IMAGES = Shares().samples.tensors[0][:7]
+EXPORTED = {"CaFo", "CwC", "DeeperForward", "ForwardForward", "TRGL", "UFF"}  # the others have no other modules
 every = pytest.mark.parametrize("name", METHODS)
 gloo = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch has no gloo here")
 
@@ -45,7 +46,7 @@ def test_a_checkpoint_of_plain_data_predicts_the_same(name: str, tmp_path: Path)
     assert torch.equal(again(IMAGES), model(IMAGES))
 
 
-@every
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in EXPORTED)) for n in METHODS])
 def test_the_deployed_module_exports(name: str) -> None:
     model = METHODS[name]()
     trained(model, 1)

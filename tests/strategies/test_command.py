@@ -47,7 +47,7 @@ def alone(forked_python: None, tmp_path_factory: pytest.TempPathFactory) -> floa
     return accuracy(finished(*RUN, folder=tmp_path_factory.mktemp("alone")))
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ["ff_ddp", pytest.param("ff_fsdp2", marks=pytest.mark.slow), "ff_pipeline"])
 def test_two_processes_reach_the_accuracy_of_one(strategy: str, alone: float) -> None:
     assert alone > 0.9
     output = finished(*RUN, *STRATEGIES[strategy])
@@ -120,7 +120,8 @@ def kill_when_saved(killed: int, version: int, *arguments: str) -> Path:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
-@pytest.mark.parametrize("strategy", [pytest.param("ff_ddp", marks=pytest.mark.slow), "ff_pipeline"])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ff_ddp", "ff_pipeline"])
 def test_a_killed_process_is_named_and_the_run_goes_on_from_its_checkpoint(strategy: str) -> None:
     run = ("--trainer.max_epochs=20", "--trainer.check_val_every_n_epoch=4", *STRATEGIES[strategy])
     run = (*run, "--trainer.callbacks=tests.strategies.runs.Pid")
@@ -135,7 +136,10 @@ def test_a_killed_process_is_named_and_the_run_goes_on_from_its_checkpoint(strat
         torch.testing.assert_close(again[name], value, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("strategy", "rank"), [("ff_ddp", 0), ("ff_fsdp2", 1), ("ff_pipeline", 0), ("ff_pipeline", 1)])
+@pytest.mark.parametrize(
+    ("strategy", "rank"),
+    [("ff_ddp", 0), pytest.param("ff_fsdp2", 1, marks=pytest.mark.slow), ("ff_pipeline", 0), ("ff_pipeline", 1)],
+)
 def test_processes_of_which_one_is_told_to_end_do_so_after_the_same_batch(strategy: str, rank: int) -> None:
     told = ("--trainer.callbacks=tests.strategies.runs.Signal", f"--trainer.callbacks.rank={rank}")
     two = (*STRATEGIES[strategy], "--trainer.log_every_n_steps=6")
