@@ -99,6 +99,11 @@ class WindowSchedule(Callback):
                     f"EarlyStopping(monitor={callback.monitor!r}) would end the run in the window of one block, before "
                     "the others have learned: remove it"
                 )
+        if self.length > Windows(self.windows).length and next(learner.network.readout.parameters(), None) is None:
+            raise ValueError(
+                f"epochs={self._epochs}: after the last window a readout with parameters learns alone, and "
+                f"readout={learner.network.readout} has none: use LinearReadout(), or leave epochs out"
+            )
         if self.cache and (reason := cannot_keep(learner) or changes(learner)):
             raise ValueError(f"cache=True is not exact here: {reason}; use cache=None or False")
         self._schedule = Windows(self.windows)

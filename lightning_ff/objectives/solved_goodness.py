@@ -24,8 +24,8 @@ class SolvedGoodness(Goodness):
     `(G + ridge I) W = R`; the goodness is `h W`, zero before. W minimises
     `sum_n |h_n W - onehot(y_n)|^2 + ridge |W|^2` over the samples of the epoch, whatever the batches and processes.
 
-    G takes `8 D^2` bytes from the first batch of an epoch to its end, 512 MiB for 8192 features, and that much in a
-    checkpoint in mid-epoch.
+    It needs a device with float64, which MPS is not. G takes `8 D^2` bytes from the first batch of an epoch to its end,
+    512 MiB for 8192 features, and that much in a checkpoint in mid-epoch.
 
     Args:
         ridge: Weight of the squared norm, above 0: activations are often of lower rank than D.

@@ -174,6 +174,14 @@ def test_a_head_learns_alone_after_the_last_window() -> None:
     assert not torch.equal(seen[1][-2], seen[2][-2])
 
 
+def test_epochs_in_which_nothing_learns_are_refused() -> None:
+    model = CwC(CLASSES, SHAPE, channels=[8, 8], optimizer=SGD)
+    with pytest.raises(ValueError, match=r"epochs=3: .* readout=LastReadout\(\) has none: use LinearReadout"):
+        trained(model, 1, max_epochs=3, callbacks=[lightning_ff.WindowSchedule([[(0, 1)], [(0, 2)]], epochs=3)])
+    with pytest.raises(ValueError, match="epochs=1 ends before the last window, at 2"):
+        lightning_ff.WindowSchedule([[(0, 1)], [(0, 2)]], epochs=1)
+
+
 def test_superclasses_of_early_blocks() -> None:
     model = CwC(CLASSES, SHAPE, channels=[8, 8], class_maps=[[0, 0, 1, 1], None], optimizer=SGD)
     trained(model, 1, data=Validated)
