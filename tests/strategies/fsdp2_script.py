@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import LightningModule, Trainer, seed_everything
 
-from lightning_ff import ForwardForward, GreedySchedule, LocalFSDP2Strategy
+from lightning_ff import ForwardForward, GreedySchedule, LocalFSDP2Strategy, ScalableForwardForward
 from lightning_ff.data import Digits
-from tests.strategies.runs import ADAMW, SGD, Look, Shares, learner
+from tests.strategies.runs import ADAMW, CLASSES, SGD, SHAPE, Look, Shares, layers, learner
 
 
 def train(mode: str, optimizer: str, dtype: str, file: str, **flags: Any) -> None:
     """Train one learner; saves its full weights, and the number of entries that a process holds."""
+    torch_dtype = getattr(torch, dtype)
 
     def save(trainer: Trainer, module: Any) -> None:
         share = sum(p.to_local().numel() for p in module.parameters())
@@ -28,6 +30,11 @@ def train(mode: str, optimizer: str, dtype: str, file: str, **flags: Any) -> Non
         if trainer.is_global_zero:
             torch.save({"weights": weights, "share": share}, file)
 
+    fit(learner(mode, {"SGD": SGD, "ADAMW": ADAMW}[optimizer]).to(torch_dtype), save, torch_dtype, **flags)
+
+
+def fit(model: LightningModule, save: Callable[..., None], dtype: torch.dtype = torch.float32, **flags: Any) -> None:
+    """Train on two processes; every process calls a function at the end."""
     trainer = Trainer(
         accelerator="cpu",
         devices=2,
@@ -39,8 +46,18 @@ def train(mode: str, optimizer: str, dtype: str, file: str, **flags: Any) -> Non
         enable_model_summary=False,
     )
     trainer.callbacks.append(Look(save))  # type: ignore[attr-defined]
-    torch_dtype = getattr(torch, dtype)
-    trainer.fit(learner(mode, {"SGD": SGD, "ADAMW": ADAMW}[optimizer]).to(torch_dtype), Shares(torch_dtype))
+    trainer.fit(model, Shares(dtype))
+
+
+def statistics(folder: str) -> None:
+    """Save the running statistics of batch norm of every process after one batch."""
+
+    def save(trainer: Trainer, module: Any) -> None:
+        found = {name.rpartition(".")[2]: value for name, value in module.named_buffers() if "running_" in name}
+        torch.save(found, Path(folder, f"statistics{trainer.global_rank}.pt"))
+
+    seed_everything(0, verbose=False)
+    fit(ScalableForwardForward(layers(batch_norm=True), CLASSES, SHAPE), save, limit_train_batches=1)
 
 
 def uneven(folder: str, processes: int = 2) -> dict[str, float]:
@@ -74,6 +91,7 @@ if __name__ == "__main__":
         refused(sys.argv[1])
         sys.exit()
     uneven(sys.argv[1])
+    statistics(sys.argv[1])
     train("class", "SGD", "float64", f"{sys.argv[1]}/greedy.pt", callbacks=[GreedySchedule(2)], max_epochs=-1)
     for mode, optimizer, dtype in product(("pair", "class"), ("SGD", "ADAMW"), ("float64", "float32")):
         train(mode, optimizer, dtype, f"{sys.argv[1]}/{mode}-{optimizer}-{dtype}.pt")

@@ -9,12 +9,26 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from lightning.pytorch import seed_everything
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.strategies import StrategyRegistry
 
 from lightning_ff import GreedySchedule, LocalFSDP2Strategy
 from tests.strategies.fsdp2_script import uneven
-from tests.strategies.runs import ADAMW, EXAMPLE, SGD, accuracy, difference, last_weights, learner, printed, trained
+from tests.strategies.runs import (
+    ADAMW,
+    BATCH,
+    EXAMPLE,
+    SGD,
+    Shares,
+    accuracy,
+    difference,
+    last_weights,
+    layers,
+    learner,
+    printed,
+    trained,
+)
 
 TWO = ("--trainer.strategy=ff_fsdp2", "--trainer.devices=2", "--data.batch_size=25")
 pytestmark = [
@@ -54,6 +68,21 @@ def test_processes_may_have_other_numbers_of_validation_batches(of_two: Path, tm
     assert one.keys() == two.keys() >= {"val/acc", "val/loss"}
     for key, value in one.items():
         assert two[key] == pytest.approx(value, abs=1e-6), key
+
+
+def test_running_statistics_are_means_over_processes(of_two: Path) -> None:
+    """After one batch: a tenth of the mean of both batches, and of the mean of their variances."""
+    seed_everything(0, verbose=False)
+    conv = layers(batch_norm=True)[0][0]  # type: ignore[index]
+    images = Shares().samples.tensors[0][:BATCH]
+    with torch.no_grad():
+        outputs = [conv(images[rank::2]).transpose(0, 1).flatten(1) for rank in (0, 1)]
+    means, variances = (torch.stack([f(h) for h in outputs]) for f in (lambda h: h.mean(1), lambda h: h.var(1)))
+    assert float((means[0] - means[1]).abs().max()) > 1e-3
+    for rank in (0, 1):
+        found = torch.load(of_two / f"statistics{rank}.pt")
+        torch.testing.assert_close(found["running_mean"], 0.1 * means.mean(0))
+        torch.testing.assert_close(found["running_var"], 0.9 + 0.1 * variances.mean(0))
 
 
 def test_kept_outputs_are_refused(tmp_path: Path) -> None:
