@@ -153,6 +153,7 @@ def module(path: str) -> str:
     return ".".join(("lightning_ff", *Path(path).with_suffix("").parts)).removesuffix(".__init__")
 
 
+@pytest.mark.slow
 def test_the_whole_package_imports_without_a_warning() -> None:
     code = """
 import pkgutil, sys, warnings

@@ -47,7 +47,9 @@ def alone(forked_python: None, tmp_path_factory: pytest.TempPathFactory) -> floa
     return accuracy(finished(*RUN, folder=tmp_path_factory.mktemp("alone")))
 
 
-@pytest.mark.parametrize("strategy", ["ff_ddp", pytest.param("ff_fsdp2", marks=pytest.mark.slow), "ff_pipeline"])
+@pytest.mark.parametrize(
+    "strategy", ["ff_ddp", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ff_fsdp2", "ff_pipeline"))]
+)
 def test_two_processes_reach_the_accuracy_of_one(strategy: str, alone: float) -> None:
     assert alone > 0.9
     output = finished(*RUN, *STRATEGIES[strategy])
@@ -68,7 +70,8 @@ def test_new_interpreters_do_what_forked_ones_do(strategy: str, monkeypatch: pyt
     assert difference(last_weights(0), last_weights(1)) == 0.0
 
 
-@pytest.mark.parametrize("strategy", ["ff_ddp", pytest.param("ff_pipeline", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ff_ddp", "ff_pipeline"])
 def test_two_agents_of_torchrun_are_two_nodes(strategy: str, alone: float) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
