@@ -50,6 +50,8 @@ def explain(message: str) -> str:
         name = classes[-1].rpartition(".")[2] if classes else "it"
         near = _near(found[1], _arguments(classes[-1]) if classes else ())
         return f"{key}.{found[1]}: {name} has no argument {found[1]!r}{near}"
+    if found := re.search(r"No module named '([\w.]+)'", message):
+        return f"{key}: there is no module {found[1]!r}; {_OWN}"
     if found := re.search(r"Multiple subclasses with name (\w+)\. Give the full class path .*?: (.+)\.\n", message):
         return f"{key}={found[1]}: there are several such classes, choose one of {found[2]}"
     if found := re.search(r"Expected a dot import path string: (\S+)", message):

@@ -19,6 +19,10 @@ TYPOS: dict[str, tuple[list[str], list[str]]] = {
     "command": (["fti", *MODEL], ["'fti' is no command", "choose one of fit, validate, test, predict"]),
     "part": (["fit", *MODEL, "--model.loss=SymBaa"], ["--model.loss=SymBaa", "did you mean SymBa?"]),
     "sampler": (["fit", *MODEL, "--model.negatives=WrongLable"], ["--model.negatives=WrongLable", "mean WrongLabel"]),
+    "module": (
+        ["fit", "--model=my_modul.Mine", "--data=Digits"],
+        ["no module 'my_modul'", "PYTHONPATH=."],
+    ),
     "name of two": (
         ["fit", "--model=MonoForward", "--model.model=MLP", "--model.model.inputs=64", "--data=Digits"],
         ["--model=MLP", "choose one of", "lightning_ff.MLP"],
