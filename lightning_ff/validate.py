@@ -74,6 +74,16 @@ def check_ints(name: str, values: Any, remedy: str) -> None:
         check_int(f"{name}[{i}]", value, remedy)
 
 
+def check_image_shape(num_classes: Any, input_shape: Any) -> None:
+    """Check the number of classes, and that inputs are images `(C, H, W)`."""
+    check_int("num_classes", num_classes)
+    check_ints("input_shape", input_shape, "give the shape of one input, such as (1, 28, 28)")
+    if num_classes < 2:
+        raise ValueError(f"num_classes={num_classes}: must be at least 2")
+    if len(input_shape) != 3 or min(input_shape) < 1:
+        raise ValueError(f"input_shape={tuple(input_shape)}: give channels, height and width, such as (1, 28, 28)")
+
+
 def check_number(name: str, value: Any, remedy: str, above: float = -math.inf, least: float = -math.inf) -> None:
     """Check that an argument is a finite number, above one bound and not below another.
 

@@ -95,6 +95,11 @@ class GroupNormalize(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] % self.groups or x[0].numel() <= self.groups:
+            raise ValueError(
+                f"groups={self.groups} for an activation of shape {tuple(x.shape[1:])}: the channels must divide into "
+                "groups of at least two values; change the width, or leave out a pooling before"
+            )
         return F.group_norm(wide(x), self.groups, eps=self.eps).to(x.dtype)
 
     def extra_repr(self) -> str:

@@ -11,15 +11,14 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from lightning_ff.blocks.local_block import Activation, first
-from lightning_ff.credit.base import Credit, Forward, Run
+from lightning_ff.credit.base import SignalCredit, check_last_loss
 from lightning_ff.credit.relaxation import unchanged
 from lightning_ff.network import LocalNetwork
-from lightning_ff.segment import Segment
-from lightning_ff.target import Labels, Target
+from lightning_ff.target import Target
 from lightning_ff.validate import check_int
 
 
-class DirectFeedback(Credit):
+class DirectFeedback(SignalCredit):
     """Direct feedback alignment (Nøkland, arXiv 1609.01596), which pre-trains the blocks of CaFo (arXiv 2303.09728).
 
     The error `e = dloss/dg` (N, C) is the gradient of the last block's loss at its goodness. Block k before it learns
@@ -34,8 +33,6 @@ class DirectFeedback(Credit):
         ValueError: seed is negative.
     """
 
-    local = False
-
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
         check_int("seed", seed)
@@ -46,9 +43,13 @@ class DirectFeedback(Credit):
         self._error: Tensor | None = None
 
     @override
+    def check(self, network: LocalNetwork) -> None:
+        check_last_loss(self, network)
+        if network.mode != "class":
+            raise ValueError(f"credit={self} takes class scores, and the network is in pair mode: leave it out")
+
+    @override
     def prepare(self, network: LocalNetwork, x: Activation, target: Target) -> None:
-        if not isinstance(target, Labels):
-            raise TypeError("credit=DirectFeedback(...) takes a loss of class mode, such as that of Backprop")
         with unchanged(network, first(x).device):
             for block in network.stack:
                 h, goodness = block(x, measure=block is network.stack[-1])
@@ -62,22 +63,18 @@ class DirectFeedback(Credit):
         self._last = len(network.blocks) - 1
 
     @override
-    def run(self, segment: Segment, forward: Forward) -> Run:
-        loss, h = forward()
-        block = segment.blocks[-1]
+    def signal(self, block: int, h: Tensor) -> Tensor | None:
         if block == self._last:
-            return Run(loss, loss, h)
+            return None
         assert self._error is not None
-        signal = self._error @ self._matrix(block, first(h)).to(self._error)
-        surrogate = (first(h).flatten(1) * signal).sum()
-        return Run(loss, surrogate if loss is None else surrogate + loss, h)
+        return (self._error @ self._matrix(block, h).to(self._error)).view_as(h)
 
     def _matrix(self, block: int, h: Tensor) -> Tensor:
         """Matrix of a block, drawn on the CPU so that it is the same on all devices."""
         assert self._error is not None
-        if block not in self._matrices:
-            generator = torch.Generator().manual_seed(self.seed * 1000 + block)
-            size = self._error.shape[1], h[0].numel()
+        size = self._error.shape[1], h[0].numel()
+        if block not in self._matrices or self._matrices[block].shape != size:  # of another network
+            generator = torch.Generator().manual_seed((self.seed * 1000 + block) % 2**63)
             drawn = torch.randn(size, generator=generator, dtype=torch.float32)  # the same in all precisions
             self._matrices[block] = F.normalize(drawn, dim=1).to(h.device)
         return self._matrices[block]

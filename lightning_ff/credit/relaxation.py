@@ -15,9 +15,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_ff.blocks.local_block import Activation, first
-from lightning_ff.credit.base import Credit, Forward, Run
+from lightning_ff.credit.base import SignalCredit
 from lightning_ff.network import LocalNetwork
-from lightning_ff.segment import Segment
 from lightning_ff.target import Pairs, Target
 from lightning_ff.validate import check_int, check_number
 
@@ -39,7 +38,7 @@ class _Link:
         return found
 
 
-class ActivationRelaxation(Credit):
+class ActivationRelaxation(SignalCredit):
     """Activation relaxation (Millidge et al., arXiv 2009.05359): backprop's gradients as a fixed point.
 
     A forward pass gives every block's output h_k. With the derivatives kept at that pass, the signals relax by
@@ -60,8 +59,6 @@ class ActivationRelaxation(Credit):
         ValueError: an argument is out of bounds or not one of its choices.
         TypeError: rate is not a number, or steps not an integer.
     """
-
-    local = False
 
     def __init__(
         self,
@@ -85,7 +82,6 @@ class ActivationRelaxation(Credit):
         self.steps = steps
         self.start: Literal["zero", "activations"] = start
         self.order: Literal["top-down", "parallel"] = order
-        self._signals: dict[int, Tensor] = {}
 
     @override
     def prepare(self, network: LocalNetwork, x: Activation, target: Target) -> None:
@@ -93,15 +89,6 @@ class ActivationRelaxation(Credit):
         with unchanged(network, first(x).device):
             links = _links(network, x, target, lowest)
             self._signals = dict(enumerate(self._relax(links), lowest))
-
-    @override
-    def run(self, segment: Segment, forward: Forward) -> Run:
-        loss, h = forward()
-        signal = self._signals.pop(segment.blocks[-1], None)
-        if signal is None:  # the last block
-            return Run(loss, loss, h)
-        surrogate = (first(h) * signal).sum()
-        return Run(loss, surrogate if loss is None else surrogate + loss, h)
 
     def _relax(self, links: list[_Link]) -> list[Tensor]:
         """Signals of the outputs at the leaves of the links."""

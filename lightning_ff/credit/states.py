@@ -13,38 +13,39 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_ff.blocks.local_block import Activation, first
-from lightning_ff.credit.base import Credit, Forward, Run
+from lightning_ff.credit.base import SignalCredit, check_last_loss
 from lightning_ff.credit.relaxation import unchanged
 from lightning_ff.network import LocalNetwork
-from lightning_ff.segment import Segment
 from lightning_ff.target import Pairs, Target
 from lightning_ff.validate import check_int, check_number
 
 
-class StateRelaxation(Credit):
+class StateRelaxation(SignalCredit):
     """Base of credits with one state per sample and block, which start at the outputs of a forward pass.
 
     Block k learns from `<f_k(z_(k-1)), s_k>` with a signal s_k, at the relaxed input z_(k-1). The last block learns
     from its own loss there. States are new for every batch. Each step of the states costs a forward and a backward
-    pass through all blocks.
+    pass through all blocks. Blocks with dropout draw anew in each step, and train-mode batch norm changes with the
+    states: use networks without them. Terms are not part of the relaxation.
 
     Args:
         rate: Step size of the states, above 0.
     """
 
-    local = False
-
     def __init__(self, rate: float) -> None:
         super().__init__()
         check_number("rate", rate, "must be above 0", above=0)
         self.rate = rate
-        self._signals: dict[int, Tensor] = {}
         self._inputs: dict[int, Activation] = {}
         self._values: dict[str, Tensor] = {}
 
     def relax(self, residuals: _Residuals, states: list[Tensor]) -> list[Tensor]:
         """Change the states in place; returns the signals of all blocks but the last, summed over samples."""
         raise TypeError(f"{type(self).__name__} must override relax(residuals, states)")
+
+    @override
+    def check(self, network: LocalNetwork) -> None:
+        check_last_loss(self, network)
 
     @override
     def values(self) -> dict[str, Tensor]:
@@ -71,15 +72,6 @@ class StateRelaxation(Credit):
     @override
     def input(self, block: int, x: Activation) -> Activation:
         return self._inputs.pop(block, x)
-
-    @override
-    def run(self, segment: Segment, forward: Forward) -> Run:
-        loss, h = forward()
-        signal = self._signals.pop(segment.blocks[-1], None)
-        if signal is None:  # the last block
-            return Run(loss, loss, h)
-        surrogate = (first(h) * signal).sum()
-        return Run(loss, surrogate if loss is None else surrogate + loss, h)
 
 
 class _Residuals:

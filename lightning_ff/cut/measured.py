@@ -52,6 +52,8 @@ def measured_blocks(
         raise ValueError(f"head={head!r}: choose 'local', 'auxiliary' or 'none'")
     if head != "none":
         check_output(net, cut, num_classes if head == "local" else None)
+    if head == "none" and len(cut) == 1:
+        raise ValueError(f"cuts={cuts!r} leave {type(net).__name__} one block, its classifier, so none would learn")
     warn_of_one_block(net, cut, cuts)
     layers = list(cut)
     if head == "none":

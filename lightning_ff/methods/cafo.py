@@ -72,6 +72,9 @@ class CaFo(CutNetworkLearner):
         check_choice("predictor", predictor, ("mse", "ce", "sparsemax"))
         if ridge is not None and predictor != "mse":
             raise ValueError(f"ridge={ridge} with predictor={predictor!r}: acts on 'mse' alone, leave it out")
+        if kwargs.get("segments", "local") != "local" or kwargs.get("credit") is not None:
+            given = f"segments={kwargs.get('segments')!r}, credit={kwargs.get('credit')}"
+            raise ValueError(f"{given}: the predictors of CaFo learn one by one, leave them out")
         objective = {"mse": SquaredError(), "ce": CrossEntropy(), "sparsemax": Sparsemax()}[predictor]
         solved = SolvedGoodness(1.0 if ridge is None else ridge)
         goodness = solved if predictor == "mse" else LinearGoodness(bias=False)

@@ -15,7 +15,7 @@ from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import ChannelGoodness, LocalLoss
 from lightning_ff.readouts import LastReadout, Readout
 from lightning_ff.spec import part
-from lightning_ff.validate import check_flag, check_int, check_ints, check_type
+from lightning_ff.validate import check_flag, check_image_shape, check_ints, check_type
 
 _ADAM: Any = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.01}}
 
@@ -65,19 +65,21 @@ class CwC(LocalLearner):
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = _ADAM,
         **kwargs: Any,
     ) -> None:
-        check_int("num_classes", num_classes)
-        check_ints("input_shape", input_shape, "give the shape of one input, such as (1, 28, 28)")
+        check_image_shape(num_classes, input_shape)
         check_ints("channels", channels, "give the channels of every convolution, such as [20, 80, 240, 480]")
         check_flag("grouped", grouped)
         maps = [None] * len(channels) if class_maps is None else class_maps
         check_type("class_maps", maps, Sequence, "give one map, or None, for every block")
         if len(maps) != len(channels):
             raise ValueError(f"class_maps has {len(maps)} entries for {len(channels)} blocks: give one for each")
-        if len(input_shape) != 3:
-            raise ValueError(f"input_shape={tuple(input_shape)}: give channels, height and width, such as (1, 28, 28)")
+        for k, each in enumerate(maps):
+            if each is not None:
+                check_ints(
+                    f"class_maps[{k}]", each, "give the coarser class of every class, such as [0, 0, 1], or None"
+                )
         objective = loss_for(loss)
         inputs = [input_shape[0], *channels]
-        classes = [num_classes if each is None else len(set(each)) for each in maps]
+        classes = [len(set(each)) if each else num_classes for each in maps]
         blocks = [
             LocalBlock(
                 _layers(k, inputs[k : k + 2], classes[k], grouped), ChannelGoodness(), objective, class_map=maps[k]

@@ -15,7 +15,7 @@ from lightning_ff.network import LocalNetwork
 from lightning_ff.objectives import ChannelGoodness, CrossEntropy
 from lightning_ff.readouts import IntervalReadout, Readout
 from lightning_ff.spec import part
-from lightning_ff.validate import check_flag, check_int, check_ints
+from lightning_ff.validate import check_flag, check_image_shape, check_ints
 
 _ADAMW: Any = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}
 
@@ -64,12 +64,9 @@ class DeeperForward(LocalLearner):
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = _ADAMW,
         **kwargs: Any,
     ) -> None:
-        check_int("num_classes", num_classes)
-        check_ints("input_shape", input_shape, "give the shape of one input, such as (3, 32, 32)")
+        check_image_shape(num_classes, input_shape)
         check_ints("channels", channels, "give the channels of every convolution, such as [20, 40, 80]")
         check_flag("skips", skips)
-        if len(input_shape) != 3:
-            raise ValueError(f"input_shape={tuple(input_shape)}: give channels, height and width, such as (1, 28, 28)")
         _check_channels(channels, num_classes, skips)
         pooled = _pools(channels, pools)
         layers = [_Layer(k, [input_shape[0], *channels], num_classes, k in pooled, skips) for k in range(len(channels))]
@@ -122,6 +119,6 @@ def _pools(channels: Sequence[int], pools: Sequence[int] | None) -> list[int]:
     if pools is None:
         return [k for k in range(len(channels) - 1) if channels[k + 1] > channels[k]]
     check_ints("pools", pools, "give indices of blocks, such as [0, 1], or None")
-    if not all(0 <= k < len(channels) for k in pools):
-        raise ValueError(f"pools={list(pools)}: there are {len(channels)} blocks, numbered from 0")
+    if not all(0 <= k < len(channels) for k in pools) or len(set(pools)) < len(pools):
+        raise ValueError(f"pools={list(pools)}: there are {len(channels)} blocks, numbered from 0; name each once")
     return list(pools)

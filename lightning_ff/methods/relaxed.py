@@ -10,6 +10,7 @@ from torch import nn
 from lightning_ff.credit import ActivationRelaxation, BlockADMM, Credit, PredictiveCoding
 from lightning_ff.methods.backprop import Backprop
 from lightning_ff.spec import part
+from lightning_ff.validate import check_type
 
 
 class _RelaxedNet(Backprop):
@@ -25,9 +26,10 @@ class _RelaxedNet(Backprop):
         credit: Credit | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            model, num_classes, input_shape, credit=self.default() if credit is None else part(credit), **kwargs
-        )
+        given = self.default() if credit is None else part(credit)
+        name = self.default.__name__
+        check_type("credit", given, self.default, f"give {name}(), or another method for another credit")
+        super().__init__(model, num_classes, input_shape, credit=given, **kwargs)
 
 
 class ActivationRelaxationNet(_RelaxedNet):

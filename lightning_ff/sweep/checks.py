@@ -32,6 +32,7 @@ def check_credit(
         raise ValueError(
             f"credit={credit} with refresh_output=True: signals are those of the old weights, leave it out"
         )
+    credit.check(network)
     if isinstance(schedule, Windows):
         raise ValueError(f"credit={credit}: all blocks learn in every batch, so remove the schedule of windows")
     for name, shapes in zip(network.names[:-1], network.shapes, strict=False):

@@ -326,7 +326,7 @@ class Sweep:
         """Keep the input of the first segment that learns."""
         if self.store is None or batch.index is None or self.version is None:
             return
-        if segment.index == self.store.windows.first(self.epoch):
+        if segment.index in self.store.windows.learning(self.epoch)[:1]:
             self.store.put(batch.index, batch.x, self.epoch, self.version, marks_of(batch.image, batch.label))
 
     def _collect(self, batch: BatchState) -> None:

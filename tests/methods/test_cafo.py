@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.nn import functional as F
 
-from lightning_ff import Backprop, CaFo, ConvNet, DirectFeedback, ForwardForward, SolvedGoodness
+from lightning_ff import UFF, Backprop, CaFo, ConvNet, DirectFeedback, ForwardForward, SolvedGoodness
 from tests.strategies.runs import BATCH, CLASSES, SGD, SHAPE, STEPS, Ddp, Pipeline, Shares, difference, trained
 from tests.sweep.parts import resumes_exactly
 
@@ -166,6 +166,8 @@ def test_blocks_trained_by_feedback_are_the_weights_of_cafo(tmp_path: Path) -> N
     [
         (lambda: cafo(predictor="rmse"), "predictor='rmse': choose"),
         (lambda: cafo(predictor="ce", ridge=1.0), "ridge=1.0 with predictor='ce': acts on 'mse' alone"),
+        (lambda: cafo(segments="last"), "segments='last', credit=None: the predictors of CaFo learn one by one"),
+        (lambda: cafo(credit=DirectFeedback()), r"credit=DirectFeedback\(seed=0\): the predictors of CaFo"),
         (lambda: SolvedGoodness(0), "ridge=0: must be above 0"),
         (lambda: DirectFeedback(-1), "seed=-1: must be at least 0"),
     ],
@@ -175,7 +177,19 @@ def test_bad_input(make: Callable[[], Any], message: str) -> None:
         make()
 
 
-def test_feedback_takes_class_mode() -> None:
+def test_feedback_takes_class_scores_of_the_last_block() -> None:
     model = ForwardForward(CLASSES, SHAPE, widths=[8, 8], credit=DirectFeedback(), optimizer=SGD)
-    with pytest.raises(TypeError, match="takes a loss of class mode"):
+    with pytest.raises(ValueError, match=r"credit=DirectFeedback\(seed=0\) takes class scores"):
         trained(model, 1)
+    cells = UFF(CLASSES, SHAPE, widths=[8, 8], credit=DirectFeedback(), optimizer=SGD)
+    with pytest.raises(ValueError, match="learns from the loss of the last block, and block01 has none"):
+        trained(cells, 1)
+
+
+def test_one_credit_teaches_networks_of_different_widths() -> None:
+    """Matrices of a block are drawn again for another shape, with any seed."""
+    credit = DirectFeedback(2**62)
+    for width in (5, 7):
+        net = nn.Sequential(nn.Flatten(), nn.Linear(36, width), nn.Tanh(), nn.Linear(width, CLASSES))
+        trained(Backprop(net, CLASSES, SHAPE, cuts="layers", credit=credit, optimizer=SGD), 1, max_steps=1)
+        assert credit._matrices[0].shape == (CLASSES, width)

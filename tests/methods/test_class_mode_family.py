@@ -210,6 +210,13 @@ def test_predictions_are_those_of_the_last_block() -> None:
         (lambda: CwC(4, SHAPE, channels=[8, 9]), "channels=9 of block 1, after 8: give multiples of its 4 classes"),
         (lambda: CwC(4, SHAPE, channels=[]), r"blocks=\[\]"),
         (lambda: CwC(4, SHAPE, [8], class_maps=[]), "class_maps has 0 entries for 1 blocks"),
+        (lambda: CwC(0, SHAPE), "num_classes=0: must be at least 2"),
+        (lambda: CwC(4, SHAPE, [8], class_maps=[3]), r"class_maps\[0\]=3 is a int: give the coarser"),  # type: ignore[list-item]
+        (lambda: CwC(4, SHAPE, [8], class_maps=[[]]), r"class_map=\[\]: number the coarser classes"),
+        (lambda: DeeperForward(0, SHAPE), "num_classes=0: must be at least 2"),
+        (lambda: DeeperForward(4, SHAPE, [8, 8], pools=[0, 0], skips=False), r"pools=\[0, 0\]: .* name each once"),
+        (lambda: DeeperForward(4, (1, 2, 2), [4, 4], pools=[0], skips=False), "groups=4 for an activation of shape"),
+        (lambda: MonoForward(nn.Linear(36, 4), 4, (36,)), "leave Linear one block, its classifier"),
         (lambda: CwC(4, (36,)), r"input_shape=\(36,\): give channels, height and width"),
         (lambda: DeeperForward(4, SHAPE, channels=[8, 9, 8]), "give multiples of num_classes=4"),
         (lambda: DeeperForward(4, SHAPE, channels=[8, 8]), "give an odd number"),

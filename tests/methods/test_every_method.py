@@ -16,7 +16,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 import lightning_ff
 from lightning_ff import LocalLearner
 from tests.methods.every_method import METHODS, OWN_STATISTICS, TOGETHER
-from tests.strategies.runs import Ddp, Pipeline, Shares, difference, trained
+from tests.strategies.runs import Ddp, Look, Pipeline, Shares, difference, trained
 from tests.sweep.parts import resumes_exactly
 
 FOLDER = Path(lightning_ff.__file__).parent / "methods"
@@ -60,10 +60,17 @@ def test_the_deployed_module_exports(name: str) -> None:
 @gloo
 @pytest.mark.slow
 @every
-def test_two_processes_train_as_one(name: str) -> None:
-    """Exact in float64 but for statistics of a process's own batch, whose weights are equal in both processes."""
+def test_two_processes_train_as_one(name: str, tmp_path: Path) -> None:
+    """Exact in float64, but for statistics of a process's own batch; weights are equal in both processes."""
     double = torch.float64
-    one, two = (trained(METHODS[name](), n, double, strategy=Ddp()) for n in (1, 2))
+
+    def save(trainer: Trainer, module: Any) -> None:
+        torch.save(dict(module.named_parameters()), tmp_path / f"{trainer.global_rank}.pt")
+
+    one = trained(METHODS[name](), 1, double)
+    two = trained(METHODS[name](), 2, double, strategy=Ddp(), callbacks=[Look(save)])
+    of_ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    assert all(torch.equal(value, of_ranks[1][key]) for key, value in of_ranks[0].items())
     if name in OWN_STATISTICS:
         start = METHODS[name]().double().state_dict()
         assert 0 < difference(one, two) < 0.5 * difference(one, start)

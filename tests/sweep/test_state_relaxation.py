@@ -14,6 +14,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.nn import functional as F
 
 from lightning_ff import (
+    UFF,
     ActivationRelaxation,
     Backprop,
     BlockADMM,
@@ -24,6 +25,7 @@ from lightning_ff import (
     LocalNetwork,
     OutputGoodness,
     PredictiveCoding,
+    PredictiveCodingNet,
 )
 from lightning_ff.credit import StateRelaxation
 from tests.strategies.runs import CLASSES, SGD, SHAPE, Ddp, Pipeline, difference, trained
@@ -157,6 +159,20 @@ def test_fixed_predictions_are_activation_relaxation(rate: float, steps: int, bo
         credit.prepare(net, X, Labels(Y))
     for k, wanted in enumerate(backprop_signals(net)):
         assert (credit._signals[k] - wanted).norm() < bound * wanted.norm() * 100
+
+
+@pytest.mark.parametrize("credit", CREDITS, ids=repr)
+def test_the_last_block_needs_a_loss(credit: StateRelaxation) -> None:
+    model = UFF(CLASSES, SHAPE, widths=[8, 8], credit=credit, optimizer=SGD)
+    with pytest.raises(ValueError, match="learns from the loss of the last block, and block01 has none"):
+        trained(model, 1)
+
+
+def test_presets_take_their_own_relaxation() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, CLASSES))
+    with pytest.raises(TypeError, match=r"credit=BlockADMM.*give PredictiveCoding\(\), or another method"):
+        PredictiveCodingNet(net, CLASSES, SHAPE, credit=BlockADMM())
+    assert isinstance(PredictiveCodingNet(net, CLASSES, SHAPE).credit, PredictiveCoding)
 
 
 @pytest.mark.parametrize(
